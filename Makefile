@@ -1,0 +1,57 @@
+# The verbs of the project; `make help` lists them.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+READY = $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help install protos tables lint format test check bench demo up clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(READY) ## Make .venv with everything at the versions of constraints.txt
+
+# torch goes first and alone: what depends on it must find the pinned build there, not choose a larger one.
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) torch
+	$(PIP) -e '.[dev]'
+	@touch $@
+
+protos: $(READY) ## Regenerate client/layerwire/v1 from protos/
+	$(BIN)/python -m grpc_tools.protoc -I protos --python_out=client --pyi_out=client protos/layerwire/v1/*.proto
+	$(BIN)/python -m grpc_tools.protoc -I protos --grpc_python_out=client protos/layerwire/v1/layerwire.proto
+
+tables: $(READY) ## Rewrite the README's tables from the code
+	$(BIN)/python -m tests.readme_tables
+
+lint: $(READY) ## ruff, mypy --strict, import-linter, buf
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint protos
+
+format: $(READY) ## Let ruff put layout and imports in order
+	$(BIN)/ruff check --fix --select I
+	$(BIN)/ruff format
+
+test: $(READY) ## Run the tests; `make test ARGS="-k lanes -x"` runs some
+	$(BIN)/python -m pytest $(ARGS)
+
+check: lint test ## lint and test
+
+bench: $(READY) ## Measure against a bare grpc.aio server; takes minutes
+	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+demo: $(READY) ## A photograph and a small CNN through a server of its own
+	$(BIN)/layerwire demo $(ARGS)
+
+up: $(READY) ## Run a server in the foreground
+	$(BIN)/layerwire serve $(ARGS)
+
+clean: ## Remove caches and builds; .venv stays
+	rm -rf build dist demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find client server tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,144 @@
+"""The activations that look along an axis: glu and the kinds of softmax.
+
+It knows the axis and the kernels; nothing of the activations that treat each element by itself.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+import torch
+from torch.nn import functional as F
+
+from layerwire.codec import TensorSpec
+from layerwire.errors import invalid
+from layerwire_server.operators import counter_random
+from layerwire_server.operators.agreement import check_axis
+from layerwire_server.operators.operator import Merge, Operator, Placement, Specs
+from layerwire_server.operators.scalars import POSITIVE, read, scalar
+
+
+@dataclass(frozen=True)
+class AlongAxis(Operator):
+    """The function in torch.nn.functional of its name, along `dim`.
+
+    The axes before `dim` are rows. In a batch they are folded into one, and `dim` is -1 where it is the last axis and 1
+    where others follow: softmax along the last axis of [8, 10] and of [2, 3, 10] are one operator.
+    """
+
+    family = "activate"
+    element_operations: ClassVar[int] = 15
+    dim: int
+
+    @classmethod
+    def from_message(cls, message: Any) -> Self:
+        """See Operator."""
+        if not message.HasField("dim"):
+            raise invalid(cls.name, "dim", "is required")
+        return cls(message.dim)
+
+    def check(self, specs: Specs) -> None:
+        """See Operator."""
+        assert specs[0] is not None
+        check_axis(self, self.dim, specs[0])
+
+    def placement(self, specs: Specs) -> Placement:
+        """See Operator."""
+        assert specs[0] is not None
+        axes = len(specs[0].shape)
+        if axes == 0:
+            return Placement(Merge.ALONE, self)
+        axis = self.dim % axes
+        return Placement(Merge.ROWS, replace(self, dim=-1 if axis == axes - 1 else 1), axis)
+
+    def operations(self, specs: Specs, outputs: tuple[TensorSpec, ...]) -> int:
+        """See Operator."""
+        return math.prod(outputs[0].shape) * self.element_operations
+
+    def run(self, *tensors: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
+        """See Operator."""
+        return (getattr(F, self.name)(tensors[0], dim=self.dim),)
+
+
+class Softmax(AlongAxis):
+    name = "softmax"
+
+    @property
+    def tile_rows(self) -> int | None:  # type: ignore[override]  # a class variable elsewhere
+        """Along another than the last axis torch splits by threads in the midst of rows, and rounds accordingly."""
+        return None if self.dim == -1 else 1
+
+
+class Softmin(Softmax):
+    name = "softmin"
+
+
+class LogSoftmax(AlongAxis):
+    name = "log_softmax"
+
+
+@dataclass(frozen=True)
+class Glu(AlongAxis):
+    name = "glu"
+    tile_rows = 1  # torch's vector tails round otherwise, and where they lie depends on the number of rows
+    dim: int = -1
+
+    @classmethod
+    def from_message(cls, message: Any) -> Self:
+        """See Operator."""
+        return cls(message.dim) if message.HasField("dim") else cls()
+
+    def check(self, specs: Specs) -> None:
+        """See Operator."""
+        super().check(specs)
+        assert specs[0] is not None
+        shape = specs[0].shape
+        if not shape:
+            raise self.invalid("input", "must have at least 1 axis, got a scalar")
+        if shape[self.dim] % 2:
+            raise self.invalid("dim", f"must be of an axis of even size, got {self.dim} for shape {list(shape)}")
+
+
+@dataclass(frozen=True)
+class GumbelSoftmax(AlongAxis):
+    """gumbel_softmax; the noise of element i, in row-major order, is counter_random's number i of the seed.
+
+    A hard answer is exactly one-hot, where torch's is within rounding.
+    """
+
+    name = "gumbel_softmax"
+    element_operations = 60
+    dim: int = -1
+    tau: float = scalar(POSITIVE, 1.0)
+    hard: bool = False
+    seed: int = 0
+
+    @classmethod
+    def from_message(cls, message: Any) -> Self:
+        """See Operator."""
+        dim = message.dim if message.HasField("dim") else -1
+        return cls(dim, **read(cls, message), hard=message.hard, seed=message.seed)
+
+    def check(self, specs: Specs) -> None:
+        """See Operator."""
+        super().check(specs)
+        assert specs[0] is not None
+        shape = specs[0].shape
+        if self.hard and shape and shape[self.dim] == 0:
+            raise self.invalid("hard", f"must have a maximum along dim, got {self.dim} for shape {list(shape)}")
+
+    def placement(self, specs: Specs) -> Placement:
+        """See Operator."""
+        return Placement(Merge.ALONE, self)
+
+    def run(self, *tensors: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
+        """See Operator."""
+        (x,) = tensors
+        assert x is not None
+        noise = counter_random.gumbel(self.seed, x.numel(), x.device).to(x.dtype).view(x.shape)
+        soft = ((x + noise) / self.tau).softmax(self.dim)
+        if not self.hard:
+            return (soft,)
+        return (torch.zeros_like(soft).scatter_(self.dim, soft.argmax(self.dim, keepdim=True), 1.0),)

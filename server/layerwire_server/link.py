@@ -1,0 +1,212 @@
+"""Frames between gateway and worker: a fixed struct header and raw bytes over a unix socket. No pickle.
+
+It knows neither gRPC nor torch, and nothing of what the bytes mean.
+
+Clocks: `arrived` and `deadline` are seconds of CLOCK_MONOTONIC, which all processes of a host share.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import math
+import struct
+import zlib
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol
+
+# magic, kind, flags, family, (pad), ordinals, payload bytes, frame, stream, arrived, deadline; then crc32 of all that
+_FIELDS = struct.Struct("<4sBBBxIQQQdd")
+_CRC = struct.Struct("<I")
+HEADER_BYTES = _FIELDS.size + _CRC.size
+_MAGIC = b"LWL1"
+_ORDINAL = struct.Struct("<H")
+MAX_CALLS = 4096  # calls of one frame; an ordinal has room for a mark above that
+QUARANTINED = 0x8000  # mark on an ordinal of a request: don't run it, answer INTERNAL
+
+
+class Kind(enum.IntEnum):
+    """What a frame is. The first block goes from gateway to worker, the second back."""
+
+    CALLS = 1  # payload: Calls as a StreamRequest; answered by ANSWERS until one has LAST
+    UNARY = 2  # payload: the request of `family`; answered by one ANSWERS with LAST
+    CANCEL_FRAME = 3  # no answer to `frame` is wanted any more, and none comes after
+    CANCEL_CALLS = 4  # payload: a StreamRequest with a Cancellation, of `stream`; the calls are answered CANCELLED
+    CANARY = 5  # asks for a canary call; answered by CANARY_RESULT with the same frame number
+    NAME_WEIGHTS = 6  # payload: name NUL digest; the store holds them; answered by ANSWERS with LAST
+
+    HELLO = 16  # first frame of a worker; payload: JSON about it
+    ANSWERS = 17  # payload: ordinals answered, then a StreamResponse, a unary response, or (ERROR) a Status
+    STARTED = 18  # `ordinals` holds the ordinal of the call of an ISOLATE frame that runs now
+    CANARY_RESULT = 19  # payload: JSON; ERROR if the canary's answer was wrong
+
+
+class Flag(enum.IntFlag):
+    """Marks on a frame."""
+
+    NONE = 0
+    LAST = 1  # no further answer to this frame comes
+    ERROR = 2  # the payload is a serialized google.rpc.Status
+    ISOLATE = 4  # a worker died with this frame: run its calls one at a time, alone, each announced by STARTED
+
+
+class Family(enum.IntEnum):
+    """The RPC a unary frame came by."""
+
+    NONE = 0
+    POOL = 1
+    UNPOOL = 2
+    LINEAR = 3
+    ACTIVATE = 4
+    CONVOLVE = 5
+    NORMALIZE = 6
+    ESTIMATE = 7
+    PUT_WEIGHTS = 8
+
+
+class Frame(NamedTuple):
+    """A frame. `ordinals` are positions of calls in the frame's message.
+
+    In CALLS and UNARY they are those not to run again: answered before, or marked QUARANTINED. In ANSWERS they are
+    those answered here; in STARTED the one that runs now, none while the message is being decoded.
+    """
+
+    kind: Kind
+    frame: int = 0
+    payload: bytes | memoryview = b""
+    flags: Flag = Flag.NONE
+    family: Family = Family.NONE
+    ordinals: tuple[int, ...] = ()
+    stream: int = 0
+    arrived: float = 0.0
+    deadline: float = math.inf
+
+
+class LinkError(Exception):
+    """The peer sent what is no frame; the connection is of no further use."""
+
+
+def encode(frame: Frame, body: Iterable[bytes | memoryview] | None = None) -> list[bytes | memoryview]:
+    """The frame's bytes in pieces, payload uncopied. `body` is the payload in pieces, in place of frame.payload."""
+    pieces = [frame.payload] if body is None else list(body)
+    ordinals = b"".join(map(_ORDINAL.pack, frame.ordinals))
+    length = len(ordinals) + sum(map(len, pieces))
+    fields = _FIELDS.pack(
+        _MAGIC, frame.kind, frame.flags, frame.family, len(frame.ordinals), length,
+        frame.frame, frame.stream, frame.arrived, frame.deadline,
+    )  # fmt: skip
+    return [fields + _CRC.pack(zlib.crc32(fields)) + ordinals, *pieces]
+
+
+class Decoder:
+    """Turns bytes as they arrive into frames.
+
+    Args:
+        max_payload_bytes: largest payload that is accepted.
+    """
+
+    def __init__(self, max_payload_bytes: int) -> None:
+        self._max_payload_bytes = max_payload_bytes
+        self._buffer = bytearray()
+        self._header: tuple[Frame, int, int] | None = None
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """The frames that `data` completes.
+
+        Raises:
+            LinkError: wrong magic, checksum, kind or length.
+        """
+        self._buffer += data
+        frames: list[Frame] = []
+        offset = 0
+        while True:
+            if self._header is None:
+                if len(self._buffer) - offset < HEADER_BYTES:
+                    break
+                self._header = self._parse_header(offset)
+                offset += HEADER_BYTES
+            header, count, length = self._header
+            if len(self._buffer) - offset < length:
+                break
+            start = offset + 2 * count
+            ordinals = struct.unpack_from(f"<{count}H", self._buffer, offset)
+            with memoryview(self._buffer) as view:
+                payload = bytes(view[start : offset + length])
+            frames.append(header._replace(payload=payload, ordinals=ordinals))
+            offset += length
+            self._header = None
+        del self._buffer[:offset]
+        return frames
+
+    def _parse_header(self, offset: int) -> tuple[Frame, int, int]:
+        fields = bytes(self._buffer[offset : offset + _FIELDS.size])
+        (crc,) = _CRC.unpack_from(self._buffer, offset + _FIELDS.size)
+        if crc != zlib.crc32(fields):
+            raise LinkError("checksum of the header is wrong")
+        magic, kind, flags, family, count, length, frame, stream, arrived, deadline = _FIELDS.unpack(fields)
+        if magic != _MAGIC or count > MAX_CALLS or not 2 * count <= length <= self._max_payload_bytes + 2 * count:
+            raise LinkError("magic, ordinals or length are out of range")
+        try:
+            header = Frame(Kind(kind), frame, b"", Flag(flags), Family(family), (), stream, arrived, deadline)
+        except ValueError as error:
+            raise LinkError(str(error)) from None
+        return header, count, length
+
+
+class Receiver(Protocol):
+    """What a link tells its owner."""
+
+    def connected(self, link: Link) -> None:
+        """The link is up."""
+
+    def received(self, link: Link, frame: Frame) -> None:
+        """A frame came."""
+
+    def disconnected(self, link: Link, error: Exception | None) -> None:
+        """The link is gone; no call follows."""
+
+
+class Link(asyncio.Protocol):
+    """One end of a connection between a gateway and a worker."""
+
+    def __init__(self, receiver: Receiver, max_payload_bytes: int) -> None:
+        self._receiver = receiver
+        self._decoder = Decoder(max_payload_bytes)
+        self._error: Exception | None = None
+        self._transport: asyncio.WriteTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """asyncio: the socket is up."""
+        assert isinstance(transport, asyncio.WriteTransport) or hasattr(transport, "writelines")  # uvloop has its own
+        self._transport = transport  # type: ignore[assignment]
+        self._receiver.connected(self)
+
+    def data_received(self, data: bytes) -> None:
+        """asyncio: bytes came."""
+        try:
+            frames = self._decoder.feed(data)
+        except LinkError as error:
+            self._error = error
+            self.close()
+            return
+        for frame in frames:
+            self._receiver.received(self, frame)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """asyncio: the socket is gone."""
+        self._transport = None
+        self._receiver.disconnected(self, self._error or exc)
+
+    def send(self, frame: Frame, body: Iterable[bytes | memoryview] | None = None) -> None:
+        """Sends a frame; on a link that is gone, nothing happens, since `disconnected` has told the owner."""
+        if self._transport is not None:
+            self._transport.writelines(encode(frame, body))
+
+    def unsent_bytes(self) -> int:
+        """Bytes that the socket hasn't taken yet."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
+    def close(self) -> None:
+        """Ends the link at once."""
+        if self._transport is not None:
+            self._transport.abort()

@@ -1,0 +1,87 @@
+"""Calls with known answers: the canary that health is fed by, and the first calls that wake torch up.
+
+It knows calls and devices; nothing of lanes or frames.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import numpy as np
+
+from layerwire import codec
+from layerwire.errors import LayerwireError
+from layerwire.v1 import layerwire_pb2, operators_pb2, tensor_pb2
+from layerwire_server.worker.call import Call, CallDecoder
+from layerwire_server.worker.device import Device
+from layerwire_server.worker.execution import DeviceLostError, execute
+
+log = logging.getLogger(__name__)
+
+
+def _tensor(values: object, dtype: str = "float32") -> tensor_pb2.Tensor:
+    return codec.from_numpy(np.array(values, dtype=dtype))
+
+
+def _canary_request() -> layerwire_pb2.LinearRequest:
+    """[1, 2, 3] times the 3x4 matrix with rows 1..4 is [6, 12, 18, 24]."""
+    return layerwire_pb2.LinearRequest(
+        operator=operators_pb2.LinearOperator(linear=operators_pb2.Linear()),
+        input=_tensor([[1, 2, 3]]),
+        weight=_tensor([[1, 1, 1], [2, 2, 2], [3, 3, 3], [4, 4, 4]]),
+    )
+
+
+_ANSWER = np.array([6, 12, 18, 24], dtype=np.float32).tobytes()
+
+
+class Canary:
+    """A call whose answer is known."""
+
+    def __init__(self, device: Device, decoder: CallDecoder) -> None:
+        self._device = device
+        self._call = decoder.decode("linear", _canary_request(), time.monotonic(), float("inf"))
+
+    def sings(self) -> bool:
+        """Whether the device gives the known answer."""
+        call = self._call
+        try:
+            (result,) = execute(self._device, call.key, [call]).results
+        except DeviceLostError:
+            log.exception("the canary call lost the device")
+            return False
+        if isinstance(result, LayerwireError):
+            return False
+        return bytes(result[0]) == _ANSWER
+
+
+def wake_up(device: Device, decoder: CallDecoder) -> None:
+    """Runs one call of the kinds that load something at first use: torch's max_unpool2d alone imports 487 modules."""
+    pool = operators_pb2.PoolOperator(
+        max_pool=operators_pb2.MaxPool(spatial_dims=2, kernel_size=[2], return_indices=True)
+    )
+    unpool = operators_pb2.UnpoolOperator(max_unpool=operators_pb2.MaxUnpool(spatial_dims=2, kernel_size=[2]))
+    conv = operators_pb2.ConvolveOperator(conv=operators_pb2.Conv(spatial_dims=2))
+    image = _tensor(np.zeros((1, 1, 4, 4)))
+    requests = {
+        "pool": layerwire_pb2.PoolRequest(operator=pool, input=image),
+        "unpool": layerwire_pb2.UnpoolRequest(
+            operator=unpool,
+            input=_tensor(np.zeros((1, 1, 2, 2))),
+            indices=_tensor([[[[0, 2], [8, 10]]]], "int64"),
+        ),
+        "linear": _canary_request(),
+        "activate": layerwire_pb2.ActivateRequest(
+            operator=operators_pb2.ActivateOperator(relu=operators_pb2.Relu()),
+            input=image,
+        ),
+        "convolve": layerwire_pb2.ConvolveRequest(
+            operator=conv,
+            input=image,
+            weight=_tensor(np.zeros((1, 1, 3, 3))),
+        ),
+    }
+    for family, request in requests.items():
+        call: Call = decoder.decode(family, request, time.monotonic(), float("inf"))
+        execute(device, call.key, [call])

@@ -1,0 +1,223 @@
+"""From lanes to the device and on to the answers: runs batches one after another, expires calls, watches for hangs.
+
+It knows lanes, execution and replies; nothing of frames' contents. It runs on the worker's event loop.
+
+A batch that is expected to be short runs on the loop's own thread: handing it to another costs more than it does. A
+long one runs on a device thread, so that the loop goes on reading, expiring and cancelling meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from layerwire.errors import DeadlineExceededError, LayerwireError
+from layerwire_server.worker.call import Call
+from layerwire_server.worker.device import Device
+from layerwire_server.worker.execution import DeviceLostError, Execution, execute
+from layerwire_server.worker.lanes import Batch, Lanes
+from layerwire_server.worker.measures import Measures
+from layerwire_server.worker.reply import Reply, Timed
+
+INLINE_SECONDS = 0.002  # a hand-over between threads costs 0.05 to 0.2 ms; 2 ms of a deaf loop harm no deadline
+_GUESSED_OPERATIONS_PER_SECOND = 5e9  # before a lane's first batch
+_GUESSED_BYTES_PER_SECOND = 1e9
+_LOST_STATUS = 70  # exit status where the device is lost or hangs
+
+log = logging.getLogger(__name__)
+
+
+class Dispatcher:
+    """Owner of a worker's lanes and device.
+
+    Args:
+        index: the worker's number.
+        done: called with each reply that got answers, to send them.
+        hang_seconds: a batch that takes longer than this, and ten times what was expected, ends the process.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        device: Device,
+        lanes: Lanes[Call],
+        measures: Measures,
+        done: Callable[[Reply], None],
+        hang_seconds: float,
+    ) -> None:
+        self._index = index
+        self._device = device
+        self._lanes = lanes
+        self._measures = measures
+        self._done = done
+        self._hang_seconds = hang_seconds
+        self._loop = asyncio.get_running_loop()
+        self._threads = ThreadPoolExecutor(device.slots, thread_name_prefix="device")
+        self._running: dict[int, float] = {}  # batches on device threads: number -> when the loop gives up on them
+        self._number = 0
+        self._paused = False
+        self._pump_is_due = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether the device has all it takes."""
+        return self._paused or len(self._running) >= self._device.slots
+
+    def pause(self, paused: bool) -> None:
+        """Stops taking batches from lanes, or goes on; `run_alone` works all the same."""
+        self._paused = paused
+        if not paused:
+            self.wake()
+
+    async def run_alone(self, call: Call) -> None:
+        """Runs a call that never was in a lane, on a device thread, and gives its reply the answer."""
+        launched = time.monotonic()
+        batch: Batch[Call] = Batch(call.key, [call], call.rows, call.cost, "single")
+        number = self._begin(launched, _expected_seconds(batch))
+        try:
+            execution = await self._loop.run_in_executor(self._threads, execute, self._device, batch.key, batch.calls)
+        except DeviceLostError as error:
+            self._end(error)
+        del self._running[number]
+        self._landed(batch, launched, execution)
+
+    async def on_thread(self, work: Callable[[], bool]) -> bool:
+        """What `work` gives, run where batches run."""
+        if self._device.inline:
+            return work()
+        return await self._loop.run_in_executor(self._threads, work)
+
+    def close(self) -> None:
+        """Ends the device's threads, once idle."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._threads.shutdown()
+
+    def wake(self) -> None:
+        """Looks at the lanes soon; other events first."""
+        if not self._pump_is_due:
+            self._pump_is_due = True
+            self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pump_is_due = False
+        now = time.monotonic()
+        self._expire(now)
+        while not self.busy:
+            batch = self._lanes.take(now)
+            if batch is None:
+                break
+            self._measures.closed(batch)
+            expected = _expected_seconds(batch)
+            if self._device.inline and expected < INLINE_SECONDS:
+                try:
+                    execution = execute(self._device, batch.key, batch.calls)
+                except DeviceLostError as error:
+                    self._end(error)
+                self._landed(batch, now, execution)
+                self.wake()  # other events first, then the next batch
+                break
+            self._launch(batch, now, expected)
+        self._set_timer(now)
+
+    def _launch(self, batch: Batch[Call], launched: float, expected: float) -> None:
+        number = self._begin(launched, expected)
+
+        def finished(future: Future[Execution]) -> None:
+            self._loop.call_soon_threadsafe(self._returned, number, batch, launched, future)
+
+        self._threads.submit(execute, self._device, batch.key, batch.calls).add_done_callback(finished)
+
+    def _begin(self, launched: float, expected: float) -> int:
+        self._number += 1
+        self._running[self._number] = launched + max(self._hang_seconds, 10 * expected)
+        return self._number
+
+    def _returned(self, number: int, batch: Batch[Call], launched: float, future: Future[Execution]) -> None:
+        del self._running[number]
+        try:
+            execution = future.result()
+        except DeviceLostError as error:
+            self._end(error)
+        self._landed(batch, launched, execution)
+        self._pump()
+
+    def _landed(self, batch: Batch[Call], launched: float, execution: Execution) -> None:
+        """Sends the answers of a batch that ran."""
+        seconds = execution.phases.seconds
+        self._lanes.ran(batch, seconds)
+        row_seconds = seconds / max(batch.rows, 1)
+        batch.key.row_seconds += (row_seconds - batch.key.row_seconds) * (0.2 if batch.key.row_seconds else 1.0)
+        if execution.bearable_rows is not None:
+            self._lanes.bear_at_most(batch.key, execution.bearable_rows)
+        timed = Timed(launched, len(batch.calls), batch.rows, self._index, self._device.name)
+        replies: dict[Reply, None] = {}
+        for call, result in zip(batch.calls, execution.results, strict=True):
+            reply: Reply = call.origin
+            if reply.dropped:
+                continue
+            if isinstance(result, LayerwireError):
+                self._measures.failed(call, result)
+                reply.fail(call.ordinal, call.call_id, result)
+            else:
+                reply.answer(call, result, execution.phases, timed)
+            replies[reply] = None
+        for reply in replies:
+            self._done(reply)
+        self._measures.ran(batch, launched, execution)
+
+    def _expire(self, now: float) -> None:
+        replies: dict[Reply, None] = {}
+        for call in self._lanes.expire(now):
+            error = expired(call)
+            self._measures.failed(call, error)
+            call.origin.fail(call.ordinal, call.call_id, error)
+            replies[call.origin] = None
+        for reply in replies:
+            self._done(reply)
+
+    def _set_timer(self, now: float) -> None:
+        wake = self._lanes.wake_at(now)
+        if self._timer is not None:
+            if self._timer.when() - self._loop.time() <= wake - now and not self._timer.cancelled():
+                return
+            self._timer.cancel()
+            self._timer = None
+        if wake < now + 3600:
+            self._timer = self._loop.call_later(max(wake - now, 0.0), self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._pump()
+
+    async def watch(self) -> None:
+        """Ends the process if the device doesn't come back from a batch."""
+        while True:
+            await asyncio.sleep(min(1.0, self._hang_seconds / 4))
+            if self._running and min(self._running.values()) < time.monotonic():
+                self._end(DeviceLostError("a batch doesn't come back"))
+
+    def _end(self, error: DeviceLostError) -> Any:
+        log.critical("device %s is lost, the process ends: %s", self._device.name, error)
+        logging.shutdown()
+        os._exit(_LOST_STATUS)
+
+
+def _expected_seconds(batch: Batch[Call]) -> float:
+    known: float = batch.key.row_seconds * batch.rows
+    if known:
+        return known
+    nbytes = sum(call.nbytes for call in batch.calls)
+    return batch.cost / _GUESSED_OPERATIONS_PER_SECOND + nbytes / _GUESSED_BYTES_PER_SECOND
+
+
+def expired(call: Call) -> DeadlineExceededError:
+    """The error of a call whose time is up."""
+    title = call.plan.operator.title
+    return DeadlineExceededError(f"{title}: the deadline passed before the call ran", operator=title)

@@ -1,0 +1,329 @@
+"""Which waiting calls run next, and together: the pure rule. Standard library only; time is an argument.
+
+It knows nothing of tensors, sockets or clocks; what waits is opaque to it.
+
+- A lane holds the calls that may share a batch. Inside a lane the order is priority, then earliest deadline, then
+  arrival.
+- Lanes of the highest waiting priority share the device by deficit round robin (Shreedhar and Varghese 1995) over
+  measured device seconds: each waiting lane earns its share of the seconds that pass on the device and pays for its
+  own, so that alternating keys don't end each other's batches and one key can't starve another. A lane that went idle
+  in debt keeps the debt, less the time it was away.
+- Every `OLDEST_EVERY`-th batch is led by the oldest call of all, whatever its priority: nobody starves.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Generic, NamedTuple, TypeVar
+
+OLDEST_EVERY = 8
+_IDLE_LANES = 1024  # lanes without calls whose debts and ceilings are remembered
+_SLACK = 4096  # calls that are gone but still stand in a heap, at most beside as many that wait
+_LEAST_SECONDS = 1e-6  # a batch never counts as free
+
+Call = TypeVar("Call", bound="Waiting")
+
+
+class Limits(NamedTuple):
+    """What a batch and the queue may hold."""
+
+    batch_rows: int
+    batch_bytes: int
+    batch_cost: float
+    queue_calls: int
+    queue_bytes: int
+    max_delay_seconds: float = 0.0
+
+
+class Full(Exception):
+    """The queue has no room. `reason` is "calls" or "bytes"."""
+
+    def __init__(self, reason: str, retry_after_seconds: float) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.retry_after_seconds = retry_after_seconds
+
+
+class Waiting:
+    """What a call shows of itself while it waits, from `offer` until it is taken, expires, or is withdrawn."""
+
+    __slots__ = ("arrived", "cost", "deadline", "gone", "key", "nbytes", "order", "priority", "rows")
+
+    key: Any  # hashable, and otherwise opaque
+    rows: int
+    nbytes: int
+    cost: float
+    priority: int
+    deadline: float  # infinity if there is none
+    arrived: float
+    order: int  # set by the lanes
+    gone: bool  # set by the lanes
+
+
+class Batch(NamedTuple, Generic[Call]):
+    """Calls of one lane, to run together."""
+
+    key: Any  # the calls'
+    calls: list[Call]
+    rows: int
+    cost: float
+    reason: str  # why it holds no more: "drained", "rows", "bytes", "cost", "single"
+
+
+@dataclass(eq=False, slots=True)
+class _Lane(Generic[Call]):
+    key: Hashable
+    max_rows: int
+    ceiling: float  # rows that the device's memory bore last
+    heap: list[tuple[int, float, int, Call]] = field(default_factory=list)
+    rows: int = 0
+    count: int = 0
+    balance_seconds: float = 0.0  # earned less paid, counted from the lanes' own `_earned_seconds`
+    idle_since: float = 0.0
+    level: int = 0  # the ring it stands in: its head's priority
+
+    def head(self) -> Call:
+        while self.heap[0][3].gone:
+            heapq.heappop(self.heap)
+        return self.heap[0][3]
+
+    def oldest(self) -> float:
+        return min(entry[3].arrived for entry in self.heap if not entry[3].gone)
+
+
+class Lanes(Generic[Call]):
+    """All lanes of a device."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.calls = 0
+        self.nbytes = 0
+        self._limits = limits
+        self._lanes: dict[Hashable, _Lane[Call]] = {}
+        self._idle: OrderedDict[Hashable, _Lane[Call]] = OrderedDict()
+        self._rings: dict[int, OrderedDict[Hashable, _Lane[Call]]] = {}
+        self._deadlines: list[tuple[float, int, Call]] = []
+        self._arrivals: list[tuple[float, int, Call]] = []
+        self._order = 0
+        self._taken = 0
+        self._seconds_per_call = 0.0
+        self._earned_seconds = 0.0  # what a lane that always waited has earned
+
+    def __len__(self) -> int:
+        """Lanes with waiting calls."""
+        return len(self._lanes)
+
+    def offer(self, call: Call, max_rows: int, now: float) -> None:
+        """Lets a call wait in the lane of its key; `max_rows` bounds that lane's batches besides the limit for all.
+
+        Raises:
+            Full: there is no room.
+        """
+        limits = self._limits
+        if self.calls >= limits.queue_calls:
+            raise Full("calls", self.retry_after_seconds())
+        if self.nbytes + call.nbytes > limits.queue_bytes and self.calls:
+            raise Full("bytes", self.retry_after_seconds())
+        self._order += 1
+        call.order, call.gone = self._order, False
+        lane = self._lanes.get(call.key) or self._open(call.key, min(max_rows, limits.batch_rows), call.priority, now)
+        heapq.heappush(lane.heap, (-call.priority, call.deadline, call.order, call))
+        lane.rows += call.rows
+        lane.count += 1
+        self.calls += 1
+        self.nbytes += call.nbytes
+        heapq.heappush(self._arrivals, (call.arrived, call.order, call))
+        if call.deadline != math.inf:
+            heapq.heappush(self._deadlines, (call.deadline, call.order, call))
+        if len(self._arrivals) > 2 * self.calls + _SLACK:
+            self._sweep()
+        if call.priority > lane.level:
+            self._move(lane, call.priority)
+
+    def withdraw(self, call: Call, now: float) -> bool:
+        """Takes a call back; False if it doesn't wait any more."""
+        if call.gone:
+            return False
+        lane = self._lanes[call.key]
+        self._leave(lane, call)
+        self._settle(lane, now)
+        return True
+
+    def expire(self, now: float) -> list[Call]:
+        """Removes and returns the calls whose deadline has passed."""
+        expired = []
+        heap = self._deadlines
+        while heap and (heap[0][2].gone or heap[0][0] <= now):
+            call = heapq.heappop(heap)[2]
+            if self.withdraw(call, now):
+                expired.append(call)
+        return expired
+
+    def take(self, now: float) -> Batch[Call] | None:
+        """The batch to run now, or None if none is ready. Call `expire` first."""
+        lane = self._choose(now)
+        if lane is None:
+            return None
+        self._taken += 1
+        batch = self._fill(lane)
+        self._settle(lane, now)
+        return batch
+
+    def ran(self, batch: Batch[Call], seconds: float) -> None:
+        """Tells what a batch took on the device."""
+        lane = self._lanes.get(batch.key) or self._idle.get(batch.key)
+        seconds = max(seconds, _LEAST_SECONDS)
+        self._seconds_per_call += 0.05 * (seconds / max(len(batch.calls), 1) - self._seconds_per_call)
+        self._earned_seconds += seconds / max(len(self._lanes), 1)
+        if lane is not None:
+            lane.balance_seconds -= seconds
+            lane.idle_since += seconds  # time on the device is no time away
+            if lane.ceiling < lane.max_rows and batch.rows >= int(lane.ceiling):
+                lane.ceiling = min(lane.ceiling * 1.125 + 1, lane.max_rows)
+
+    def bear_at_most(self, key: Hashable, rows: int) -> None:
+        """Remembers that the device's memory doesn't bear more rows of a lane; each full batch that runs lifts it."""
+        lane = self._lanes.get(key) or self._idle.get(key)
+        if lane is not None:
+            lane.ceiling = max(rows, 1)
+
+    def wake_at(self, now: float) -> float:
+        """When to ask again if nothing happens before: the next deadline or end of a delay; infinity if neither."""
+        while self._deadlines and self._deadlines[0][2].gone:
+            heapq.heappop(self._deadlines)
+        wake = self._deadlines[0][0] if self._deadlines else math.inf
+        if self._limits.max_delay_seconds and self.calls:
+            wake = min(wake, max(self._oldest().arrived + self._limits.max_delay_seconds, now))
+        return wake
+
+    def retry_after_seconds(self) -> float:
+        """When about half of what waits will have run, by the drain rate of late; 0.01 to 5 s."""
+        return min(max(self._seconds_per_call * self.calls / 2, 0.01), 5.0)
+
+    def waiting(self) -> Iterator[Call]:
+        """The calls that wait, in no order."""
+        for lane in self._lanes.values():
+            for entry in lane.heap:
+                if not entry[3].gone:
+                    yield entry[3]
+
+    def _open(self, key: Hashable, max_rows: int, level: int, now: float) -> _Lane[Call]:
+        lane = self._idle.pop(key, None)
+        if lane is None:
+            lane = _Lane(key, max_rows, max_rows)
+        else:
+            lane.balance_seconds += now - lane.idle_since
+        lane.balance_seconds = min(lane.balance_seconds, 0.0) - self._earned_seconds
+        self._lanes[key] = lane
+        lane.level = level
+        self._rings.setdefault(level, OrderedDict())[key] = lane
+        return lane
+
+    def _move(self, lane: _Lane[Call], level: int) -> None:
+        ring = self._rings[lane.level]
+        del ring[lane.key]
+        if not ring:
+            del self._rings[lane.level]
+        lane.level = level
+        self._rings.setdefault(level, OrderedDict())[lane.key] = lane
+
+    def _leave(self, lane: _Lane[Call], call: Call) -> None:
+        call.gone = True
+        lane.rows -= call.rows
+        lane.count -= 1
+        self.calls -= 1
+        self.nbytes -= call.nbytes
+
+    def _settle(self, lane: _Lane[Call], now: float) -> None:
+        """Puts a lane where its remaining calls belong."""
+        if lane.count:
+            level = lane.head().priority
+            if level != lane.level:
+                self._move(lane, level)
+            return
+        lane.heap.clear()
+        ring = self._rings[lane.level]
+        del ring[lane.key], self._lanes[lane.key]
+        if not ring:
+            del self._rings[lane.level]
+        lane.idle_since = now
+        lane.balance_seconds += self._earned_seconds
+        self._idle[lane.key] = lane
+        if len(self._idle) > _IDLE_LANES:
+            self._idle.popitem(last=False)
+
+    def _sweep(self) -> None:
+        """Drops calls that are gone from the heaps; in place, by assignment to slices."""
+        for heap in (self._arrivals, self._deadlines):
+            heap[:] = [entry for entry in heap if not entry[2].gone]
+            heapq.heapify(heap)
+
+    def _oldest(self) -> Call:
+        while self._arrivals[0][2].gone:
+            heapq.heappop(self._arrivals)
+        return self._arrivals[0][2]
+
+    def _choose(self, now: float) -> _Lane[Call] | None:
+        if not self.calls:
+            self._arrivals.clear()
+            return None
+        oldest = self._oldest()
+        if self._taken % OLDEST_EVERY == OLDEST_EVERY - 1 and self._ripe(self._lanes[oldest.key], now):
+            return self._lanes[oldest.key]
+        for level in sorted(self._rings, reverse=True):
+            lane = self._next_of_ring(self._rings[level], now)
+            if lane is not None:
+                return lane
+        return None
+
+    def _ripe(self, lane: _Lane[Call], now: float) -> bool:
+        delay = self._limits.max_delay_seconds
+        return not delay or lane.rows >= lane.max_rows or now - lane.oldest() >= delay
+
+    def _next_of_ring(self, ring: OrderedDict[Hashable, _Lane[Call]], now: float) -> _Lane[Call] | None:
+        """Deficit round robin: the first lane out of debt, else the one that is least in debt."""
+        best: _Lane[Call] | None = None
+        for lane in ring.values():
+            if not self._ripe(lane, now):
+                continue
+            if best is None or lane.balance_seconds > best.balance_seconds:
+                best = lane
+            if lane.balance_seconds + self._earned_seconds >= 0:
+                best = lane
+                break
+        if best is not None:
+            ring.move_to_end(best.key)
+        return best
+
+    def _fill(self, lane: _Lane[Call]) -> Batch[Call]:
+        limits = self._limits
+        max_rows = min(lane.max_rows, int(lane.ceiling))
+        calls: list[Call] = []
+        rows, nbytes, cost, reason = 0, 0, 0.0, "drained"
+        lead = self._oldest() if self._taken % OLDEST_EVERY == 0 else None
+        if lead is not None and lead.key == lane.key:
+            self._leave(lane, lead)
+            calls, rows, nbytes, cost = [lead], lead.rows, lead.nbytes, lead.cost
+        while lane.count:
+            call = lane.head()
+            if calls:
+                if rows + call.rows > max_rows:
+                    reason = "rows"
+                    break
+                if nbytes + call.nbytes > limits.batch_bytes:
+                    reason = "bytes"
+                    break
+                if cost + call.cost > limits.batch_cost:
+                    reason = "cost"
+                    break
+            heapq.heappop(lane.heap)
+            self._leave(lane, call)
+            calls.append(call)
+            rows, nbytes, cost = rows + call.rows, nbytes + call.nbytes, cost + call.cost
+            if max_rows <= 1:
+                reason = "single"
+                break
+        return Batch(lane.key, calls, rows, cost, reason)

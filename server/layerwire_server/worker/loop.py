@@ -1,0 +1,304 @@
+"""The worker's loop: what each frame from a gateway leads to.
+
+It joins the parts that know more: unpack (what is asked), lanes (what waits), dispatcher (what runs), reply (answers).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from layerwire.errors import (
+    CallCancelledError,
+    InternalError,
+    LayerwireError,
+    ResourceExhaustedError,
+)
+from layerwire.v1 import layerwire_pb2
+from layerwire_server.link import Family, Flag, Frame, Kind, Link
+from layerwire_server.worker import unpack
+from layerwire_server.worker.call import Call, CallDecoder
+from layerwire_server.worker.canary import Canary
+from layerwire_server.worker.device import Device
+from layerwire_server.worker.dispatcher import Dispatcher, expired
+from layerwire_server.worker.lanes import Full, Lanes
+from layerwire_server.worker.measures import Measures
+from layerwire_server.worker.reply import Reply
+from layerwire_server.worker.weights import WeightsHolder
+
+log = logging.getLogger(__name__)
+
+
+class WorkerLoop:
+    """A worker: link.Receiver for all its gateways, owner of its lanes and device."""
+
+    def __init__(
+        self,
+        index: int,
+        device: Device,
+        lanes: Lanes[Call],
+        decoder: CallDecoder,
+        weights: WeightsHolder,
+        measures: Measures,
+        *,
+        hello: bytes,
+        hang_seconds: float,
+    ) -> None:
+        self._lanes = lanes
+        self._decoder = decoder
+        self._weights = weights
+        self._measures = measures
+        self._hello = hello
+        self._dispatcher = Dispatcher(index, device, lanes, measures, self._sent, hang_seconds)
+        self._canary = Canary(device, decoder)
+        self._loop = asyncio.get_running_loop()
+        self._replies: dict[tuple[Link, int], Reply] = {}
+        self._isolated: deque[tuple[Reply, Frame]] = deque()
+        self._isolating = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._kinds: dict[Kind, Callable[[Link, Frame], None]] = {
+            Kind.CALLS: self._on_calls,
+            Kind.UNARY: self._on_unary,
+            Kind.CANCEL_FRAME: self._on_cancel_frame,
+            Kind.CANCEL_CALLS: self._on_cancel_calls,
+            Kind.CANARY: self._on_canary,
+            Kind.NAME_WEIGHTS: self._on_name_weights,
+        }
+
+    # what gateways say
+
+    def connected(self, link: Link) -> None:
+        """link.Receiver: a gateway is there."""
+        link.send(Frame(Kind.HELLO, payload=self._hello))
+
+    def received(self, link: Link, frame: Frame) -> None:
+        """link.Receiver: a gateway says something."""
+        handle = self._kinds.get(frame.kind)
+        if handle is None:
+            log.error("a gateway sent a frame of kind %s", frame.kind)
+            link.close()
+        else:
+            handle(link, frame)
+
+    def disconnected(self, link: Link, error: Exception | None) -> None:
+        """link.Receiver: a gateway is gone, and nobody wants its answers."""
+        if error is not None:
+            log.warning("link to a gateway broke: %s", error)
+        for reply in [reply for reply in self._replies.values() if reply.link is link]:
+            self._drop(reply)
+
+    async def idle(self) -> None:
+        """Returns when nothing waits or runs."""
+        while self._replies or self._tasks:  # once in a life
+            await asyncio.sleep(0.01)
+
+    async def watch(self) -> None:
+        """Ends the process if the device hangs."""
+        await self._dispatcher.watch()
+
+    def close(self) -> None:
+        """Ends the device's threads, once idle."""
+        self._dispatcher.close()
+
+    def _on_calls(self, link: Link, frame: Frame) -> None:
+        reply = Reply(link, frame, 0)
+        self._replies[link, frame.frame] = reply
+        if frame.flags & Flag.ISOLATE:
+            self._isolated.append((reply, frame))
+            if not self._isolating:
+                self._isolating = True
+                self._start(self._run_isolated())
+            return
+        unread = self._unread(reply, frame)
+        if unread is None:
+            return
+        now = time.monotonic()
+        for found, _ in unread:
+            self._admit(reply, frame, found, now)
+        self._sent(reply)
+        self._dispatcher.wake()
+
+    def _on_unary(self, link: Link, frame: Frame) -> None:
+        special = {Family.ESTIMATE: self._on_estimate, Family.PUT_WEIGHTS: self._on_put_weights}.get(frame.family)
+        (special or self._on_calls)(link, frame)
+
+    def _on_estimate(self, link: Link, frame: Frame) -> None:
+        reply = Reply(link, frame, 1)
+        try:
+            request = unpack.parse(layerwire_pb2.EstimateRequest(), frame.payload)
+            reply.give(self._decoder.estimate(request).SerializeToString())
+        except LayerwireError as error:
+            reply.refuse(error)
+        except Exception as error:  # whatever it is, the caller is told and the worker lives on
+            reply.refuse(_unforeseen("estimate", error))
+
+    def _on_put_weights(self, link: Link, frame: Frame) -> None:
+        async def put() -> bytes:
+            request = unpack.parse(layerwire_pb2.PutWeightsRequest(), frame.payload)
+            weights = await asyncio.to_thread(self._weights.keep, request)
+            self._weights.adopt(request.name, weights)
+            return layerwire_pb2.PutWeightsResponse(name=request.name, digest=weights.digest).SerializeToString()
+
+        self._start(self._give(Reply(link, frame, 1), "put_weights", put()))
+
+    def _on_name_weights(self, link: Link, frame: Frame) -> None:
+        async def adopt() -> bytes:
+            name, _, digest = bytes(frame.payload).decode().partition("\0")
+            self._weights.adopt(name, await asyncio.to_thread(self._weights.load, digest))
+            return b""
+
+        self._start(self._give(Reply(link, frame, 1), "name_weights", adopt()))
+
+    def _on_cancel_frame(self, link: Link, frame: Frame) -> None:
+        reply = self._replies.get((link, frame.frame))
+        if reply is not None:
+            self._drop(reply)
+
+    def _on_cancel_calls(self, link: Link, frame: Frame) -> None:
+        try:
+            ids = set(unpack.parse(layerwire_pb2.StreamRequest(), frame.payload).cancel.ids)
+        except LayerwireError:
+            return  # the gateway let it through by its first byte; it cancels nothing
+        now = time.monotonic()
+        for reply in [r for r in self._replies.values() if r.link is link and r.frame.stream == frame.stream]:
+            for call in [call for call in reply.calls.values() if call.call_id in ids]:
+                if self._lanes.withdraw(call, now):
+                    self._fail(reply, call.ordinal, call.call_id, CallCancelledError("cancelled by the client"), call)
+            self._sent(reply)
+
+    def _on_canary(self, link: Link, frame: Frame) -> None:
+        async def sing() -> None:
+            # A busy device is taken to be well: if it hangs, the dispatcher's watch ends the process.
+            well = self._dispatcher.busy or await self._dispatcher.on_thread(self._canary.sings)
+            link.send(Frame(Kind.CANARY_RESULT, frame.frame, b"{}", Flag.NONE if well else Flag.ERROR))
+
+        self._start(sing())
+
+    # from frames to lanes
+
+    def _unread(self, reply: Reply, frame: Frame) -> list[tuple[unpack.Unread, bool]] | None:
+        """The calls of a frame that are owed an answer; None if there are none, which has been answered."""
+        try:
+            unread = list(unpack.owed(frame, unpack.unread_calls(frame)))
+        except LayerwireError as error:
+            self._measures.refused("frame", error)
+            reply.refuse(error)
+            del self._replies[reply.link, reply.frame.frame]
+            return None
+        reply.unanswered = len(unread)
+        if not unread:
+            reply.give(b"")
+            del self._replies[reply.link, reply.frame.frame]
+            return None
+        return unread
+
+    def _admit(self, reply: Reply, frame: Frame, unread: unpack.Unread, now: float) -> None:
+        call = unpack.read(self._decoder, frame, unread)
+        if isinstance(call, LayerwireError):
+            self._fail(reply, unread.ordinal, unread.call_id, call, None)
+            return
+        call.origin = reply
+        if call.deadline <= now:
+            self._fail(reply, call.ordinal, call.call_id, expired(call), call)
+            return
+        reply.calls[call.ordinal] = call
+        try:
+            self._lanes.offer(call, call.key.max_rows, now)
+        except Full as full:
+            self._measures.rejected(full.reason)
+            error = ResourceExhaustedError(
+                f"{call.plan.operator.title}: the queue is full by --max-queue-{full.reason}",
+                operator=call.plan.operator.title,
+                retry_after_seconds=full.retry_after_seconds,
+            )
+            self._fail(reply, call.ordinal, call.call_id, error, call)
+
+    async def _run_isolated(self) -> None:
+        """Runs the calls of frames that a worker died with, one at a time, each announced to the gateway first."""
+        self._dispatcher.pause(True)
+        try:
+            while self._isolated:
+                reply, frame = self._isolated.popleft()
+                if not reply.dropped:
+                    await self._run_frame_isolated(reply, frame)
+        finally:
+            self._isolating = False
+            self._dispatcher.pause(False)
+
+    async def _run_frame_isolated(self, reply: Reply, frame: Frame) -> None:
+        await self._announce(reply, None)
+        unread = self._unread(reply, frame)
+        for found, quarantined in unread or ():
+            if reply.dropped:
+                return
+            if quarantined:
+                self._measures.rejected("quarantined")
+                error = InternalError("the call was in two deaths of workers and is not run again")
+                self._fail(reply, found.ordinal, found.call_id, error, None)
+                continue
+            await self._announce(reply, found.ordinal)
+            call = unpack.read(self._decoder, frame, found)
+            now = time.monotonic()
+            if isinstance(call, LayerwireError):
+                self._fail(reply, found.ordinal, found.call_id, call, None)
+                continue
+            call.origin = reply
+            if call.deadline <= now:
+                self._fail(reply, call.ordinal, call.call_id, expired(call), call)
+                continue
+            await self._dispatcher.run_alone(call)
+        if not reply.dropped:
+            self._sent(reply)
+
+    async def _announce(self, reply: Reply, ordinal: int | None) -> None:
+        """Returns when the announcement has left this process, which the call may be about to end."""
+        reply.flush()
+        reply.start(ordinal)
+        while reply.link.unsent_bytes():  # the transport has no event for it
+            await asyncio.sleep(0)
+
+    # answers that are errors, and ends
+
+    def _fail(self, reply: Reply, ordinal: int, call_id: int, error: LayerwireError, call: Call | None) -> None:
+        self._measures.failed(call, error)
+        if call is not None and not error.operator:
+            error.operator = call.plan.operator.title
+        reply.fail(ordinal, call_id, error)
+
+    def _sent(self, reply: Reply) -> None:
+        """Sends what has been gathered; forgets the reply if that was all."""
+        reply.flush()
+        if not reply.unanswered:
+            self._replies.pop((reply.link, reply.frame.frame), None)
+
+    def _drop(self, reply: Reply) -> None:
+        now = time.monotonic()
+        reply.dropped = True
+        del self._replies[reply.link, reply.frame.frame]
+        for call in reply.calls.values():
+            if self._lanes.withdraw(call, now):
+                self._measures.failed(call, CallCancelledError("cancelled by the client"))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _give(self, reply: Reply, what: str, work: Coroutine[Any, Any, bytes]) -> None:
+        try:
+            reply.give(await work)
+        except LayerwireError as error:
+            reply.refuse(error)
+        except Exception as error:  # whatever it is, the caller is told and the worker lives on
+            reply.refuse(_unforeseen(what, error))
+
+
+def _unforeseen(what: str, error: Exception) -> InternalError:
+    error_id = secrets.token_hex(8)
+    log.error("%s failed", what, exc_info=error, extra={"fields": {"error_id": error_id}})
+    return InternalError(f"{what}: failed, error id {error_id}", error_id=error_id)

@@ -1,0 +1,90 @@
+"""What a worker counts and times of its calls and batches.
+
+It knows the table of metrics, calls and batches; it decides nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+from layerwire.errors import LayerwireError
+from layerwire_server.metrics import Counter, Histogram, Metrics
+from layerwire_server.worker.call import Call
+from layerwire_server.worker.execution import Execution
+from layerwire_server.worker.lanes import Batch
+
+
+class _OfOperator(NamedTuple):
+    answered: Counter
+    call_seconds: Histogram
+    queue_seconds: Histogram
+    copy_in_seconds: Histogram
+    kernel_seconds: Histogram
+    copy_out_seconds: Histogram
+    batch_calls: Histogram
+    batch_rows: Histogram
+
+
+class Measures:
+    """Counters and histograms, looked up once an operator."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._operators: dict[str, _OfOperator] = {}
+        self._reasons = {
+            reason: metrics.counter("layerwire_batch_closed_total", reason=reason)
+            for reason in ("drained", "rows", "bytes", "cost", "single")
+        }
+
+    def ran(self, batch: Batch[Call], launched: float, execution: Execution) -> None:
+        """A batch ran and its answers are on their way."""
+        of = self._of(batch.calls[0].plan.operator.title)
+        phases = execution.phases
+        of.copy_in_seconds.observe(phases.copy_in_seconds)
+        of.kernel_seconds.observe(phases.kernel_seconds)
+        of.copy_out_seconds.observe(phases.copy_out_seconds)
+        of.batch_calls.observe(len(batch.calls))
+        of.batch_rows.observe(batch.rows)
+        answered = time.monotonic()
+        times, arrived, well = 0, batch.calls[0].arrived, 0
+        for call, result in zip(batch.calls, execution.results, strict=True):
+            if isinstance(result, LayerwireError):
+                continue
+            well += 1
+            if call.arrived != arrived:  # calls of one frame share their arrival: one observation for all
+                of.queue_seconds.observe(launched - arrived, times)
+                of.call_seconds.observe(answered - arrived, times)
+                times, arrived = 0, call.arrived
+            times += 1
+        if times:
+            of.queue_seconds.observe(launched - arrived, times)
+            of.call_seconds.observe(answered - arrived, times)
+        of.answered.add(well)
+
+    def closed(self, batch: Batch[Call]) -> None:
+        """A batch was closed."""
+        self._reasons[batch.reason].add()
+
+    def failed(self, call: Call | None, error: LayerwireError) -> None:
+        """A call ended with an error."""
+        operator = call.plan.operator.title if call is not None else "unknown"
+        self._metrics.counter("layerwire_calls_total", operator=operator, code=error.code.name).add()
+
+    def refused(self, what: str, error: LayerwireError) -> None:
+        """A whole frame was refused."""
+        self._metrics.counter("layerwire_calls_total", operator=what, code=error.code.name).add()
+
+    def rejected(self, reason: str) -> None:
+        """A call was turned away by a limit."""
+        self._metrics.counter("layerwire_rejected_total", reason=reason).add()
+
+    def _of(self, operator: str) -> _OfOperator:
+        found = self._operators.get(operator)
+        if found is None:
+            metrics = self._metrics
+            names = _OfOperator._fields[1:]
+            histograms = {name: metrics.histogram(f"layerwire_{name}", operator=operator) for name in names}
+            answered = metrics.counter("layerwire_calls_total", operator=operator, code="OK")
+            found = self._operators[operator] = _OfOperator(answered, **histograms)
+        return found

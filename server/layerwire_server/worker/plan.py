@@ -1,0 +1,218 @@
+"""What is known of a call before its data is looked at: checked once for each (operator, input specs), then looked up.
+
+It knows operators and the meta device; nothing of messages' data, lanes or devices.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import OrderedDict
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from layerwire.codec import DTYPE_NAMES, Entry, TensorSpec
+from layerwire.errors import InvalidArgumentError, invalid
+from layerwire_server.operators.operator import (
+    TORCH_DTYPES,
+    WIRE_DTYPES,
+    Merge,
+    Operator,
+    Placement,
+    Specs,
+    dtype_names,
+)
+
+ELEMENTWISE_MULTIPLE = 64  # torch's vector tail rounds otherwise than its body: parts are padded to whole vectors
+_ELEMENTWISE_ELEMENTS = 32768  # at::internal::GRAIN_SIZE: above it torch splits by threads, and tails come to lie anew
+_PLANS = 4096
+_LANE_KEYS = 65536
+
+log = logging.getLogger(__name__)
+
+
+class CallLimits(NamedTuple):
+    """What one call may cost."""
+
+    output_bytes: int
+    operations: float
+
+
+class LaneKey:
+    """Identity of a lane: equal facts give the same object, so that hashing it costs nothing.
+
+    Attributes:
+        operator: what runs on the joined batch.
+        merge: how calls are joined.
+        max_rows: most rows of a batch, besides the limit for all lanes.
+        deterministic: whether fixed tiles are used.
+        row_seconds: device seconds that a row took of late; 0 before the first batch.
+    """
+
+    __slots__ = ("deterministic", "max_rows", "merge", "operator", "row_seconds")
+
+    def __init__(self, operator: Operator, merge: Merge, max_rows: int, deterministic: bool) -> None:
+        self.operator = operator
+        self.merge = merge
+        self.max_rows = max_rows
+        self.deterministic = deterministic
+        self.row_seconds = 0.0
+
+
+@dataclass(eq=False, slots=True)
+class Plan:
+    """A call without its data.
+
+    Attributes:
+        specs: of the operator's inputs, None for those left out.
+        outputs: specs of the outputs; `output_names` are their response fields.
+        rows: what the call adds to a batch: rows, or blocks of 64 elements.
+        trailing: for each input, its shape in a joined batch without the row axis; None for shared or absent ones.
+        input_bytes: for each input, bytes of its data, 0 for absent ones.
+        cost: floating-point operations.
+        nbytes: bytes of inputs and outputs.
+        key: the lane, where no shared input takes part in it; else `Plans.lane_key` of it and theirs.
+    """
+
+    operator: Operator
+    specs: Specs
+    placement: Placement
+    outputs: tuple[TensorSpec, ...]
+    output_names: tuple[str, ...]
+    rows: int
+    trailing: tuple[tuple[int, ...] | None, ...]
+    input_bytes: tuple[int, ...]
+    nbytes: int
+    cost: float
+    key: LaneKey
+    answer: Entry | None = None  # the answer's template, once one was made
+
+
+class Plans:
+    """The plans of a worker, least recently used ones forgotten.
+
+    Args:
+        limits: what one call may cost.
+        device_type: "cpu" or "cuda".
+    """
+
+    def __init__(self, limits: CallLimits, device_type: str) -> None:
+        self._limits = limits
+        self._device_type = device_type
+        self._plans: OrderedDict[Hashable, Plan] = OrderedDict()
+        self._keys: OrderedDict[Hashable, LaneKey] = OrderedDict()
+
+    def get(self, operator: Operator, specs: Specs, deterministic: bool) -> Plan:
+        """The plan of a call.
+
+        Raises:
+            InvalidArgumentError: it can't run, or costs more than a call may.
+        """
+        facts = (operator, specs, deterministic)
+        plan = self._plans.get(facts)
+        if plan is None:
+            plan = self._plans[facts] = self._make(operator, specs, deterministic)
+            if len(self._plans) > _PLANS:
+                self._plans.popitem(last=False)
+        return plan
+
+    def lane_key(self, facts: tuple[Hashable, ...], like: LaneKey) -> LaneKey:
+        """The one key of these facts; made like `like` if it is new."""
+        key = self._keys.get(facts)
+        if key is None:
+            key = self._keys[facts] = LaneKey(like.operator, like.merge, like.max_rows, like.deterministic)
+            if len(self._keys) > _LANE_KEYS:
+                self._keys.popitem(last=False)
+        return key
+
+    def _make(self, operator: Operator, specs: Specs, deterministic: bool) -> Plan:
+        _check_inputs(operator, specs, self._device_type)
+        operator.check(specs)
+        bound = operator.output_bytes_bound(specs)
+        if bound > self._limits.output_bytes:
+            raise operator.invalid(
+                "input", f"gives up to {bound} bytes, over the server's --max-output-bytes {self._limits.output_bytes}"
+            )
+        outputs = infer(operator, specs)
+        cost = operator.operations(specs, outputs)
+        if cost > self._limits.operations:
+            raise operator.invalid(
+                "input",
+                f"takes {cost:.2g} operations, over the server's --max-call-operations {self._limits.operations:.2g}",
+            )
+        return self._place(operator, specs, outputs, float(cost), deterministic)
+
+    def _place(
+        self, operator: Operator, specs: Specs, outputs: tuple[TensorSpec, ...], cost: float, deterministic: bool
+    ) -> Plan:
+        placement = operator.placement(specs)
+        first = specs[0]
+        assert first is not None
+        elements = math.prod(first.shape)
+        if placement.merge is Merge.ELEMENTWISE and elements > _ELEMENTWISE_ELEMENTS:
+            placement = placement._replace(merge=Merge.ALONE)
+        tile = placement.operator.tile_rows if deterministic and placement.merge is Merge.ROWS else None
+        rows, max_rows = 1, 1
+        if placement.merge is Merge.ROWS:
+            rows, max_rows = math.prod(first.shape[: placement.axes]), 2**31
+        elif placement.merge is Merge.ELEMENTWISE:
+            rows = -(-elements // ELEMENTWISE_MULTIPLE)
+            max_rows = _ELEMENTWISE_ELEMENTS // ELEMENTWISE_MULTIPLE
+        trailing = tuple(
+            spec.shape[placement.axes :] if spec is not None and not role.shared else None
+            for role, spec in zip(operator.inputs, specs, strict=True)
+        )
+        # Shared inputs count whole: equal bytes of another shape are other weights.
+        alike = tuple(
+            spec.dtype if spec is not None and not role.shared else spec
+            for role, spec in zip(operator.inputs, specs, strict=True)
+        )
+        facts = (placement.operator, placement.merge, alike, tile is not None) + (
+            (trailing,) if placement.merge is Merge.ROWS else ()
+        )
+        key = self.lane_key(facts, LaneKey(placement.operator, placement.merge, max_rows, tile is not None))
+        input_bytes = tuple(0 if spec is None else spec.nbytes for spec in specs)
+        nbytes = sum(input_bytes) + sum(spec.nbytes for spec in outputs)
+        names = operator.outputs[: len(outputs)]
+        return Plan(operator, specs, placement, outputs, names, rows, trailing, input_bytes, nbytes, cost, key)
+
+
+def infer(operator: Operator, specs: Specs) -> tuple[TensorSpec, ...]:
+    """Specs of a call's outputs: the operator's own `run` on the meta device. The specs passed `check`.
+
+    Raises:
+        InvalidArgumentError: torch refuses the call all the same.
+    """
+    tensors = [
+        None if spec is None else torch.empty(spec.shape, dtype=TORCH_DTYPES[spec.dtype], device="meta")
+        for spec in specs
+    ]
+    try:
+        outputs = operator.run(*tensors)
+    except InvalidArgumentError:
+        raise
+    except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError, ZeroDivisionError) as error:
+        log.warning("torch refuses what the checks let pass: %s %s: %s", operator, specs, error)
+        raise invalid(operator.title, "input", f"doesn't go with the parameters, got {_shapes(specs)}") from None
+    return tuple(TensorSpec(WIRE_DTYPES[output.dtype], tuple(output.shape)) for output in outputs)
+
+
+def _check_inputs(operator: Operator, specs: Specs, device_type: str) -> None:
+    for role, spec in zip(operator.inputs, specs, strict=True):
+        if role.required and spec is None:
+            raise operator.invalid(role.name, "is required")
+    first = specs[0]
+    assert first is not None
+    dtypes = operator.dtypes_on(device_type)
+    if first.dtype not in dtypes:
+        raise operator.invalid(
+            operator.inputs[0].name,
+            f"must have one of the dtypes {dtype_names(dtypes)}, got {DTYPE_NAMES[first.dtype]}",
+        )
+
+
+def _shapes(specs: Specs) -> str:
+    return ", ".join(str(list(spec.shape)) for spec in specs if spec is not None)

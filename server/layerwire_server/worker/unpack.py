@@ -1,0 +1,89 @@
+"""What a frame from a gateway asks for: its calls, and those that are wrong from the start.
+
+It knows messages, frames and calls; neither lanes nor devices.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from google.protobuf.message import DecodeError
+
+from layerwire.errors import InternalError, InvalidArgumentError, LayerwireError, invalid
+from layerwire.v1 import layerwire_pb2
+from layerwire_server.link import MAX_CALLS, QUARANTINED, Family, Frame, Kind
+from layerwire_server.worker.call import REQUESTS, Call, CallDecoder
+
+log = logging.getLogger(__name__)
+
+UNARY_FAMILIES: dict[Family, str] = {Family[name.upper()]: name for name in REQUESTS}
+
+
+class Unread(NamedTuple):
+    """A call of a frame before it is decoded."""
+
+    ordinal: int
+    call_id: int
+    family: str | None
+    request: Any
+
+
+def parse(message: Any, payload: bytes | memoryview) -> Any:
+    """The message with the payload's fields.
+
+    Raises:
+        InvalidArgumentError: the payload is no such message.
+    """
+    try:
+        message.ParseFromString(payload)
+    except DecodeError:
+        raise InvalidArgumentError(f"the message is no {message.DESCRIPTOR.name}") from None
+    return message
+
+
+def unread_calls(frame: Frame) -> list[Unread]:
+    """The calls of a frame, none looked at yet.
+
+    Raises:
+        InvalidArgumentError: the frame as a whole is wrong.
+    """
+    if frame.kind is Kind.UNARY:
+        family = UNARY_FAMILIES[frame.family]
+        return [Unread(0, 0, family, parse(REQUESTS[family](), frame.payload))]
+    calls = parse(layerwire_pb2.StreamRequest(), frame.payload).calls.calls
+    if len(calls) > MAX_CALLS:
+        raise invalid("stream", "calls", f"must be at most {MAX_CALLS} a message, got {len(calls)}")
+    return [Unread(ordinal, call.id, call.WhichOneof("request"), call) for ordinal, call in enumerate(calls)]
+
+
+def read(decoder: CallDecoder, frame: Frame, unread: Unread) -> Call | LayerwireError:
+    """The call, or what is wrong with it."""
+    try:
+        if unread.family is None:
+            return InvalidArgumentError("stream: request is required", field="request")
+        request = unread.request if frame.kind is Kind.UNARY else getattr(unread.request, unread.family)
+        call = decoder.decode(unread.family, request, frame.arrived, frame.deadline)
+    except LayerwireError as error:
+        return error
+    except Exception:
+        error_id = secrets.token_hex(8)
+        log.exception("call can't be decoded", extra={"fields": {"error_id": error_id}})
+        return InternalError(f"{unread.family}: failed, error id {error_id}", error_id=error_id)
+    call.call_id, call.ordinal = unread.call_id, unread.ordinal
+    return call
+
+
+def owed(frame: Frame, unread: list[Unread]) -> Iterator[tuple[Unread, bool]]:
+    """The calls that are owed an answer, each with whether it is quarantined."""
+    if not frame.ordinals:
+        for call in unread:
+            yield call, False
+        return
+    quarantined = {ordinal & ~QUARANTINED for ordinal in frame.ordinals if ordinal & QUARANTINED}
+    answered = {ordinal for ordinal in frame.ordinals if not ordinal & QUARANTINED}
+    for call in unread:
+        if call.ordinal not in answered:
+            yield call, call.ordinal in quarantined

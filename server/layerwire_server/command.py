@@ -1,0 +1,146 @@
+"""`layerwire serve`: flags from the settings' own definitions, the line that says it is ready, signals, exit status.
+
+It knows the settings and the supervisor; nothing of what is served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from layerwire_server import config, devices, exposition, log, ports, vitals
+from layerwire_server.config import ConfigError, Settings
+from layerwire_server.supervisor import CrashLoopError, Supervisor
+
+_REFRESH_SECONDS = 2.0
+_LONGEST_DIRECTORY = 70  # a unix socket's path has 107 bytes
+
+
+def option(name: str, field: FieldInfo) -> Callable[[Any], Any]:
+    """The click option of a setting. Values stay text: the settings check them, wherever they come from."""
+    extra = field.json_schema_extra
+    unit = str(extra["unit"]) if isinstance(extra, dict) else ""
+    told = [f"{field.description}"]
+    found = config.bounds(field)
+    if found:
+        told.append(f"Bounds: {found}.")
+    if field.default not in ("", PydanticUndefined):
+        told.append(f"Default: {_shown(field.default)}.")
+    told.append(f"[{config.variable(name)}, {name}]")
+    if field.annotation is bool:
+        return click.option(
+            f"{config.flag(name)}/--no-{name.replace('_', '-')}", name, default=None, help=" ".join(told)
+        )
+    choices = "|".join(getattr(field.annotation, "__args__", ()))
+    return click.option(
+        config.flag(name), name, default=None, metavar=(unit or choices or "TEXT").upper(), help=" ".join(told)
+    )
+
+
+def _shown(value: Any) -> str:
+    return value.human_readable() if hasattr(value, "human_readable") else str(value)
+
+
+def _options(function: Callable[..., None]) -> Callable[..., None]:
+    for name, field in reversed(Settings.model_fields.items()):
+        function = option(name, field)(function)
+    return function
+
+
+@click.command()
+@_options
+def serve(**flags: str | bool | None) -> None:
+    """Run a server: gateways, workers, and a supervisor over them.
+
+    Each setting can be given as a flag, as the variable in brackets, or in a TOML file under the second name in
+    brackets; a flag wins over a variable, and that over the file. Sizes take units: 64MiB.
+    """
+    try:
+        settings = config.load({name: value for name, value in flags.items() if value is not None})
+        places = devices.resolve(settings.device)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from None
+    try:
+        sys.exit(_serve(settings, places))
+    except (ports.PortError, CrashLoopError, OSError) as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _serve(settings: Settings, places: list[str]) -> int:
+    logger = log.start(settings.log_level, settings.log_format, process="supervisor")
+    runtime_directory = _make_runtime_directory()
+    reservation = None
+    try:
+        reservation = ports.Reservation(settings.listen, config.flag("listen"), shared=settings.gateways > 1)
+        store = settings.store or str(runtime_directory / "store")
+        Path(store).mkdir(mode=0o700, parents=True, exist_ok=True)
+        settings = settings.model_copy(update={"listen": reservation.address, "store": str(Path(store).resolve())})
+        with asyncio.Runner() as runner:
+            return runner.run(_supervise(settings, places, runtime_directory, logger))
+    finally:
+        if reservation is not None:
+            reservation.close()
+        shutil.rmtree(runtime_directory, ignore_errors=True)
+
+
+def _make_runtime_directory() -> Path:
+    found = tempfile.gettempdir()
+    parent = found if len(found) <= _LONGEST_DIRECTORY else "/tmp"  # noqa: S108  # mkdtemp makes it ours alone
+    return Path(tempfile.mkdtemp(prefix="layerwire-", dir=parent))
+
+
+async def _supervise(settings: Settings, places: list[str], runtime_directory: Path, logger: log.Log) -> int:
+    supervisor = Supervisor(settings, places, runtime_directory, logger)
+    stop, stop_now = asyncio.Event(), asyncio.Event()
+
+    def on_signal() -> None:
+        (stop_now if stop.is_set() else stop).set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+    page = _open_page(settings.metrics, supervisor, loop) if settings.metrics else None
+    try:
+        finished = await supervisor.run(stop, stop_now, lambda: _tell_ready(settings, supervisor, places, page))
+    finally:
+        if page is not None:
+            await asyncio.to_thread(page.close)
+    return 0 if finished else 1
+
+
+def _open_page(address: str, supervisor: Supervisor, loop: asyncio.AbstractEventLoop) -> exposition.Page:
+    def refresh() -> None:
+        asyncio.run_coroutine_threadsafe(supervisor.refresh(), loop).result(_REFRESH_SECONDS)
+        vitals.measure(supervisor.metrics, "supervisor")
+        supervisor.ledger.update("supervisor", supervisor.metrics.snapshot())
+
+    return exposition.Page(address, exposition.LayerwireCollector(supervisor.ledger, refresh))
+
+
+def _tell_ready(settings: Settings, supervisor: Supervisor, places: list[str], page: exposition.Page | None) -> None:
+    workers = supervisor.workers
+    process = workers[0].process
+    told = process.info if process is not None else {}
+    supervisor.metrics.gauge(
+        "layerwire_build_info",
+        version=version("layerwire"),
+        torch_version=str(told.get("torch_version", "")),
+        python_version=platform.python_version(),
+    ).set(1)
+    count = f"{len(workers)} worker{'s' if len(workers) > 1 else ''} on {', '.join(places)}"
+    metrics = f"metrics on {page.address}" if page is not None else "no metrics"
+    seconds = vitals.age_seconds()
+    click.echo(f"layerwire {version('layerwire')} ready on {settings.listen} ({count}, {metrics}) in {seconds:.1f} s")
+    sys.stdout.flush()

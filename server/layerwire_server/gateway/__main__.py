@@ -1,0 +1,33 @@
+"""The gateway as a process: `python -m layerwire_server.gateway FD`, started by the supervisor.
+
+It knows when to start and when to stop, nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from layerwire_server import child
+from layerwire_server.gateway.service import Gateway
+
+
+async def run(this: child.Child) -> None:
+    """Serves until told to stop."""
+    gateway = Gateway(this)
+    await gateway.start()
+    keeping = asyncio.create_task(gateway.keep())
+    stopping = asyncio.create_task(this.stopping.wait())
+    live = asyncio.create_task(gateway.live.wait())
+    await asyncio.wait({keeping, stopping, live}, return_when=asyncio.FIRST_COMPLETED)
+    if live.done():
+        this.ready()
+    await asyncio.wait({keeping, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if keeping.done():
+        await keeping  # raises what ended it
+    await gateway.stop()
+    for task in (keeping, stopping, live):
+        task.cancel()
+
+
+if __name__ == "__main__":
+    child.main(run)

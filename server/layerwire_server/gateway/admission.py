@@ -1,0 +1,117 @@
+"""How much a gateway holds, and what becomes of a request beyond that: refused at once, or, in a stream, read later.
+
+It doesn't know what it counts; time is an argument.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+
+from layerwire.errors import ResourceExhaustedError
+from layerwire_server.config import Settings, flag
+from layerwire_server.metrics import Metrics
+
+_MEMORY_SECONDS = 1.0  # what happened longer ago hardly counts for the drain rate
+_LEAST_RETRY_SECONDS = 0.01
+_MOST_RETRY_SECONDS = 5.0
+
+
+class DrainRate:
+    """How fast something drains, as an average that forgets exponentially."""
+
+    def __init__(self) -> None:
+        self._amount = 0.0
+        self._since = 0.0
+
+    def add(self, amount: float, now: float) -> None:
+        """So much drained now."""
+        self._amount = self._decayed(now) + amount
+        self._since = now
+
+    def seconds_for(self, amount: float, now: float) -> float:
+        """How long `amount` will take, within what is sensible to tell a client."""
+        rate = self._decayed(now) / _MEMORY_SECONDS
+        seconds = amount / rate if rate > 0 else _MOST_RETRY_SECONDS
+        return min(max(seconds, _LEAST_RETRY_SECONDS), _MOST_RETRY_SECONDS)
+
+    def _decayed(self, now: float) -> float:
+        return self._amount * math.exp2((self._since - now) / _MEMORY_SECONDS)
+
+
+class Admission:
+    """The books of what one gateway holds.
+
+    Attributes:
+        nbytes: bytes of requests and answers held, streams' included.
+        requests: unary requests held.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self.nbytes = 0
+        self.requests = 0
+        self._max_bytes = int(settings.max_bytes_in_flight)
+        self._max_requests = settings.max_requests_in_flight
+        self._drained_bytes = DrainRate()
+        self._drained_requests = DrainRate()
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._rejected = {
+            reason: metrics.counter("layerwire_rejected_total", reason=reason)
+            for reason in ("bytes_in_flight", "requests_in_flight")
+        }
+
+    def admit(self, nbytes: int, now: float) -> None:
+        """Takes a unary request in.
+
+        Raises:
+            ResourceExhaustedError: there is no room; retry_after_seconds tells when there should be.
+        """
+        if self.requests >= self._max_requests:
+            seconds = self._drained_requests.seconds_for(1, now)
+            raise self._refusal("requests_in_flight", "requests", self._max_requests, seconds)
+        if self.nbytes + nbytes > self._max_bytes:
+            excess = self.nbytes + nbytes - self._max_bytes
+            seconds = self._drained_bytes.seconds_for(excess, now)
+            raise self._refusal("bytes_in_flight", "bytes", self._max_bytes, seconds)
+        self.requests += 1
+        self.nbytes += nbytes
+
+    def leave(self, nbytes: int, now: float) -> None:
+        """A unary request is done with."""
+        self.requests -= 1
+        self._drained_requests.add(1, now)
+        self.release(nbytes, now)
+
+    def hold(self, nbytes: int) -> None:
+        """A stream holds so much more. It may go over the limit by the message that is being read."""
+        self.nbytes += nbytes
+
+    def release(self, nbytes: int, now: float) -> None:
+        """So much is no longer held."""
+        self.nbytes -= nbytes
+        self._drained_bytes.add(nbytes, now)
+        if self._waiting and not self.full:
+            while self._waiting:
+                future = self._waiting.popleft()
+                if not future.done():
+                    future.set_result(None)
+
+    @property
+    def full(self) -> bool:
+        """Whether streams have to wait."""
+        return self.nbytes >= self._max_bytes
+
+    async def room(self) -> None:
+        """Waits until streams may be read again."""
+        while self.full:
+            future = asyncio.get_running_loop().create_future()
+            self._waiting.append(future)
+            await future
+
+    def _refusal(self, reason: str, unit: str, limit: int, seconds: float) -> ResourceExhaustedError:
+        self._rejected[reason].add()
+        knob = flag("max_" + reason)
+        return ResourceExhaustedError(
+            f"the server holds as many {unit} as its {knob} of {limit} allows", retry_after_seconds=seconds
+        )

@@ -1,0 +1,52 @@
+"""How an RPC ends by an error: status, message, and details in the trailing metadata.
+
+It doesn't know why. What rides in trailers is kept small, for clients refuse metadata above 8 kB.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import status_pb2
+
+from layerwire.errors import LayerwireError, to_status
+
+DETAILS_KEY = "grpc-status-details-bin"
+REQUEST_ID_KEY = "layerwire-request-id"
+_MAX_DETAILS_BYTES = 4000
+_MAX_MESSAGE_CHARACTERS = 1000
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def request_id(number: int) -> str:
+    """A frame's or stream's number as people see it, in logs and errors."""
+    return f"{number:016x}"
+
+
+def status_of(error: LayerwireError | bytes) -> status_pb2.Status:
+    """The google.rpc.Status of an error, or of its bytes."""
+    if isinstance(error, LayerwireError):
+        return to_status(error)
+    try:
+        return status_pb2.Status.FromString(error)
+    except DecodeError:
+        return status_pb2.Status(code=grpc.StatusCode.INTERNAL.value[0], message="a worker's error can't be read")
+
+
+def code_of(status: status_pb2.Status) -> grpc.StatusCode:
+    """The gRPC code of a status that is an error."""
+    code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
+    return grpc.StatusCode.UNKNOWN if code is grpc.StatusCode.OK else code
+
+
+async def refuse(context: grpc.aio.ServicerContext[Any, Any], status: status_pb2.Status, number: int) -> NoReturn:
+    """Ends the RPC with this status; `number` tells the client what to look for in the log."""
+    message = status.message[:_MAX_MESSAGE_CHARACTERS]
+    details = status.SerializeToString()
+    if len(details) > _MAX_DETAILS_BYTES:
+        details = status_pb2.Status(code=status.code, message=message).SerializeToString()
+    trailing = ((DETAILS_KEY, details), (REQUEST_ID_KEY, request_id(number)))
+    await context.abort(code_of(status), message, trailing)
+    raise AssertionError("abort returned")

@@ -1,0 +1,142 @@
+"""The gateway's parts joined to a gRPC server: which method is served by what, and the server's options.
+
+It knows no worker and no bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc
+
+from layerwire.v1 import layerwire_pb2
+from layerwire_server import health
+from layerwire_server.child import Child
+from layerwire_server.config import Settings
+from layerwire_server.gateway import reflection
+from layerwire_server.gateway.admission import Admission
+from layerwire_server.gateway.crew import LINK_ROOM_BYTES, Crew
+from layerwire_server.gateway.info import server_info
+from layerwire_server.gateway.router import Router
+from layerwire_server.gateway.stream import Streams
+from layerwire_server.gateway.unary import UnaryMethod
+from layerwire_server.link import Family
+
+SERVICE_NAME: str = layerwire_pb2.DESCRIPTOR.services_by_name["LayerwireService"].full_name
+_STALL_CHECK_SECONDS = 5.0
+_STOP_ROOM_SECONDS = 2.0
+_HANDSHAKE_SECONDS = 5.0
+
+FAMILIES = {
+    "Pool": Family.POOL,
+    "Unpool": Family.UNPOOL,
+    "Linear": Family.LINEAR,
+    "Activate": Family.ACTIVATE,
+    "Convolve": Family.CONVOLVE,
+    "Normalize": Family.NORMALIZE,
+    "Estimate": Family.ESTIMATE,
+    "PutWeights": Family.PUT_WEIGHTS,
+}
+
+
+def options(settings: Settings) -> list[tuple[str, int]]:
+    """GRPC's options for the server."""
+    found = [
+        ("grpc.so_reuseport", int(settings.gateways > 1)),  # else two servers could share a port by accident
+        ("grpc.max_concurrent_streams", settings.max_concurrent_streams),  # bounds rapid resets and unread replies
+        ("grpc.max_receive_message_length", int(settings.max_message_bytes)),
+        ("grpc.max_send_message_length", int(settings.max_message_bytes) + LINK_ROOM_BYTES),
+        ("grpc.server_handshake_timeout_ms", int(_HANDSHAKE_SECONDS * 1000)),  # silent connections end
+    ]
+    if settings.max_connection_age_seconds > 0:
+        found.append(("grpc.max_connection_age_ms", int(settings.max_connection_age_seconds * 1000)))
+        found.append(("grpc.max_connection_age_grace_ms", int(settings.grace_seconds * 1000)))
+    return found
+
+
+class Gateway:
+    """The gateway: made, started, and stopped in three steps."""
+
+    def __init__(self, child: Child) -> None:
+        self._child = child
+        settings, metrics = child.settings, child.metrics
+        self._router = Router(settings.unavailable_after_seconds, metrics)
+        self._admission = Admission(settings, metrics)
+        self._streams = Streams(self._router, self._admission, int(settings.max_stream_bytes), metrics, child.log)
+        self._crew = Crew(child, self._router, self._on_change)
+        self._health = health.Health(("", SERVICE_NAME, *(f"worker/{index}" for index in range(child.workers))))
+        self.live = asyncio.Event()
+        self._gauges = {
+            name: metrics.gauge(f"layerwire_{name}", gateway=str(child.index))
+            for name in ("bytes_in_flight", "requests_in_flight", "streams")
+        }
+        child.before_snapshot = self._bring_gauges_up_to_date
+        self._server = grpc.aio.server(options=options(settings))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._server.add_generic_rpc_handlers(
+            (
+                grpc.method_handlers_generic_handler(SERVICE_NAME, self._methods()),
+                *reflection.handlers((SERVICE_NAME, health.SERVICE_NAME)),
+            )
+        )
+
+    async def start(self) -> int:
+        """Listens from now on; the port.
+
+        Raises:
+            RuntimeError: the address can't be had.
+        """
+        port = self._server.add_insecure_port(self._child.settings.listen)
+        await self._server.start()
+        return port
+
+    async def keep(self) -> None:
+        """Keeps links, canaries and streams in order until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._crew.keep())
+            while True:
+                await asyncio.sleep(_STALL_CHECK_SECONDS)
+                self._streams.end_stalled(time.monotonic())
+
+    async def stop(self) -> None:
+        """NOT_SERVING first, a pause for balancers to notice, then no new calls, and the end when all are answered."""
+        settings = self._child.settings
+        self._health.stop()
+        await asyncio.sleep(settings.lame_duck_seconds)
+        stopped = asyncio.create_task(self._server.stop(settings.grace_seconds))  # sends GOAWAY at once
+        await asyncio.sleep(0)
+        self._streams.drain()
+        await asyncio.wait({stopped}, timeout=settings.grace_seconds + _STOP_ROOM_SECONDS)
+
+    def _methods(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
+        methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        for name, family in FAMILIES.items():
+            after = self._name_weights if family is Family.PUT_WEIGHTS else None
+            child = self._child
+            method = UnaryMethod(name, family, self._router, self._admission, child.metrics, child.log, after)
+            methods[name] = grpc.unary_unary_rpc_method_handler(method.handle)
+        methods["Stream"] = grpc.stream_stream_rpc_method_handler(self._streams.handle)
+        methods["GetServerInfo"] = grpc.unary_unary_rpc_method_handler(self._get_server_info)
+        return methods
+
+    async def _get_server_info(self, _: bytes, context: object) -> bytes:
+        return server_info(self._child.settings, self._crew.workers).SerializeToString()
+
+    async def _name_weights(self, answer: bytes) -> None:
+        stored = layerwire_pb2.PutWeightsResponse.FromString(answer)
+        await self._crew.name_weights(stored.name, stored.digest)
+
+    def _on_change(self) -> None:
+        serving = self._router.live > 0
+        workers = {f"worker/{worker.index}": worker.live for worker in self._crew.workers}
+        self._health.set({"": serving, SERVICE_NAME: serving, **workers})
+        if serving:
+            self.live.set()
+
+    def _bring_gauges_up_to_date(self) -> None:
+        self._gauges["bytes_in_flight"].set(self._admission.nbytes)
+        self._gauges["requests_in_flight"].set(self._admission.requests)
+        self._gauges["streams"].set(len(self._streams.open))

@@ -1,0 +1,260 @@
+"""Streams: frames of calls go to workers as they come, answers go back in the order they come, several in one message.
+
+It knows gRPC's contexts and the router; of the bytes only which of StreamRequest's two fields comes first.
+
+A stream that holds too much is read no further, so a client that doesn't read its answers, or sends faster than the
+workers run, is stopped by gRPC's flow control and not by errors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+
+from layerwire.errors import (
+    InternalError,
+    InvalidArgumentError,
+    LayerwireError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
+from layerwire_server.gateway.admission import Admission
+from layerwire_server.gateway.refusal import code_of, refuse, request_id, status_of
+from layerwire_server.gateway.router import Pending, Router
+from layerwire_server.link import Kind
+from layerwire_server.log import Log
+from layerwire_server.metrics import Metrics
+
+_CALLS_TAG, _CANCEL_TAG = 0x0A, 0x12  # StreamRequest's fields 1 and 2, both length-delimited
+_MESSAGE_BYTES = 1024**2  # answers are put together up to here
+_FRAME_BYTES = 1024  # what a frame costs beside its bytes
+_STALL_SECONDS = 60.0
+
+Context = grpc.aio.ServicerContext[bytes, bytes]
+
+
+class StreamPending(Pending):
+    """A frame of a stream."""
+
+    __slots__ = ("owner",)
+
+    def __init__(self, owner: Stream, payload: bytes) -> None:
+        super().__init__(Kind.CALLS, payload, time.monotonic(), math.inf, stream=owner.number)
+        self.owner = owner
+
+    def answer(self, payload: bytes, last: bool) -> None:
+        """Router: answers to some of its calls."""
+        self.owner.take(self, payload, last)
+
+    def fail(self, error: LayerwireError | bytes) -> None:
+        """Router: it can't be answered call by call, so the stream ends."""
+        self.owner.fail(error)
+
+
+class Streams:
+    """The Stream RPC, and all streams that are open."""
+
+    def __init__(self, router: Router, admission: Admission, max_stream_bytes: int, metrics: Metrics, log: Log) -> None:
+        self.router = router
+        self.admission = admission
+        self.max_stream_bytes = max_stream_bytes
+        self.metrics = metrics
+        self.log = log
+        self.open: set[Stream] = set()
+        self.received = metrics.counter("layerwire_received_bytes_total", method="Stream")
+        self.sent = metrics.counter("layerwire_sent_bytes_total", method="Stream")
+
+    async def handle(self, _: object, context: Context) -> None:
+        """gRPC: one stream, from its beginning to its end."""
+        stream = Stream(self, context)
+        self.open.add(stream)
+        code = "OK"
+        try:
+            await stream.serve()
+        except asyncio.CancelledError:
+            code = "CANCELLED"
+            raise
+        except grpc.aio.AbortError:
+            code = stream.code
+            raise
+        finally:
+            self.open.discard(stream)
+            self.metrics.counter("layerwire_requests_total", method="Stream", code=code).add()
+            self.log.debug("stream ended", request=request_id(stream.number), code=code)
+
+    def drain(self) -> None:
+        """Reads no stream further; each ends when what it brought is answered."""
+        for stream in self.open:
+            stream.drain()
+
+    def end_stalled(self, now: float) -> None:
+        """Ends streams whose clients read nothing, while the gateway can't take more for others."""
+        if self.admission.full:
+            for stream in self.open:
+                if now - stream.writing_since > _STALL_SECONDS:
+                    stream.give_up()
+
+
+class Stream:
+    """One stream: a task reads, the handler's own coroutine writes.
+
+    Attributes:
+        number: unique among frames and streams.
+        code: name of the status it ended with by an error.
+        writing_since: when the message being written was begun; infinite while none is.
+    """
+
+    def __init__(self, streams: Streams, context: Context) -> None:
+        self.number = streams.router.next_number()
+        self.code = "UNKNOWN"
+        self.writing_since = math.inf
+        self._streams = streams
+        self._context = context
+        self._router = streams.router
+        self._admission = streams.admission
+        self._frames: dict[int, StreamPending] = {}
+        self._replies: list[bytes] = []
+        self._held_bytes = 0
+        self._failure: LayerwireError | bytes | None = None
+        self._reading = True
+        self._draining = False
+        self._reader: asyncio.Task[None] | None = None
+        self._handler = asyncio.current_task()
+        self._reader_wake: asyncio.Future[None] | None = None
+        self._writer_wake: asyncio.Future[None] | None = None
+
+    async def serve(self) -> None:
+        """Reads and writes until both are done, or the stream fails."""
+        self._reader = asyncio.create_task(self._read())
+        try:
+            await self._write()
+        finally:
+            self._reader.cancel()
+            for pending in self._frames.values():
+                self._router.abandon(pending)
+            self._admission.release(self._held_bytes, time.monotonic())
+
+    def take(self, pending: StreamPending, payload: bytes, last: bool) -> None:
+        """Answers to a frame's calls came."""
+        if last:
+            del self._frames[pending.number]
+            self._release(_FRAME_BYTES + len(pending.payload))
+        if payload:
+            self._hold(len(payload))
+            self._replies.append(payload)
+        _wake(self._writer_wake)
+
+    def fail(self, error: LayerwireError | bytes) -> None:
+        """The stream ends by this error, after the answers that are there."""
+        if self._failure is None:
+            self._failure = error
+        _wake(self._writer_wake)
+
+    def drain(self) -> None:
+        """Takes no further frames; ends when all are answered."""
+        self._draining = True
+        if self._reader is not None:
+            self._reader.cancel()
+        _wake(self._writer_wake)
+
+    def give_up(self) -> None:
+        """Ends at once, though the client reads nothing."""
+        self.fail(ResourceExhaustedError("answers were not read for too long, and the server needs the room"))
+        if self._handler is not None:
+            self._handler.cancel()
+
+    async def _read(self) -> None:
+        actions = {_CALLS_TAG: self._take_calls, _CANCEL_TAG: self._take_cancellation}
+        try:
+            while True:
+                if self._held_bytes >= self._streams.max_stream_bytes or self._admission.full:
+                    await self._room()
+                message: Any = await self._context.read()
+                if message is grpc.aio.EOF:
+                    break
+                self._streams.received.add(len(message))
+                action = actions.get(message[0]) if message else None
+                if action is None:
+                    self.fail(InvalidArgumentError("stream: frame must be set to calls or cancel"))
+                    return
+                action(message)
+            self._reading = False
+            _wake(self._writer_wake)
+        except Exception:
+            identity = request_id(self.number)
+            self._streams.log.exception("stream can't be read", request=identity)
+            self.fail(InternalError(f"internal error {identity}", error_id=identity))
+
+    def _take_calls(self, message: bytes) -> None:
+        pending = StreamPending(self, message)
+        self._hold(_FRAME_BYTES + len(message))
+        self._router.submit(pending)
+        self._frames[pending.number] = pending
+
+    def _take_cancellation(self, message: bytes) -> None:
+        self._router.cancel_calls(self._frames.values(), self.number, message)
+
+    async def _write(self) -> None:
+        while True:
+            if self._replies:
+                await self._write_replies()
+            elif self._failure is not None:
+                await self._end(self._failure)
+            elif self._frames or (self._reading and not self._draining):
+                self._writer_wake = asyncio.get_running_loop().create_future()
+                await self._writer_wake
+            elif self._draining:
+                await self._end(UnavailableError("the server is stopping"))
+            else:
+                return
+
+    async def _write_replies(self) -> None:
+        replies, self._replies = self._replies, []
+        for message in _together(replies):
+            self.writing_since = time.monotonic()
+            await self._context.write(message)
+            self.writing_since = math.inf
+            self._streams.sent.add(len(message))
+            self._release(len(message))
+
+    async def _end(self, error: LayerwireError | bytes) -> None:
+        status = status_of(error)
+        self.code = code_of(status).name
+        await refuse(self._context, status, self.number)
+
+    async def _room(self) -> None:
+        while self._held_bytes >= self._streams.max_stream_bytes:
+            self._reader_wake = asyncio.get_running_loop().create_future()
+            await self._reader_wake
+        await self._admission.room()
+
+    def _hold(self, nbytes: int) -> None:
+        self._held_bytes += nbytes
+        self._admission.hold(nbytes)
+
+    def _release(self, nbytes: int) -> None:
+        self._held_bytes -= nbytes
+        self._admission.release(nbytes, time.monotonic())
+        if self._reader_wake is not None and self._held_bytes < self._streams.max_stream_bytes:
+            _wake(self._reader_wake)
+
+
+def _wake(future: asyncio.Future[None] | None) -> None:
+    if future is not None and not future.done():
+        future.set_result(None)
+
+
+def _together(replies: list[bytes]) -> Iterator[bytes]:
+    """The replies in order, joined to messages: StreamResponses that follow each other are a StreamResponse."""
+    start, nbytes = 0, 0
+    for index, reply in enumerate(replies):
+        if nbytes and nbytes + len(reply) > _MESSAGE_BYTES:
+            yield b"".join(replies[start:index])
+            start, nbytes = index, 0
+        nbytes += len(reply)
+    yield replies[start] if start == len(replies) - 1 else b"".join(replies[start:])

@@ -1,0 +1,67 @@
+"""Addresses of this host: found free and kept, before gRPC gets them.
+
+It knows sockets; nothing of what is served there.
+"""
+
+from __future__ import annotations
+
+import socket
+
+
+class PortError(Exception):
+    """An address can't be had; the text is one sentence that says which, and why."""
+
+
+def split(address: str) -> tuple[str, int]:
+    """Host, without brackets, and port of host:port."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+class Reservation:
+    """A hold on an address for as long as the server runs: bound and never listening.
+
+    Linux lets gRPC bind and listen beside it, as both reuse the address and this one doesn't listen, but gives the port
+    to nobody who asks for any free one, while a gateway is being replaced. It fails when somebody listens already.
+
+    Args:
+        address: host:port, with port 0 for a free one; or unix:path, which isn't held.
+        flag: where the address comes from, for the error.
+
+    Attributes:
+        address: the same with the real port.
+
+    Raises:
+        PortError: somebody has it, or there is no such address here.
+    """
+
+    def __init__(self, address: str, flag: str, *, shared: bool) -> None:
+        self.address = address
+        self._socket: socket.socket | None = None
+        if address.startswith("unix:"):
+            return
+        host, port = split(address)
+        try:
+            family, kind, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            _refuse_if_taken(family, kind, place)
+            self._socket = socket.socket(family, kind)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if shared:
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            self._socket.bind(place)
+        except OSError as error:
+            self.close()
+            raise PortError(f"{flag}: {address} can't be had: {error.strerror or error}") from None
+        self.address = address.rpartition(":")[0] + f":{self._socket.getsockname()[1]}"
+
+    def close(self) -> None:
+        """Lets go of it."""
+        if self._socket is not None:
+            self._socket.close()
+
+
+def _refuse_if_taken(family: int, kind: int, place: object) -> None:
+    # Without SO_REUSEPORT on this socket, a listener that has it doesn't let us in.
+    with socket.socket(family, kind) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(place)  # type: ignore[arg-type]  # getaddrinfo's own

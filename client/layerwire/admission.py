@@ -1,0 +1,100 @@
+"""How much may be unanswered at once: calls and bytes of one client, first come first served beyond that.
+
+It knows neither calls nor loops; any thread may enter and leave.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+
+
+class Admission:
+    """A bound on calls and bytes in flight.
+
+    Args:
+        max_calls: calls that may be in at once.
+        max_bytes: bytes that may be in at once; a call larger than that comes in alone.
+    """
+
+    def __init__(self, max_calls: int, max_bytes: int) -> None:
+        self._max_calls = max_calls
+        self._max_bytes = max_bytes
+        self._lock = threading.Lock()
+        self._calls = 0
+        self._bytes = 0
+        self._queue: deque[Ticket] = deque()
+
+    def enter(self, nbytes: int) -> bool:
+        """Comes in, if there is room and nobody waits."""
+        with self._lock:
+            if self._queue or not self._fits(nbytes):
+                return False
+            self._take(nbytes)
+            return True
+
+    def force(self, nbytes: int) -> None:
+        """Comes in, room or not: for those who would keep others from leaving by waiting."""
+        with self._lock:
+            self._take(nbytes)
+
+    def queue(self, nbytes: int, admitted: Callable[[], None]) -> Ticket:
+        """Waits in line; `admitted` is called, by whatever thread makes room, when the place is taken."""
+        ticket = Ticket(nbytes, admitted)
+        with self._lock:
+            self._queue.append(ticket)
+            ready = self._admit()
+        self._tell(ready)
+        return ticket
+
+    def give_up(self, ticket: Ticket) -> None:
+        """Leaves the line; or, if the place was taken meanwhile, gives it back."""
+        with self._lock:
+            if ticket.admitted:
+                self._calls -= 1
+                self._bytes -= ticket.nbytes
+            else:
+                self._queue.remove(ticket)
+            ready = self._admit()
+        self._tell(ready)
+
+    def leave(self, calls: int, nbytes: int) -> None:
+        """Makes room."""
+        with self._lock:
+            self._calls -= calls
+            self._bytes -= nbytes
+            ready = self._admit() if self._queue else ()
+        self._tell(ready)
+
+    def _fits(self, nbytes: int) -> bool:
+        return self._calls < self._max_calls and (self._bytes + nbytes <= self._max_bytes or not self._calls)
+
+    def _take(self, nbytes: int) -> None:
+        self._calls += 1
+        self._bytes += nbytes
+
+    def _admit(self) -> list[Ticket]:
+        ready = []
+        while self._queue and self._fits(self._queue[0].nbytes):
+            ticket = self._queue.popleft()
+            ticket.admitted = True
+            self._take(ticket.nbytes)
+            ready.append(ticket)
+        return ready
+
+    @staticmethod
+    def _tell(ready: list[Ticket] | tuple[()]) -> None:
+        for ticket in ready:
+            ticket.tell()
+
+
+class Ticket:
+    """A place in the line."""
+
+    __slots__ = ("admitted", "nbytes", "tell")
+
+    def __init__(self, nbytes: int, tell: Callable[[], None]) -> None:
+        self.nbytes = nbytes
+        self.tell = tell
+        self.admitted = False

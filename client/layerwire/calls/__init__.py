@@ -1,0 +1,39 @@
+"""The operators under their torch.nn.functional names: each method turns its arguments into a Request.
+
+It knows the contract's messages and numpy; neither channels nor torch. Whoever subclasses Calls decides in `_call` what
+becomes of a request: Client waits for the answer, AsyncClient gives an awaitable, `submit` a future.
+
+Everywhere: what goes in is a numpy array, a torch tensor, a number or nested lists of numbers, or the name of stored
+weights. What comes out is torch where a torch tensor went in, numpy elsewhere. Names, order and defaults of arguments
+are torch's. Its `inplace`, `out`, `dtype` and `_stacklevel`, always last there, are left out: they mean nothing here.
+
+Every method takes `timeout`, the seconds until the answer is no longer wanted; None is the client's own.
+
+Raises (all methods): TypeError for an argument of a wrong type, InvalidArgumentError (a ValueError) for one of a wrong
+value, and whatever else `layerwire.errors` has.
+"""
+
+from __future__ import annotations
+
+from layerwire.calls.activate import ACTIVATIONS, ActivateCalls
+from layerwire.calls.convolve import ConvolveCalls
+from layerwire.calls.linear import LinearCalls
+from layerwire.calls.max_pool import MaxPoolCalls
+from layerwire.calls.mean_pool import MeanPoolCalls
+from layerwire.calls.normalize import NormalizeCalls
+from layerwire.calls.request import Answer_co, Family, Request, TensorLike
+from layerwire.calls.unpool import UnpoolCalls
+
+__all__ = ["ACTIVATIONS", "Answer_co", "Calls", "Family", "Request", "TensorLike"]
+
+
+class Calls(
+    MaxPoolCalls[Answer_co],
+    MeanPoolCalls[Answer_co],
+    UnpoolCalls[Answer_co],
+    LinearCalls[Answer_co],
+    ActivateCalls[Answer_co],
+    ConvolveCalls[Answer_co],
+    NormalizeCalls[Answer_co],
+):
+    """Every operator as a method; `_call` is what a subclass adds."""

@@ -1,0 +1,131 @@
+"""Arguments as the wire wants them: sizes, integers, numbers and flags, each refused here if no message could hold it.
+
+It knows numpy's scalars; no operator in particular. Whether a value is in range is the server's to say.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from operator import index
+from typing import Any, SupportsFloat, SupportsIndex, TypeAlias
+
+import numpy as np
+
+from layerwire.errors import invalid
+
+Size: TypeAlias = SupportsIndex | Sequence[SupportsIndex]  # one value for all axes, or one an axis
+OptionalSize: TypeAlias = (
+    SupportsIndex | Sequence[SupportsIndex | None] | None
+)  # adaptive pooling: None keeps the input's
+
+
+def integer(function: str, name: str, value: SupportsIndex) -> int:
+    """A signed 64-bit integer.
+
+    Raises:
+        TypeError: it is no integer.
+        InvalidArgumentError: it is out of range.
+    """
+    if type(value) is int and -0x8000_0000 < value < 0x8000_0000:
+        return value  # nearly always, and five times as fast
+    return _bounded(function, name, value, -(1 << 63), (1 << 63) - 1)
+
+
+def seeded(function: str, seed: SupportsIndex | None) -> int:
+    """The seed of a draw, an unsigned 64-bit integer, a fresh one for None; raises as `integer` does."""
+    return secrets.randbits(64) if seed is None else _bounded(function, "seed", seed, 0, (1 << 64) - 1)
+
+
+def _bounded(function: str, name: str, value: SupportsIndex, least: int, most: int) -> int:
+    if isinstance(value, bool | np.bool_):
+        raise TypeError(f"{function}: {name} must be an integer, got {value}")
+    try:
+        number = index(value)
+    except TypeError:
+        raise TypeError(f"{function}: {name} must be an integer, got {_shown(value)}") from None
+    if not least <= number <= most:
+        shown = number if number.bit_length() < 256 else f"a number of {number.bit_length()} bits"
+        raise invalid(function, name, f"must be {least} to {most}, got {shown}")
+    return number
+
+
+def sizes(function: str, name: str, value: Size) -> list[int]:
+    """Sizes along the spatial axes: one for all of them, or one an axis.
+
+    Raises:
+        TypeError: it is neither an integer nor a sequence of integers.
+        InvalidArgumentError: one is out of range, or there are none.
+    """
+    if type(value) is int or not _is_sequence(value):
+        return [integer(function, name, value)]  # type: ignore[arg-type]
+    numbers = [integer(function, name, item) for item in value]  # type: ignore[union-attr]
+    if not numbers:
+        raise invalid(function, name, "must have at least one value, got none")
+    return numbers
+
+
+def step(function: str, name: str, value: Size | None) -> list[int]:
+    """As `sizes`; None and an empty sequence ask for the default, as torch's stride does."""
+    if value is None or (_is_sequence(value) and not len(value)):  # type: ignore[arg-type]
+        return []
+    return sizes(function, name, value)
+
+
+def kept_sizes(function: str, name: str, value: OptionalSize) -> list[int]:
+    """As `sizes`; None, for an axis or for all, keeps the input's extent, which is -1 on the wire."""
+    if value is None:
+        return [-1]
+    if _is_sequence(value):
+        value = [-1 if item is None else item for item in value]  # type: ignore[union-attr]
+    return sizes(function, name, value)  # type: ignore[arg-type]
+
+
+def number(function: str, name: str, value: SupportsFloat) -> float:
+    """A double.
+
+    Raises:
+        TypeError: it is no number.
+        InvalidArgumentError: no double is as large.
+    """
+    if type(value) is float:
+        return value
+    if isinstance(value, bool | np.bool_) or not hasattr(type(value), "__float__"):
+        raise TypeError(f"{function}: {name} must be a number, got {_shown(value)}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise invalid(function, name, "must fit in a double, got a larger integer") from None
+    except (TypeError, ValueError, RuntimeError):  # arrays and tensors of several elements
+        raise TypeError(f"{function}: {name} must be a number, got {_shown(value)}") from None
+
+
+def ratios(function: str, name: str, value: SupportsFloat | Sequence[SupportsFloat] | None) -> list[float]:
+    """Numbers along the spatial axes, none for None; raises as `number` does."""
+    if value is None:
+        return []
+    if not _is_sequence(value):
+        return [number(function, name, value)]  # type: ignore[arg-type]
+    return [number(function, name, item) for item in value]  # type: ignore[union-attr]
+
+
+def flag(function: str, name: str, value: bool) -> bool:
+    """A truth value.
+
+    Raises:
+        TypeError: it is none; as in torch, 0 and 1 are not.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{function}: {name} must be True or False, got {_shown(value)}")
+    return bool(value)
+
+
+def _is_sequence(value: Any) -> bool:
+    if isinstance(value, np.ndarray):
+        return value.ndim > 0
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value) if isinstance(value, str | float | list | tuple | None) else type(value).__name__
+    return text if len(text) <= 80 else f"{text[:77]}..."

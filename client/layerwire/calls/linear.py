@@ -1,0 +1,42 @@
+"""The linear functions of torch.nn.functional as methods.
+
+It knows their messages; neither channels nor torch.
+"""
+
+from __future__ import annotations
+
+from layerwire.calls.request import Answer_co, Family, Request, TensorLike, given
+from layerwire.v1 import operators_pb2 as messages
+
+_LINEAR = messages.LinearOperator(linear=messages.Linear())
+_BILINEAR = messages.LinearOperator(bilinear=messages.Bilinear())
+
+
+class LinearCalls(Family[Answer_co]):
+    """linear, bilinear."""
+
+    def linear(
+        self, input: TensorLike, weight: TensorLike, bias: TensorLike | None = None, *, timeout: float | None = None
+    ) -> Answer_co:
+        """y = x W^T + b; `weight` [out_features, in_features] and `bias` [out_features] may be names of stored weights.
+
+        Shape: [..., in_features] -> [..., out_features]
+        """
+        tensors = given(input=input, weight=weight, bias=bias)
+        return self._call(Request("linear", _LINEAR, tensors, ("output",), "linear", timeout))
+
+    def bilinear(
+        self,
+        input1: TensorLike,
+        input2: TensorLike,
+        weight: TensorLike,
+        bias: TensorLike | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> Answer_co:
+        """y = x1^T W x2 + b with `weight` [out_features, in1_features, in2_features] and `bias` [out_features].
+
+        Shape: [..., in1_features] and [..., in2_features] -> [..., out_features]
+        """
+        tensors = given(input=input1, weight=weight, bias=bias, input2=input2)
+        return self._call(Request("linear", _BILINEAR, tensors, ("output",), "bilinear", timeout))

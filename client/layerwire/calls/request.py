@@ -1,0 +1,42 @@
+"""What a call is before it is bytes, and the one method that decides what becomes of it.
+
+It knows the contract's messages; no operator in particular, neither arrays nor channels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+
+from google.protobuf.message import Message
+
+Answer_co = TypeVar("Answer_co", covariant=True)
+
+# numpy array, torch tensor, number, nested lists of numbers, or the name of stored weights. Not spelled out, since the
+# annotation would have to name torch, which isn't needed here.
+TensorLike: TypeAlias = Any
+
+
+class Request(NamedTuple):
+    """What an operator call asks for, before it is bytes. Its operator may be shared: don't change it."""
+
+    family: str  # "pool": field of Call, and of the answer in Answer
+    operator: Message  # PoolOperator, ...
+    tensors: Mapping[str, Any]  # request field -> numpy array, torch tensor, numbers, or name of stored weights
+    outputs: tuple[str, ...]  # fields of the family's response that make up the answer, those present
+    function: str  # "max_pool2d", for errors
+    timeout_seconds: float | None = None  # None: the client's
+
+
+class Family(ABC, Generic[Answer_co]):
+    """Methods of one family of operators."""
+
+    @abstractmethod
+    def _call(self, request: Request) -> Answer_co:
+        """What becomes of a request."""
+
+
+def given(**tensors: TensorLike | None) -> dict[str, Any]:
+    """The tensors that are there."""
+    return {name: tensor for name, tensor in tensors.items() if tensor is not None}

@@ -1,0 +1,95 @@
+"""The command line: `layerwire health | info | call | put-weights | demo`, and what other packages add: `serve`.
+
+It belongs to the SDK and knows nothing of the server, which adds its command by the entry point group below.
+
+Exit status: 0 done, 1 the call failed, 2 the command line is wrong. Errors are one line on standard error.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import entry_points, version
+from typing import NamedTuple
+
+import click
+
+GROUP = "layerwire.commands"
+
+
+class Command(NamedTuple):
+    """A command of this package: the module that has it, imported when it is asked for, and its line in --help."""
+
+    module: str
+    help: str
+
+
+class Other(NamedTuple):
+    """A command that another package adds by entry point: its line in --help, and how to get it."""
+
+    help: str
+    install: str
+
+
+COMMANDS = {
+    "call": Command("layerwire.cli.call", "Call one operator by its torch.nn.functional name."),
+    "demo": Command("layerwire.demo.command", "A photograph and a small CNN through a server of its own."),
+    "health": Command("layerwire.cli.health", "Tell whether a server is serving."),
+    "info": Command("layerwire.cli.info", "Show versions, workers, limits and operators of a server."),
+    "put-weights": Command("layerwire.cli.put_weights", "Give a tensor a name on a server."),
+}
+OTHERS = {"serve": Other("Run a server.", "pip install 'layerwire[server]'")}
+
+
+class Commands(click.Group):
+    """Commands of this package by table, of others by entry point."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names for --help."""
+        return sorted({*COMMANDS, *OTHERS, *(point.name for point in entry_points(group=GROUP))})
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """--help from the tables: importing every command for its line would take seconds."""
+        known = COMMANDS | OTHERS
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, known[name].help if name in known else "") for name in self.list_commands(ctx)])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported now."""
+        if cmd_name in COMMANDS:
+            found: click.Command = importlib.import_module(COMMANDS[cmd_name].module).command
+            return found
+        for point in entry_points(group=GROUP, name=cmd_name):
+            try:
+                loaded: click.Command = point.load()
+            except ModuleNotFoundError as error:
+                return _missing(cmd_name, f"{error.name} is not installed")
+            return loaded
+        return _missing(cmd_name, "not installed") if cmd_name in OTHERS else None
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Runs a command; what the server refuses is one line, not a traceback."""
+        from layerwire.errors import LayerwireError
+
+        try:
+            return super().invoke(ctx)
+        except LayerwireError as error:
+            message = error.message.partition("; last error")[0]  # gRPC tells of each address and try
+            raise click.ClickException(f"{message} ({error.code.name.lower().replace('_', ' ')})") from None
+
+
+def _missing(name: str, reason: str) -> click.Command:
+    """A command that says what to install."""
+
+    def refuse() -> None:
+        remedy = OTHERS[name].install if name in OTHERS else "reinstall the package that adds it"
+        click.echo(f"Error: {name}: {reason}; {remedy}", err=True)
+        click.get_current_context().exit(2)
+
+    settings = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+    return click.Command(name, callback=refuse, context_settings=settings)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("layerwire"), message="layerwire %(version)s")
+def main() -> None:
+    """Neural-network layers over gRPC, run by torch, calls from all clients batched together."""

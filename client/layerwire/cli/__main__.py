@@ -1,0 +1,5 @@
+"""`python -m layerwire.cli` is `layerwire`."""
+
+from layerwire.cli import main
+
+main(prog_name="layerwire")

@@ -1,0 +1,164 @@
+"""`layerwire call ADDRESS FUNCTION ...`: one operator call; every method of the SDK's Calls is a command of its own.
+
+It takes functions, options and defaults from those methods' signatures and knows no operator in particular.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from layerwire.cli import connection
+from layerwire.cli.parameters import option
+
+if TYPE_CHECKING:
+    from layerwire.options import Timing
+
+NOT_FUNCTIONS = {"activate"}  # takes another function's name, which is a command itself
+CONTROLS = {"self", "timeout"}
+EXAMPLES = """\b
+layerwire call localhost:50051 relu --input '[-1, 2]'
+layerwire call localhost:50051 max_pool2d --input x.npy --kernel-size 2 --output y.npy
+"""
+MAX_SHOWN = 64  # elements of an output that are printed
+
+
+def functions() -> dict[str, Callable[..., Any]]:
+    """The methods of Calls that are operators, by name."""
+    from layerwire.calls import Calls
+
+    methods = inspect.getmembers(Calls, inspect.isfunction)
+    return {name: method for name, method in methods if not name.startswith("_") and name not in NOT_FUNCTIONS}
+
+
+class Functions(click.Group):
+    """One command for each function."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names for --help."""
+        return list(functions())
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of a function."""
+        method = functions().get(cmd_name)
+        return None if method is None else _command(cmd_name, method)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """--help names the functions and leaves their parameters to their own."""
+        with formatter.section("Functions"):
+            formatter.write_text(", ".join(functions()))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click's, with a suggestion for a name that is almost right."""
+        name = args[0]
+        if name not in functions() and not name.startswith("-"):
+            near = difflib.get_close_matches(name, functions())
+            hint = f"did you mean {' or '.join(near)}?" if near else "see layerwire call --list"
+            ctx.fail(f"there is no function {name}; {hint}")
+        return super().resolve_command(ctx, args)
+
+
+def _command(name: str, method: Callable[..., Any]) -> click.Command:
+    parameters = inspect.signature(method).parameters.values()
+    options: list[click.Parameter] = [option(each) for each in parameters if each.name not in CONTROLS]
+    options += [
+        click.Option(
+            ["--output"],
+            multiple=True,
+            metavar="FILE",
+            help="Where the answer goes, as .npy. Again for the next output.",
+        ),
+        click.Option(["--timing"], is_flag=True, help="Print where the time went."),
+        click.Option(["--deterministic"], is_flag=True, help="The same bits whatever calls share the batch."),
+        click.Option(
+            ["--timeout"],
+            type=click.FloatRange(min=0, min_open=True),
+            metavar="SECONDS",
+            default=30.0,
+            help="Longest wait in seconds. Default: 30.",
+        ),
+    ]
+    return click.Command(
+        name, callback=click.pass_context(_run), params=options, help=inspect.getdoc(method), no_args_is_help=True
+    )
+
+
+def _run(
+    ctx: click.Context, /, output: tuple[str, ...], timing: bool, deterministic: bool, timeout: float, **given: Any
+) -> None:
+    """Makes the call and shows or keeps what comes back."""
+    function = str(ctx.info_name)
+    parameters = inspect.signature(functions()[function]).parameters
+    arguments = {  # what was left out takes its default; None where it has none, as batch_norm's running statistics
+        name: value
+        for name, value in given.items()
+        if value is not None or parameters[name].default is inspect.Parameter.empty
+    }
+    assert ctx.parent is not None
+    with connection.client(ctx.parent.params["address"], timeout) as client:
+        started = time.perf_counter()
+        answer, spent = getattr(client.options(timing=True, deterministic=deterministic), function)(**arguments)
+        seconds = time.perf_counter() - started
+    outputs = answer if isinstance(answer, tuple) else (answer,)
+    if len(output) > len(outputs):
+        raise click.UsageError(f"--output: {function} gave {len(outputs)}, {len(output)} files are named", ctx)
+    _keep(outputs, output)
+    if timing:
+        _tell(seconds, spent)
+
+
+def _tell(seconds: float, timing: Timing) -> None:
+    """Prints where the time went, the whole first."""
+    click.echo(f"total     {seconds * 1e3:9.3f} ms")
+    for name in ("queue", "copy_in", "kernel", "copy_out"):
+        click.echo(f"{name:9} {getattr(timing, f'{name}_seconds') * 1e3:9.3f} ms")
+    click.echo(
+        f"batch     {timing.batch_calls} calls, {timing.batch_rows} rows, on worker {timing.worker} ({timing.device})"
+    )
+
+
+def _keep(outputs: Sequence[Any], files: Sequence[str]) -> None:
+    """Writes outputs to their files; says what each is, and shows those that have none and are small."""
+    import numpy as np
+
+    for number, array in enumerate(outputs):
+        file = files[number] if number < len(files) else ""
+        line = f"{array.dtype.name} {list(array.shape)}"
+        if array.size:
+            line += f"  min {float(array.min()):.6g}  max {float(array.max()):.6g}"
+        click.echo(f"{file}  {line}" if file else line)
+        if file:
+            with click.open_file(file, "wb") as stream:
+                np.save(stream, array, allow_pickle=False)
+        elif array.size <= MAX_SHOWN:
+            click.echo(np.array2string(array, separator=", "))
+
+
+def _list(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if not value or ctx.resilient_parsing:
+        return
+    for name, method in functions().items():
+        parameters = inspect.signature(method).parameters.values()
+        names = (each.name.strip("_") for each in parameters if each.name not in CONTROLS)
+        click.echo(f"{name}({', '.join(names)})")
+    ctx.exit()
+
+
+@click.group(cls=Functions, subcommand_metavar="FUNCTION [OPTIONS]", epilog=EXAMPLES)
+@connection.address
+@click.option(
+    "--list", is_flag=True, is_eager=True, expose_value=False, callback=_list, help="List functions and parameters."
+)
+def command(address: str) -> None:
+    """Call one operator by its torch.nn.functional name.
+
+    A TENSOR is a .npy file, numbers such as [[1, 2], [3, 4]] (float32; indices int64), or name:NAME for weights that
+    the server holds. `layerwire call ADDRESS FUNCTION --help` shows a function's options.
+    """

@@ -1,0 +1,48 @@
+"""What commands that talk to a server share: the ADDRESS argument, --timeout, and a client whose errors are click's.
+
+It knows the SDK's client; no command in particular.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from layerwire.errors import LayerwireError
+
+if TYPE_CHECKING:
+    import layerwire
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+address: Callable[[Function], Function] = click.argument("address", metavar="ADDRESS")
+
+
+def timeout(default: float) -> Callable[[Function], Function]:
+    """The option --timeout."""
+    kind = click.FloatRange(min=0, min_open=True)
+    return click.option(
+        "--timeout", type=kind, default=default, show_default=True, metavar="SECONDS", help="Longest wait in seconds."
+    )
+
+
+@contextmanager
+def client(target: str, timeout_seconds: float) -> Iterator[layerwire.Client]:
+    """A client for one command.
+
+    Raises:
+        click.UsageError: the SDK refused an argument.
+        LayerwireError: a call failed.
+    """
+    import layerwire
+
+    try:
+        with layerwire.Client(target, timeout=timeout_seconds) as opened:
+            yield opened
+    except LayerwireError:  # some are ValueErrors too
+        raise
+    except (TypeError, ValueError) as error:
+        raise click.UsageError(str(error)) from None

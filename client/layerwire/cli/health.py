@@ -1,0 +1,55 @@
+"""`layerwire health ADDRESS`: the exit status that probes ask for.
+
+It knows grpc.health.v1 and nothing else of the server.
+"""
+
+from __future__ import annotations
+
+import click
+
+from layerwire.cli import connection
+
+# Two messages of one field each, spelled here, so that the SDK needs no package for them:
+# https://github.com/grpc/grpc/blob/master/doc/health-checking.md
+METHOD = "/grpc.health.v1.Health/Check"
+SERVING = b"\x08\x01"
+STATUSES = {b"": "unknown", SERVING: "serving", b"\x08\x02": "not serving", b"\x08\x03": "unknown service"}
+
+NOT_SERVING, UNREACHABLE = 1, 2
+FAILURES = {  # status code -> exit status and words
+    "DEADLINE_EXCEEDED": (UNREACHABLE, "no answer in time"),
+    "NOT_FOUND": (NOT_SERVING, "unknown service"),
+    "UNAVAILABLE": (UNREACHABLE, "unreachable"),
+    "UNIMPLEMENTED": (NOT_SERVING, "has no health service"),
+}
+
+
+def check(target: str, service: str, timeout_seconds: float) -> tuple[int, str]:
+    """Exit status and words for the health of a server, or of a service of it."""
+    import grpc
+
+    from layerwire.codec import prefix
+
+    name = service.encode()
+    request = prefix(1, len(name)) + name if name else b""
+    with grpc.insecure_channel(target) as channel:
+        try:
+            answer = channel.unary_unary(METHOD, bytes, bytes)(request, timeout=timeout_seconds)
+        except grpc.RpcError as error:
+            return FAILURES.get(error.code().name, (NOT_SERVING, f"{error.code().name}, {error.details()}"))
+    return 0 if answer == SERVING else NOT_SERVING, STATUSES.get(answer, "unknown")
+
+
+@click.command()
+@connection.address
+@click.option("--service", default="", metavar="NAME", help="A service of the server. Default: the server as a whole.")
+@connection.timeout(5.0)
+@click.pass_context
+def command(ctx: click.Context, address: str, service: str, timeout: float) -> None:
+    """Tell whether a server is serving.
+
+    Exit status: 0 serving, 1 not serving, 2 unreachable.
+    """
+    status, words = check(address, service, timeout)
+    click.echo(f"{address}: {words}", err=status != 0)
+    ctx.exit(status)

@@ -1,0 +1,253 @@
+"""The two faces of the SDK: Client blocks its thread, AsyncClient its task; both make calls of the same methods.
+
+It knows what callers see; how calls travel is the engine's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Sequence
+from dataclasses import replace
+from typing import Any, Self
+
+from layerwire import unary
+from layerwire.calls import Calls, Request, TensorLike
+from layerwire.futures import CallFuture
+from layerwire.options import Options, seconds
+from layerwire.sessions import LoopSession, ThreadSession
+from layerwire.settings import (
+    DEFAULT_MAX_BYTES_IN_FLIGHT,
+    DEFAULT_MAX_CALLS_IN_FLIGHT,
+    DEFAULT_MAX_MESSAGE_BYTES,
+    Metadata,
+    Tls,
+    make_settings,
+)
+from layerwire.unary import Estimate
+from layerwire.v1 import layerwire_pb2 as messages
+
+_UNCHANGED: Any = object()
+
+
+class BlockingCalls(Calls[Any]):
+    """Operators as methods that return the answer. Any number of threads may share it."""
+
+    def __init__(self, session: ThreadSession, options: Options) -> None:
+        self._session = session
+        self._options = options
+        self.submit = SubmittedCalls(session, options)
+
+    def _call(self, request: Request) -> Any:
+        return self._session.call(request, self._options)
+
+    def options(
+        self,
+        *,
+        timeout: float | None = _UNCHANGED,
+        priority: int = _UNCHANGED,
+        deterministic: bool = _UNCHANGED,
+        timing: bool = _UNCHANGED,
+    ) -> BlockingCalls:
+        """The same methods, whose calls are treated otherwise: `lw.options(priority=3).relu(x)`.
+
+        Args:
+            timeout: seconds until an answer is no longer wanted; None: never.
+            priority: which of the waiting calls goes first, -10 to 10; larger is sooner.
+            deterministic: whether answers are bit-identical whatever other calls share the batch.
+            timing: whether calls return `Timed`: `y, timing = lw.options(timing=True).relu(x)`.
+        """
+        options = _changed(
+            self._options, timeout=timeout, priority=priority, deterministic=deterministic, timing=timing
+        )
+        return BlockingCalls(self._session, options)
+
+
+class SubmittedCalls(Calls[CallFuture]):
+    """Operators as methods that return a future: `futures = [lw.submit.relu(x) for x in many]`.
+
+    The futures are those of concurrent.futures. Where as much is unanswered as the client allows, a method waits until
+    there is room. Callbacks run on the thread that answers come by and must not wait for other calls.
+    """
+
+    def __init__(self, session: ThreadSession, options: Options) -> None:
+        self._session = session
+        self._options = options
+
+    def _call(self, request: Request) -> CallFuture:
+        return self._session.submit(request, self._options)
+
+
+class AwaitableCalls(Calls[Coroutine[Any, Any, Any]]):
+    """Operators as methods to be awaited. Any number of tasks of one event loop may share it."""
+
+    def __init__(self, session: LoopSession, options: Options) -> None:
+        self._session = session
+        self._options = options
+
+    def _call(self, request: Request) -> Coroutine[Any, Any, Any]:
+        return self._session.call(request, self._options)
+
+    def options(
+        self,
+        *,
+        timeout: float | None = _UNCHANGED,
+        priority: int = _UNCHANGED,
+        deterministic: bool = _UNCHANGED,
+        timing: bool = _UNCHANGED,
+    ) -> AwaitableCalls:
+        """As `Client.options`."""
+        options = _changed(
+            self._options, timeout=timeout, priority=priority, deterministic=deterministic, timing=timing
+        )
+        return AwaitableCalls(self._session, options)
+
+
+class Client(BlockingCalls):
+    """A client whose methods return the answer, for threads; `submit` has the same methods for futures.
+
+    Calls of all threads travel together on one connection an address. Use it as a context manager, or `close` it.
+
+    Args:
+        address: "host:port", or several among which calls go round; one that is broken or not serving is left out.
+        timeout: seconds until an answer is no longer wanted, for calls that say nothing else; None: never.
+        token: sent as "authorization: Bearer ..."; refused without TLS, except to this host itself.
+        tls: True for the system's authorities, a path to a CA's certificates, or grpc.ChannelCredentials.
+        metadata: further metadata of each connection.
+        max_message_bytes: largest message, either way.
+        max_calls_in_flight: calls that may be unanswered; further ones wait their turn.
+        max_bytes_in_flight: bytes of calls that may be unanswered; further ones wait their turn.
+        retries: times that a call is sent again when the server asks for it; 0 also for broken connections.
+
+    Raises:
+        TypeError, ValueError: an argument is wrong. Nothing is connected before the first call.
+    """
+
+    def __init__(
+        self,
+        address: str | Sequence[str],
+        *,
+        timeout: float | None = 30.0,
+        token: str | None = None,
+        tls: Tls = None,
+        metadata: Metadata | None = None,
+        max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+        max_calls_in_flight: int = DEFAULT_MAX_CALLS_IN_FLIGHT,
+        max_bytes_in_flight: int = DEFAULT_MAX_BYTES_IN_FLIGHT,
+        retries: int = 2,
+    ) -> None:
+        settings = make_settings(
+            address, token, tls, metadata,
+            max_message_bytes=max_message_bytes, max_calls_in_flight=max_calls_in_flight,
+            max_bytes_in_flight=max_bytes_in_flight, max_retries=retries,
+        )  # fmt: skip
+        super().__init__(ThreadSession(settings), Options(timeout))
+
+    def wait_ready(self, timeout: float = 30.0) -> None:
+        """Waits until a server says that it serves.
+
+        Raises:
+            DeadlineExceededError: none did within `timeout` seconds; the message has the reason.
+        """
+        limit = seconds(timeout)
+        self._session.run(lambda engine: unary.wait_ready(engine, limit))
+
+    def put_weights(self, name: str, array: TensorLike) -> str:
+        """Gives a tensor a name that later calls may use in its place; returns its sha256 digest.
+
+        It goes to every address; a name that is there already moves to the new tensor at once.
+        """
+        return self._session.run(lambda engine: unary.put_weights(engine, name, array, self._options.timeout))
+
+    def server_info(self) -> messages.GetServerInfoResponse:
+        """Versions, devices, limits and operators of the server; of one of them, where there are several."""
+        return self._session.run(lambda engine: unary.server_info(engine, self._options.timeout))
+
+    def estimate(self, function: str, /, *args: Any, **kwargs: Any) -> Estimate:
+        """What a call would cost, without running it: `lw.estimate("conv2d", x, w, padding=1)`."""
+        request = _request(function, args, kwargs)
+        return self._session.run(lambda engine: unary.estimate(engine, request, self._options))
+
+    def close(self) -> None:
+        """Ends the connections and the client's use; calls without an answer end with CallCancelledError."""
+        self._session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+class AsyncClient(AwaitableCalls):
+    """A client whose methods are awaited; it belongs to the event loop of its first call.
+
+    Calls of all tasks travel together on one connection an address. Use it as an async context manager, or `close` it.
+
+    Args: those of `Client`.
+    """
+
+    def __init__(
+        self,
+        address: str | Sequence[str],
+        *,
+        timeout: float | None = 30.0,
+        token: str | None = None,
+        tls: Tls = None,
+        metadata: Metadata | None = None,
+        max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+        max_calls_in_flight: int = DEFAULT_MAX_CALLS_IN_FLIGHT,
+        max_bytes_in_flight: int = DEFAULT_MAX_BYTES_IN_FLIGHT,
+        retries: int = 2,
+    ) -> None:
+        settings = make_settings(
+            address, token, tls, metadata,
+            max_message_bytes=max_message_bytes, max_calls_in_flight=max_calls_in_flight,
+            max_bytes_in_flight=max_bytes_in_flight, max_retries=retries,
+        )  # fmt: skip
+        super().__init__(LoopSession(settings), Options(timeout))
+
+    async def wait_ready(self, timeout: float = 30.0) -> None:  # noqa: ASYNC109  # as in Client
+        """As `Client.wait_ready`."""
+        await unary.wait_ready(self._session.engine(), seconds(timeout))
+
+    async def put_weights(self, name: str, array: TensorLike) -> str:
+        """As `Client.put_weights`."""
+        return await unary.put_weights(self._session.engine(), name, array, self._options.timeout)
+
+    async def server_info(self) -> messages.GetServerInfoResponse:
+        """As `Client.server_info`."""
+        return await unary.server_info(self._session.engine(), self._options.timeout)
+
+    async def estimate(self, function: str, /, *args: Any, **kwargs: Any) -> Estimate:
+        """As `Client.estimate`."""
+        return await unary.estimate(self._session.engine(), _request(function, args, kwargs), self._options)
+
+    async def close(self) -> None:
+        """As `Client.close`."""
+        await self._session.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+
+class _Requests(Calls[Request]):
+    """Operators as methods that return the request itself."""
+
+    def _call(self, request: Request) -> Request:
+        return request
+
+
+_FUNCTIONS = frozenset(name for name in dir(Calls) if not name.startswith("_"))
+
+
+def _request(function: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request:
+    if function not in _FUNCTIONS:
+        raise AttributeError(f"there is no operator {function!r}")
+    request: Request = getattr(_Requests(), function)(*args, **kwargs)
+    return request
+
+
+def _changed(options: Options, **given: Any) -> Options:
+    return replace(options, **{name: value for name, value in given.items() if value is not _UNCHANGED})

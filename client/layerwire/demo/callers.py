@@ -1,0 +1,102 @@
+"""Many callers at once, each taking the next image through the network, layer by layer, with a stopwatch.
+
+It knows the SDK's client; nothing of what the layers compute.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from layerwire.demo import digits
+
+
+@dataclass
+class Measured:
+    """What calls took, as their callers saw it.
+
+    Attributes:
+        latencies_seconds: of each call.
+        batches: how many batches the calls fill: a call that shared its batch with k - 1 others counts for 1/k.
+    """
+
+    latencies_seconds: list[float] = field(default_factory=list)
+    batches: float = 0.0
+
+    def quantile_seconds(self, part: float) -> float:
+        """The latency that this part of the calls keeps below."""
+        ordered = sorted(self.latencies_seconds)
+        return ordered[min(int(part * len(ordered)), len(ordered) - 1)]
+
+
+class Stopwatch:
+    """An asynchronous client whose every operator call is measured."""
+
+    def __init__(self, client: Any) -> None:
+        self._timed = client.options(timing=True)
+        self.measured = Measured()
+
+    def __getattr__(self, function: str) -> Callable[..., Awaitable[torch.Tensor]]:
+        method = getattr(self._timed, function)
+
+        async def call(*args: Any, **kwargs: Any) -> torch.Tensor:
+            started = time.perf_counter()
+            value: torch.Tensor
+            value, timing = await method(*args, **kwargs)
+            self.measured.latencies_seconds.append(time.perf_counter() - started)
+            self.measured.batches += 1 / timing.batch_calls
+            return value
+
+        return call
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of running all images.
+
+    Attributes:
+        layers: the output of each layer for all images.
+        measured: the calls.
+        seconds: from the first call to the last answer.
+    """
+
+    layers: list[torch.Tensor]
+    measured: Measured
+    seconds: float
+
+
+async def run(
+    client: Any, weights: digits.Weights, images: torch.Tensor, callers: int, progress: Callable[[], None]
+) -> Outcome:
+    """Takes images [N, 1, 8, 8] one by one through the network by so many callers at once.
+
+    Args:
+        client: a layerwire.AsyncClient.
+        weights: names that the server knows, or tensors.
+        images: the images.
+        callers: how many there are.
+        progress: called after each image.
+    """
+    stopwatch = Stopwatch(client)
+    layers = digits.network(weights)
+    outputs: list[list[torch.Tensor]] = [[] for _ in images]
+    rest = iter(enumerate(torch.split(images, 1)))
+
+    async def caller() -> None:
+        for number, x in rest:
+            for layer in layers:
+                x = await layer(stopwatch, x)  # noqa: PLW2901  # on its way through the network
+                outputs[number].append(x)
+            progress()
+
+    started = time.perf_counter()
+    async with asyncio.TaskGroup() as group:
+        for _ in range(callers):
+            group.create_task(caller())
+    seconds = time.perf_counter() - started
+    return Outcome([torch.cat(layer) for layer in zip(*outputs, strict=True)], stopwatch.measured, seconds)

@@ -1,0 +1,148 @@
+"""`layerwire demo`: runs both parts against a server and tells how they went.
+
+It knows what is shown and in which order; the parts do the work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+CALLERS = 16
+NEEDS = ("torch", "matplotlib", "sklearn")
+PICTURE, LOG = "stages.png", "server.log"
+PREFIX = "layerwire-demo/"  # of the names of its weights on the server
+
+
+@click.command()
+@click.option("--address", metavar="ADDRESS", help="A server that runs already. Default: one of the demo's own.")
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("demo-output"),
+    show_default=True,
+    metavar="DIRECTORY",
+    help="Where the picture and the server's log go.",
+)
+def command(address: str | None, output: Path) -> None:
+    """A photograph and a small CNN through a server of its own.
+
+    Takes a photograph through convolution, batch norm, ReLU, max pooling and unpooling and draws the stages; trains a
+    CNN on handwritten digits and classifies those held out with every layer run remotely by 16 callers at once.
+    """
+    _check_installed()
+    from rich.console import Console
+
+    from layerwire.demo import server
+
+    console = Console(highlight=False)
+    output.mkdir(parents=True, exist_ok=True)
+    try:
+        with ExitStack() as stack:
+            if address is None:
+                with console.status("Starting a server"):
+                    address = stack.enter_context(server.started(output / LOG))
+                console.print(f"Server on {address}, its log in {output / LOG}")
+            _run(console, address, output)
+    except server.ServerError as error:
+        raise click.ClickException(str(error)) from None
+    console.print("Done.")
+
+
+def _check_installed() -> None:
+    """Ends the command where a library of the demo is missing."""
+    for name in NEEDS:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            click.echo(f"Error: demo: {error.name} is not installed; pip install 'layerwire[demo]'", err=True)
+            click.get_current_context().exit(2)
+
+
+def _run(console: Console, address: str, output: Path) -> None:
+    import torch
+
+    import layerwire
+
+    torch.set_num_threads(1)  # training so small a network is faster so, and the server has the other cores
+    with layerwire.Client(address) as client:
+        client.wait_ready()
+        _photograph(console, client, output / PICTURE)
+    asyncio.run(_digits(console, address))
+
+
+def _photograph(console: Console, client: Any, path: Path) -> None:
+    import torch
+    from torch.nn import functional
+
+    from layerwire.demo import photograph, picture
+
+    with console.status("Taking a photograph through five layers"):
+        pixels, filters = photograph.load(), photograph.kernels()
+        weight = torch.stack(list(filters.values()))
+        remote = photograph.stages(client, pixels, weight)
+        difference = photograph.difference(remote, photograph.stages(functional, pixels, weight))
+        picture.draw(pixels, filters, remote, path)
+    shape = " x ".join(map(str, pixels.shape))
+    console.print(f"Photograph ({shape}) through five layers: {path}")
+    console.print(f"  largest difference from local torch: {difference:.2g}")
+
+
+async def _digits(console: Console, address: str) -> None:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    import layerwire
+    from layerwire.demo import callers, digits
+
+    training, held_out = digits.load()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        epochs = progress.add_task("Training a CNN on digits, epochs", total=digits.EPOCHS)
+        weights = digits.train(training, lambda: progress.advance(epochs))
+        images = progress.add_task(f"Digits by {CALLERS} callers at once", total=len(held_out.images))
+        async with layerwire.AsyncClient(address) as client:
+            for name, weight in weights.items():
+                await client.put_weights(PREFIX + name, weight)
+            names = {name: PREFIX + name for name in weights}
+            outcome = await callers.run(client, names, held_out.images, CALLERS, lambda: progress.advance(images))
+    _table(console, outcome, weights, held_out)
+
+
+def _table(console: Console, outcome: Any, weights: Any, held_out: Any) -> None:
+    from rich import box
+    from rich.table import Table
+    from torch.nn import functional
+
+    from layerwire.demo import digits
+
+    local = digits.run(functional, weights, held_out.images)
+    pairs = zip(outcome.layers, local, strict=True)
+    difference = max(float((there - here).abs().max()) for there, here in pairs)
+    calls = len(outcome.measured.latencies_seconds)
+    rows = {
+        "digits": f"{len(held_out.images):,}",
+        "layers": f"{len(local)}",
+        "accuracy, remote": f"{digits.accuracy(outcome.layers[-1], held_out.labels):.2%}",
+        "accuracy, local torch": f"{digits.accuracy(local[-1], held_out.labels):.2%}",
+        "largest difference, any layer": f"{difference:.2g}",
+        "calls": f"{calls:,}",
+        "calls/s": f"{calls / outcome.seconds:,.0f}",
+        "mean calls per batch": f"{calls / outcome.measured.batches:.2f}",
+        "latency p50": f"{outcome.measured.quantile_seconds(0.50) * 1e3:.2f} ms",
+        "latency p99": f"{outcome.measured.quantile_seconds(0.99) * 1e3:.2f} ms",
+    }
+    title = f"Every layer remote, {CALLERS} callers at once"
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for row in rows.items():
+        table.add_row(*row)
+    console.print(table)

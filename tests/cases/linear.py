@@ -1,0 +1,113 @@
+"""Cases of linear and bilinear."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.operator_cases import Bad, Case, T
+
+FLOATS = ("float32", "float64", "float16", "bfloat16")
+INTEGERS = ("int8", "int16", "int32", "int64", "uint8")
+TOLERANCES = {"float32": (1e-5, 1e-5), "float64": (1e-13, 1e-13), "float16": (2e-3, 2e-3), "bfloat16": (2e-2, 2e-2)}
+
+
+def linear(about: str, *args: Any, dtype: str = "float32") -> Case:
+    """A case of linear, within a product's rounding."""
+    return Case(f"linear-{about}", "linear", args, tolerance=TOLERANCES.get(dtype))
+
+
+def bilinear(about: str, *args: Any, dtype: str = "float32") -> Case:
+    """A case of bilinear, within a product's rounding."""
+    return Case(f"bilinear-{about}", "bilinear", args, tolerance=TOLERANCES.get(dtype))
+
+
+def _worked() -> list[Case]:
+    # [1, 2, 3] times the 3x4 matrix with rows 1, 2, 3, 4; linear takes it transposed
+    columns = [[1.0, 1.0, 1.0], [2.0, 2.0, 2.0], [3.0, 3.0, 3.0], [4.0, 4.0, 4.0]]
+    return [
+        Case(
+            "linear-worked", "linear", (T(values=[1.0, 2.0, 3.0]), T(values=columns)), expected=[6.0, 12.0, 18.0, 24.0]
+        ),
+        Case("linear-worked-bias", "linear", (T(values=[[2.0]]), T(values=[[3.0]]), T(values=[1.0])), expected=[[7.0]]),
+        linear("100-to-10", T((32, 100)), T((10, 100)), T((10,))),
+        Case(
+            "bilinear-worked",
+            "bilinear",
+            (T(values=[1.0, 2.0]), T(values=[3.0]), T(values=[[[1.0], [10.0]]]), T(values=[0.5])),
+            expected=[63.5],
+        ),
+    ]
+
+
+def _linear() -> list[Case]:
+    rows = [linear(dtype, T((5, 17), dtype), T((9, 17), dtype), T((9,), dtype), dtype=dtype) for dtype in FLOATS]
+    rows += [linear(dtype, T((5, 7), dtype), T((3, 7), dtype), T((3,), dtype), dtype=dtype) for dtype in INTEGERS]
+    rows += [linear(f"rank-{rank}", T((2,) * (rank - 1) + (6,)), T((4, 6)), T((4,))) for rank in (1, 3, 4, 5)]
+    rows += [
+        linear("no-bias", T((5, 17)), T((9, 17))),
+        linear("one-row", T((1, 64)), T((32, 64)), T((32,))),
+        linear("more-rows-than-a-tile", T((70, 20)), T((5, 20)), T((5,))),
+        linear("weight-vector", T((3, 4, 5)), T((5,))),
+        linear("weight-vector-input-vector", T((5,)), T((5,))),
+        linear("one-to-one", T((3, 1)), T((1, 1)), T((1,))),
+        linear("empty-rows", T((0, 5)), T((3, 5)), T((3,))),
+        linear("empty-in", T((4, 0)), T((3, 0)), T((3,))),
+        linear("empty-out", T((4, 5)), T((0, 5)), T((0,))),
+        linear("special", T((9, 8), values="special"), T((3, 8)), T((3,))),
+        linear("special-weight", T((9, 8)), T((3, 8), values="special")),
+        linear("wide", T((3, 1000)), T((300, 1000)), T((300,))),
+    ]
+    return rows
+
+
+def _bilinear() -> list[Case]:
+    rows = [
+        bilinear(dtype, T((5, 6), dtype), T((5, 7), dtype, seed=1), T((3, 6, 7), dtype), T((3,), dtype), dtype=dtype)
+        for dtype in (*FLOATS, "int64", "uint8")
+    ]
+    rows += [
+        bilinear(f"rank-{rank}", T((2,) * (rank - 1) + (4,)), T((2,) * (rank - 1) + (5,)), T((3, 4, 5)), T((3,)))
+        for rank in (1, 3, 4, 5)
+    ]
+    rows += [
+        bilinear("no-bias", T((5, 6)), T((5, 7)), T((3, 6, 7))),
+        bilinear("empty-rows", T((0, 6)), T((0, 7)), T((3, 6, 7)), T((3,))),
+        bilinear("one-of-each", T((2, 1)), T((2, 1), seed=1), T((1, 1, 1)), T((1,))),
+        bilinear("special", T((7, 4), values="special"), T((7, 3)), T((2, 4, 3))),
+    ]
+    return rows
+
+
+CASES: list[Case] = [*_worked(), *_linear(), *_bilinear()]
+
+BAD: list[Bad] = [
+    Bad("linear-scalar", "linear", (T(()), T((3, 1))), "input"),
+    Bad("linear-bool", "linear", (T((2, 3), "bool"), T((4, 3), "bool")), "input"),
+    Bad("linear-in-features", "linear", (T((2, 3)), T((4, 5))), "weight"),
+    Bad("linear-transposed", "linear", (T((2, 3)), T((3, 4))), "weight"),
+    Bad("linear-weight-scalar", "linear", (T((2, 3)), T(())), "weight"),
+    Bad("linear-weight-3d", "linear", (T((2, 3)), T((1, 4, 3))), "weight"),
+    Bad("linear-weight-vector-size", "linear", (T((2, 3)), T((4,))), "weight"),
+    Bad("linear-weight-dtype", "linear", (T((2, 3)), T((4, 3), "float64")), "weight"),
+    Bad("linear-bias-size", "linear", (T((2, 3)), T((4, 3)), T((3,))), "bias"),
+    Bad("linear-bias-one", "linear", (T((2, 3)), T((4, 3)), T((1,))), "bias"),
+    Bad("linear-bias-matrix", "linear", (T((2, 3)), T((4, 3)), T((2, 4))), "bias"),
+    Bad("linear-bias-scalar", "linear", (T((2, 3)), T((4, 3)), T(())), "bias"),
+    Bad("linear-bias-dtype", "linear", (T((2, 3)), T((4, 3)), T((4,), "float16")), "bias"),
+    Bad("linear-bias-of-a-vector", "linear", (T((2, 3)), T((3,)), T(())), "bias"),
+    Bad("linear-output-of-terabytes", "linear", (T((1, 0)), T((2**40, 0))), "input"),
+    Bad("linear-tile-of-terabytes", "linear", (T((0, 0)), T((2**40, 0))), "input"),
+    Bad("bilinear-scalar", "bilinear", (T(()), T(()), T((1, 1, 1))), "input"),
+    Bad("bilinear-bool", "bilinear", (T((2, 3), "bool"), T((2, 3), "bool"), T((1, 3, 3), "bool")), "input"),
+    Bad("bilinear-rows", "bilinear", (T((2, 3)), T((4, 5)), T((1, 3, 5))), "input2"),
+    Bad("bilinear-ranks", "bilinear", (T((2, 3)), T((5,)), T((1, 3, 5))), "input2"),
+    Bad("bilinear-input2-dtype", "bilinear", (T((2, 3)), T((2, 5), "float64"), T((1, 3, 5))), "input2"),
+    Bad("bilinear-in1-features", "bilinear", (T((2, 3)), T((2, 5)), T((1, 4, 5))), "weight"),
+    Bad("bilinear-in2-features", "bilinear", (T((2, 3)), T((2, 5)), T((1, 3, 4))), "weight"),
+    Bad("bilinear-weight-matrix", "bilinear", (T((2, 3)), T((2, 5)), T((3, 5))), "weight"),
+    Bad("bilinear-weight-dtype", "bilinear", (T((2, 3)), T((2, 5)), T((1, 3, 5), "bfloat16")), "weight"),
+    Bad("bilinear-no-features", "bilinear", (T((2, 3)), T((2, 0)), T((1, 3, 0))), "weight"),
+    Bad("bilinear-too-many-features", "bilinear", (T((0, 1)), T((0, 1)), T((4097, 1, 1))), "weight"),
+    Bad("bilinear-bias-size", "bilinear", (T((2, 3)), T((2, 5)), T((2, 3, 5)), T((3,))), "bias"),
+    Bad("bilinear-bias-dtype", "bilinear", (T((2, 3)), T((2, 5)), T((2, 3, 5)), T((2,), "float64")), "bias"),
+]

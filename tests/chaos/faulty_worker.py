@@ -1,0 +1,58 @@
+"""A worker whose device breaks on calls of relu that bring a magic number; else it is the real one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import struct
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from layerwire_server import child
+from layerwire_server.worker import __main__ as worker
+from layerwire_server.worker.call import Call
+from layerwire_server.worker.device import CpuDevice, Ran
+from layerwire_server.worker.plan import LaneKey
+
+SEGFAULT, HANG, STICKY_ONCE, FAIL = 666.0, 667.0, 668.0, 669.0
+MARK = "LAYERWIRE_TEST_MARK"  # variable: a file that remembers, over workers' deaths, that the sticky error was there
+
+
+class FaultyDevice(CpuDevice):
+    """The CPU, with faults."""
+
+    def run(self, key: LaneKey, calls: Sequence[Call]) -> Ran:
+        """device.Device."""
+        for call in calls:
+            content = call.contents[0]
+            if isinstance(content, bytes) and len(content) >= 4:
+                self._break(struct.unpack_from("<f", content)[0])
+        return super().run(key, calls)
+
+    def _break(self, magic: float) -> None:
+        if magic == SEGFAULT:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        elif magic == HANG:
+            threading.Event().wait()
+        elif magic == FAIL:
+            raise RuntimeError("the kernel failed")
+        elif magic == STICKY_ONCE and not Path(os.environ[MARK]).exists():
+            Path(os.environ[MARK]).touch()
+            error = torch.AcceleratorError("CUDA error: device-side assert triggered")
+            error.error_code = 710  # type: ignore[attr-defined]
+            raise error
+
+
+def open_device(name: str, threads: int) -> FaultyDevice:
+    """device.open_device."""
+    device = FaultyDevice(threads)
+    device.inline = False  # a hang is then the device's, not the loop's
+    return device
+
+
+if __name__ == "__main__":
+    worker.open_device = open_device  # type: ignore[assignment]
+    child.main(worker.run)

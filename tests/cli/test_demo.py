@@ -1,0 +1,94 @@
+"""The demo as a user runs it, and its parts where they can go wrong."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+from matplotlib.image import imread
+
+from layerwire.demo import callers, command, digits, photograph, server
+
+
+def row(output: str, name: str) -> float:
+    """A number of the table."""
+    found = re.search(rf"^\s*{re.escape(name)}\s+([\d.,e+-]+)", output, flags=re.MULTILINE)
+    assert found, output
+    return float(found.group(1).replace(",", ""))
+
+
+def test_demo(tmp_path, cli):
+    words = [sys.executable, "-m", "layerwire.cli", "demo", "--output", str(tmp_path)]
+    demo = subprocess.run(words, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    assert (demo.returncode, demo.stderr) == (0, "")
+    assert row(demo.stdout, "accuracy, remote") == row(demo.stdout, "accuracy, local torch") > 95
+    assert row(demo.stdout, "largest difference, any layer") < 1e-4
+    assert row(demo.stdout, "calls") == digits.HELD_OUT * row(demo.stdout, "layers") == 4950
+    assert row(demo.stdout, "calls/s") > 0
+    assert 1 <= row(demo.stdout, "mean calls per batch") <= command.CALLERS
+    assert 0 < row(demo.stdout, "latency p50") <= row(demo.stdout, "latency p99")
+    picture = imread(tmp_path / command.PICTURE)
+    assert min(picture.shape[:2]) > 800
+    assert picture[..., :3].std() > 0.1
+    address = server.ADDRESS.search(demo.stdout)
+    assert address
+    assert cli("health", address.group()).exit_code == 2
+
+
+def test_server_that_cannot_start(tmp_path):
+    with pytest.raises(server.ServerError, match="No such option"), server.started(tmp_path / "log", "--nonsense"):
+        pytest.fail("it started")
+
+
+def test_server_is_stopped_when_its_user_fails(tmp_path, cli):
+    def use() -> None:
+        with server.started(tmp_path / "log", "--device", "cpu") as address:
+            found.append(address)
+            raise KeyError("a mistake")
+
+    found: list[str] = []
+    with pytest.raises(KeyError):
+        use()
+    assert cli("health", found[0]).exit_code == 2
+
+
+@pytest.mark.parametrize("missing", command.NEEDS)
+def test_demo_says_what_to_install(cli, monkeypatch, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
+    result = cli("demo")
+    assert result.exit_code == 2
+    assert "pip install 'layerwire[demo]'" in result.stderr
+
+
+def test_photograph_runs_alike_here_and_there(address):
+    import layerwire
+
+    pixels, filters = photograph.load()[:, :64, :96], photograph.kernels()
+    weight = torch.stack(list(filters.values()))
+    with layerwire.Client(address) as client:
+        remote = photograph.stages(client, pixels, weight)
+    local = photograph.stages(F, pixels, weight)
+    assert [stage.title for stage in remote] == [stage.title for stage in local]
+    assert photograph.difference(remote, local) < 1e-5
+    unpooled = local[-1].values
+    assert torch.equal(unpooled[unpooled != 0], local[2].values[unpooled != 0])
+
+
+def test_difference_sees_one_wrong_element():
+    stage = photograph.Stage("", torch.zeros(1, 2, 2))
+    other = photograph.Stage("", torch.tensor([[[0.0, 0.0], [0.0, -0.5]]]))
+    assert photograph.difference([stage], [other]) == 0.5
+
+
+def test_measured_quantiles():
+    measured = callers.Measured([0.4, 0.1, 0.5, 0.3, 0.2])
+    assert [measured.quantile_seconds(part) for part in (0, 0.5, 0.99, 1)] == [0.1, 0.3, 0.5, 0.5]
+
+
+def test_accuracy():
+    logits = torch.eye(10)[torch.tensor([3, 1, 4, 1])]
+    assert digits.accuracy(logits, torch.tensor([3, 1, 4, 5])) == 0.75

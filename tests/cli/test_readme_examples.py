@@ -1,0 +1,99 @@
+"""The README's examples do what it says, against a real server."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+
+import grpc
+import numpy as np
+import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
+from grpc_reflection.v1alpha import reflection_pb2
+
+from tests.readme_tables import README
+
+TEXT = README.read_text()
+SERVICE = "layerwire.v1.LayerwireService"
+
+
+def block(language: str, first_words: str) -> str:
+    """The code block that begins so."""
+    found = re.findall(rf"```{language}\n({re.escape(first_words)}.*?)```", TEXT, flags=re.DOTALL)
+    assert len(found) == 1
+    return found[0]
+
+
+def test_python(address):
+    code = block("python", "import layerwire")
+    assert len([line for line in code.splitlines() if line]) <= 12
+    assert "localhost:50051" in code
+    names: dict = {}
+    exec(compile(code.replace("localhost:50051", address), "README.md", "exec"), names)
+    assert names["back"].shape == (1, 3, 32, 32)
+    assert np.count_nonzero(names["back"]) == names["y"].size
+    assert np.allclose(names["scores"], names["back"].sum(), atol=1e-3)
+    assert [np.array_equal(row, plane.clip(0)) for row, plane in zip(names["rows"], names["x"][0], strict=True)] == [
+        True
+    ] * 3
+
+
+class Reflected:
+    """What a client without the .proto files learns from the server, by grpc.reflection.v1 as grpcurl does."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._ask = channel.stream_stream(
+            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+            reflection_pb2.ServerReflectionRequest.SerializeToString,
+            reflection_pb2.ServerReflectionResponse.FromString,
+        )
+        self.pool = descriptor_pool.DescriptorPool()
+
+    def ask(self, **question: str) -> reflection_pb2.ServerReflectionResponse:
+        return next(self._ask(iter([reflection_pb2.ServerReflectionRequest(**question)])))
+
+    def service(self, name: str):
+        for content in self.ask(file_containing_symbol=name).file_descriptor_response.file_descriptor_proto:
+            self._add(descriptor_pb2.FileDescriptorProto.FromString(content))
+        return self.pool.FindServiceByName(name)
+
+    def _add(self, file: descriptor_pb2.FileDescriptorProto) -> None:
+        for name in file.dependency:
+            self._fetch(name)
+        self.pool.Add(file)
+
+    def _fetch(self, name: str) -> None:
+        for content in self.ask(file_by_filename=name).file_descriptor_response.file_descriptor_proto:
+            self._add(descriptor_pb2.FileDescriptorProto.FromString(content))
+
+
+def test_another_client_by_reflection(address):
+    words = shlex.split(block("", "grpcurl"))
+    target, (service, _, method) = words[-2], words[-1].rpartition("/")
+    assert (words[:2], target, service) == (["grpcurl", "-plaintext"], "localhost:50051", SERVICE)
+    with grpc.insecure_channel(address) as channel:
+        reflected = Reflected(channel)
+        listed = reflected.ask(list_services="").list_services_response.service
+        assert SERVICE in {one.name for one in listed}
+        rpc = reflected.service(SERVICE).methods_by_name[method]
+        request, answer = map(message_factory.GetMessageClass, (rpc.input_type, rpc.output_type))
+        call = channel.unary_unary(f"/{words[-1]}", request.SerializeToString, answer.FromString)
+        got = call(json_format.Parse(words[words.index("-d") + 1], request()), timeout=10)
+    assert json_format.MessageToDict(got, preserving_proto_field_name=True) == json.loads(block("json", "{"))
+
+
+@pytest.mark.parametrize("line", [line for line in TEXT.splitlines() if line.startswith("layerwire ")])
+def test_command_line(cli, address, tmp_path, monkeypatch, line):
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(line, comments=True)[1:]
+    if words[0] == "serve":
+        assert cli(*words, "--help").exit_code == 0
+        return
+    shape = (1, 4) if "linear" in words else (1, 3, 8, 8)
+    np.save("x.npy", np.ones(shape, np.float32))
+    np.save("w.npy", np.ones((2, 4), np.float32))
+    if "linear" in words:
+        assert cli("put-weights", address, "classifier.weight", "w.npy").exit_code == 0
+    result = cli(*[word.replace("localhost:50051", address) for word in words])
+    assert result.exit_code == 0, result.output

@@ -1,0 +1,109 @@
+"""Where calls go and what goes with them: several addresses, readiness, options, metadata."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+
+import layerwire
+from layerwire import errors
+from layerwire.v1 import layerwire_pb2 as pb
+from tests.client.fake_server import NOT_SERVING, SERVING
+from tests.client.rows import ROW, assert_own_answers, keep, numbered
+
+
+async def test_calls_go_round_addresses(serve):
+    servers = [serve(), serve(), serve()]
+    async with layerwire.AsyncClient([server.address for server in servers]) as lw:
+        connections = lw._session.engine().connections
+        while not all(connection.available for connection in connections):
+            await asyncio.sleep(0)
+        rows = numbered(300)
+        assert_own_answers(rows, await asyncio.gather(*(lw.relu(row) for row in rows)))
+    assert [len(server.calls) for server in servers] == [100, 100, 100]
+
+
+async def test_an_address_that_is_not_serving_is_left_out(serve):
+    resting, serving = serve(), serve()
+    resting.health = NOT_SERVING
+    async with layerwire.AsyncClient([resting.address, serving.address]) as lw:
+        rows = numbered(20)
+        assert_own_answers(rows, await asyncio.gather(*(lw.relu(row) for row in rows)))
+        assert (len(resting.calls), len(serving.calls)) == (0, 20)
+        resting.health, serving.health = SERVING, NOT_SERVING
+        connections = lw._session.engine().connections
+        while [connection.available for connection in connections] != [True, False]:
+            await asyncio.sleep(0)
+        assert_own_answers(rows, await asyncio.gather(*(lw.relu(row) for row in rows)))
+    assert (len(resting.calls), len(serving.calls)) == (20, 20)
+
+
+async def test_a_broken_address_is_left_out_and_its_calls_go_elsewhere(serve):
+    broken, whole = serve(keep), serve()
+    async with layerwire.AsyncClient([broken.address, whole.address]) as lw:
+        connections = lw._session.engine().connections
+        while not all(connection.available for connection in connections):
+            await asyncio.sleep(0)
+        rows = numbered(20)
+        answers = asyncio.gather(*(lw.relu(row) for row in rows))
+        await broken.until(lambda: len(broken.calls) == 10)
+        await asyncio.to_thread(broken.stop)
+        assert_own_answers(rows, await answers)
+        assert_own_answers(rows, await asyncio.gather(*(lw.relu(row) for row in rows)))
+
+
+async def test_addresses_without_a_health_service_are_used(serve):
+    servers = [serve(health=None), serve(health=None)]
+    async with layerwire.AsyncClient([server.address for server in servers]) as lw:
+        await lw.wait_ready()
+        assert_own_answers(numbered(4), await asyncio.gather(*(lw.relu(row) for row in numbered(4))))
+
+
+async def test_wait_ready(serve):
+    server = serve()
+    server.health = NOT_SERVING
+    async with layerwire.AsyncClient(server.address) as lw:
+        with pytest.raises(errors.DeadlineExceededError, match="NOT_SERVING"):
+            await lw.wait_ready(timeout=0.1)
+        ready = asyncio.ensure_future(lw.wait_ready())
+        server.health = SERVING
+        await ready
+        await asyncio.to_thread(server.stop)
+        with pytest.raises(errors.DeadlineExceededError, match=server.address):
+            await lw.wait_ready(timeout=0.2)
+        ready = asyncio.ensure_future(lw.wait_ready())
+        await asyncio.to_thread(server.start)
+        await ready
+
+
+async def test_options_reach_the_server_and_timing_comes_back(serve):
+    timing = pb.Timing(queue_seconds=0.5, batch_calls=3, worker=1, device="cpu")
+    answer = pb.ActivateResponse(output={"dtype": 1, "shape": [1], "data": bytes(4)}, timing=timing)
+    server = serve(lambda stream, call: stream.answer(id=call.id, activate=answer))
+    async with layerwire.AsyncClient(server.address, timeout=None) as lw:
+        view = lw.options(priority=3, deterministic=True).options(timing=True)
+        value, told = await view.relu(ROW)
+        np.testing.assert_array_equal(value, [0])
+        assert (told.queue_seconds, told.batch_calls, told.worker, told.device) == (0.5, 3, 1, "cpu")
+        await lw.relu(ROW)
+    assert server.calls[0].activate.options == pb.CallOptions(priority=3, deterministic=True, return_timing=True)
+    assert server.calls[1].activate.options == pb.CallOptions()
+
+
+async def test_metadata_and_token_are_sent(server):
+    async with layerwire.AsyncClient(server.address, token="secret", metadata={"X-Team": "vision"}) as lw:
+        await lw.relu(ROW)
+    metadata = server.streams[0].metadata
+    assert (metadata["authorization"], metadata["x-team"]) == ("Bearer secret", "vision")
+
+
+async def test_names_of_stored_weights_go_as_names(serve):
+    def check(stream, call):
+        assert (call.linear.weight.name, call.linear.bias.name) == ("w", "b")
+        stream.answer(id=call.id, linear=pb.LinearResponse(output=call.linear.input))
+
+    server = serve(check)
+    async with layerwire.AsyncClient(server.address) as lw:
+        np.testing.assert_array_equal(await lw.linear(ROW, "w", "b"), ROW)

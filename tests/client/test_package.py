@@ -1,0 +1,50 @@
+"""What `import layerwire` offers and costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import grpc
+import pytest
+
+import layerwire
+from layerwire import errors
+
+
+def test_all_is_what_there_is():
+    assert layerwire.__all__ == sorted(layerwire.__all__, key=str.lower) or layerwire.__all__ == sorted(
+        layerwire.__all__
+    )
+    assert set(layerwire.__all__) <= set(dir(layerwire))
+    for name in layerwire.__all__:
+        assert getattr(layerwire, name) is not None
+    assert layerwire.__version__.count(".") == 2
+    with pytest.raises(AttributeError, match="nothing_like_it"):
+        layerwire.nothing_like_it  # noqa: B018
+
+
+def test_every_name_has_a_docstring():
+    assert all(getattr(layerwire, name).__doc__ for name in layerwire.__all__)
+
+
+def loaded(statement: str) -> set[str]:
+    code = f"import sys\n{statement}\nprint(*sys.modules)"
+    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+
+
+def test_a_call_needs_neither_torch_nor_the_server(server):
+    modules = loaded(f"import layerwire\nwith layerwire.Client({server.address!r}) as lw: lw.relu([1.0])")
+    assert {"layerwire.client", "grpc", "numpy"} <= modules
+    assert not {"torch", "layerwire_server", "click", "rich"} & modules  # grpc itself loads grpc_health where it is
+
+
+def test_what_the_server_takes_from_here_brings_no_client():
+    assert "layerwire.client" not in loaded("import layerwire.codec, layerwire.errors, layerwire.v1.layerwire_pb2")
+
+
+@pytest.mark.parametrize("code", list(grpc.StatusCode), ids=lambda code: code.name)
+def test_every_status_has_an_error(code):
+    error = errors.make(code, "text")
+    assert isinstance(error, layerwire.LayerwireError)
+    assert error.code is code

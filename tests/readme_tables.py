@@ -1,0 +1,92 @@
+"""The README's tables, made from the code that they tell of; `python -m tests.readme_tables` writes them in.
+
+A table stands between `<!-- NAME -->` and `<!-- /NAME -->`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import ByteSize
+
+from layerwire.v1 import layerwire_pb2, operators_pb2
+from layerwire_server.config import Settings, bounds, flag
+
+README = Path(__file__).parents[1] / "README.md"
+DIMS = {"fractional_max_pool": (2, 3)}  # torch has no 1-d form of it
+FAMILIES = ("pool", "unpool", "linear", "activate", "convolve", "normalize")
+
+
+def operators(family: str) -> dict[str, list[str]]:
+    """The operators of a family with their names in torch.nn.functional: max_pool -> max_pool1d, 2d, 3d."""
+    message = operators_pb2.DESCRIPTOR.message_types_by_name[f"{family.capitalize()}Operator"]
+    found = {}
+    for field in message.oneofs_by_name["operator"].fields:
+        spatial = "spatial_dims" in field.message_type.fields_by_name
+        dims = DIMS.get(field.name, (1, 2, 3)) if spatial else ()
+        found[field.name] = [f"{field.name}{count}d" for count in dims] or [field.name]
+    return found
+
+
+def operator_table() -> list[str]:
+    """RPC and functions of each family."""
+    rows = ["| RPC | `torch.nn.functional` |", "|---|---|"]
+    rpcs = {method.name for method in layerwire_pb2.DESCRIPTOR.services_by_name["LayerwireService"].methods}
+    for family in FAMILIES:
+        rpc = family.capitalize()
+        assert rpc in rpcs
+        names = (
+            f"`{functions[0]}`" + "".join(f", `{function[-2:]}`" for function in functions[1:])
+            for functions in operators(family).values()
+        )
+        rows.append(f"| `{rpc}` | {'; '.join(names)} |")
+    return rows
+
+
+def _bytes(value: int) -> str:
+    """65536 -> 64 KiB; what is no multiple of 1024 stays as it is."""
+    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if value and value % size == 0:
+            return f"{value // size:,} {unit}"
+    return f"{value:,}"
+
+
+def _default(value: object) -> str:
+    if isinstance(value, ByteSize):
+        return _bytes(value)
+    words = {True: "yes", False: "no", "": ""}
+    if isinstance(value, bool | str):
+        return words.get(value, f"`{value}`")
+    return f"{value:,g}" if isinstance(value, float) else f"{value:,}"
+
+
+def flag_table() -> list[str]:
+    """Every setting of the server."""
+    rows = ["| flag | default | unit | bounds | |", "|---|---|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        unit = str(field.json_schema_extra["unit"]).replace("|", "\\|")
+        limits = bounds(field)
+        if isinstance(field.default, ByteSize):
+            limits = re.sub(r"[\d,]+\d", lambda number: _bytes(int(number.group().replace(",", ""))), limits)
+        rows.append(f"| `{flag(name)}` | {_default(field.default)} | {unit} | {limits} | {field.description} |")
+    return rows
+
+
+TABLES: dict[str, Callable[[], list[str]]] = {"operators": operator_table, "flags": flag_table}
+
+
+def refreshed(text: str) -> str:
+    """The text with its tables as the code wants them."""
+    for name, table in TABLES.items():
+        opening, closing = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        head, _, rest = text.partition(opening)
+        _, found, tail = rest.partition(closing)
+        assert found, f"the README has no place for the table {name}"
+        text = head + opening + "\n".join(table()) + "\n" + closing + tail
+    return text
+
+
+if __name__ == "__main__":
+    README.write_text(refreshed(README.read_text()))

@@ -1,0 +1,1 @@
+"""The whole service, called as users call it: a server of its own, the SDK, and stubs of another client."""

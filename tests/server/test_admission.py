@@ -1,0 +1,79 @@
+"""What a gateway takes in: the limits, the refusals, and who waits."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from layerwire.errors import ResourceExhaustedError
+from layerwire_server.config import load
+from layerwire_server.gateway.admission import Admission, DrainRate
+from layerwire_server.metrics import Metrics
+
+MIB = 1024**2
+
+
+@pytest.fixture
+def metrics():
+    return Metrics()
+
+
+@pytest.fixture
+def admission(metrics):
+    settings = load({"max_message_bytes": 2 * MIB, "max_output_bytes": MIB, "max_bytes_in_flight": 4 * MIB,
+                     "max_requests_in_flight": 3})  # fmt: skip
+    return Admission(settings, metrics)
+
+
+def test_requests_beyond_the_number_are_refused(admission, metrics):
+    for _ in range(3):
+        admission.admit(1, 0.0)
+    with pytest.raises(ResourceExhaustedError, match=r"--max-requests-in-flight of 3") as caught:
+        admission.admit(1, 0.0)
+    assert caught.value.retry_after_seconds > 0
+    assert metrics.counter("layerwire_rejected_total", reason="requests_in_flight").value == 1
+    admission.leave(1, 0.0)
+    admission.admit(1, 0.0)
+
+
+def test_requests_beyond_the_bytes_are_refused(admission, metrics):
+    admission.admit(3 * MIB, 0.0)
+    with pytest.raises(ResourceExhaustedError, match=rf"--max-bytes-in-flight of {4 * MIB}"):
+        admission.admit(MIB + 1, 0.0)
+    admission.admit(MIB, 0.0)
+    assert (admission.requests, admission.nbytes, admission.full) == (2, 4 * MIB, True)
+    assert metrics.counter("layerwire_rejected_total", reason="bytes_in_flight").value == 1
+
+
+def test_the_books_are_even_in_the_end(admission):
+    admission.admit(10, 0.0)
+    admission.hold(5)
+    admission.leave(10, 1.0)
+    admission.release(5, 1.0)
+    assert (admission.requests, admission.nbytes) == (0, 0)
+
+
+async def test_streams_wait_for_room_and_all_go_on(admission):
+    await admission.room()
+    admission.hold(5 * MIB)
+    waiting = [asyncio.create_task(admission.room()) for _ in range(3)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    await asyncio.sleep(0)
+    admission.release(MIB, 0.0)
+    assert not any(task.done() for task in waiting[1:])
+    admission.release(1, 0.0)
+    await asyncio.wait_for(asyncio.gather(*waiting[1:]), 10)
+
+
+def test_the_wait_that_is_told_follows_the_rate():
+    rate = DrainRate()
+    assert rate.seconds_for(1, 0.0) == 5.0
+    now = 0.0
+    for _ in range(1000):
+        now += 0.01
+        rate.add(10, now)
+    assert 0.05 < rate.seconds_for(100, now) < 0.15
+    assert rate.seconds_for(1, now) == 0.01
+    assert rate.seconds_for(100, now + 30) == 5.0

@@ -1,0 +1,155 @@
+"""`layerwire serve` as a process of its own, as a user starts it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client.parser import text_string_to_metric_families
+
+READY = re.compile(r"layerwire \S+ ready on (\S+) \(1 worker on cpu, metrics on (\S+)\) in \d+\.\d s\n")
+SERVE = "from layerwire_server.command import serve; serve()"
+
+
+class Server:
+    """A server with its own directory and free ports."""
+
+    def __init__(self, directory, *flags):
+        self.directory = directory
+        self.log = directory / "log"
+        flags = ("--device", "cpu", "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0", *flags)
+        with self.log.open("w") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", SERVE, *flags],
+                env={**os.environ, "TMPDIR": str(directory)},
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+
+    def ready(self):
+        """The addresses of gRPC and metrics, from its first line."""
+        line = self.process.stdout.readline()
+        found = READY.fullmatch(line)
+        assert found, line + self.log.read_text()
+        return found[1], found[2]
+
+    def pids(self, role):
+        found = []
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                parent = int(path.read_text().rpartition(")")[2].split()[1])
+                command = (path.parent / "cmdline").read_text()
+            except OSError:
+                continue
+            if parent == self.process.pid and f"layerwire_server.{role}" in command:
+                found.append(int(path.parent.name))
+        return found
+
+    def close(self):
+        self.process.kill()
+        self.process.wait(20)
+        self.process.stdout.close()
+
+
+@pytest.fixture
+def server(tmp_path):
+    made = []
+
+    def make(*flags):
+        directory = tmp_path / str(len(made))
+        directory.mkdir()
+        made.append(Server(directory, *flags))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def serving(address):
+    with grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+        return health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10).status == 1
+
+
+def wait_until_serving(address, state):
+    with grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(
+            health_pb2.HealthCheckRequest(), timeout=60, wait_for_ready=True
+        )
+        for told in watch:
+            if (told.status == 1) == state:
+                watch.cancel()
+                return
+
+
+def sample(address, name, **labels):
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as page:
+        text = page.read().decode()
+    return sum(
+        found.value
+        for family in text_string_to_metric_families(text)
+        for found in family.samples
+        if found.name == name and labels.items() <= found.labels.items()
+    )
+
+
+def test_from_the_ready_line_to_a_clean_end(server):
+    one = server()
+    address, metrics = one.ready()
+    assert serving(address)
+    assert sample(metrics, "layerwire_worker_up", worker="0") == 1
+    assert sample(metrics, "layerwire_process_resident_memory_bytes") < 600e6
+    one.process.send_signal(signal.SIGTERM)
+    assert one.process.wait(30) == 0
+    assert one.process.stdout.read() == ""
+    assert list(one.directory.glob("layerwire-*")) == []
+
+
+def test_killed_children_come_back(server):
+    one = server()
+    address, metrics = one.ready()
+    (worker,) = one.pids("worker")
+    os.kill(worker, signal.SIGKILL)
+    wait_until_serving(address, False)
+    wait_until_serving(address, True)
+    assert sample(metrics, "layerwire_worker_restarts_total", worker="0") == 1
+    (gateway,) = one.pids("gateway")
+    os.kill(gateway, signal.SIGKILL)
+    wait_until_serving(address, True)
+    assert sample(metrics, "layerwire_gateway_restarts_total", gateway="0") == 1
+
+
+def test_children_do_not_outlive_a_killed_supervisor(server):
+    one = server()
+    one.ready()
+    watched = [os.pidfd_open(pid) for role in ("worker", "gateway") for pid in one.pids(role)]
+    one.process.kill()
+    for descriptor in watched:
+        with os.fdopen(descriptor):
+            _wait_for_end(descriptor)
+
+
+def _wait_for_end(descriptor):
+    import select
+
+    ended, _, _ = select.select([descriptor], [], [], 20)
+    assert ended
+
+
+@pytest.mark.parametrize("gateways", ["1", "2"])
+def test_a_second_server_on_the_port_fails_loudly(server, gateways):
+    one = server("--gateways", gateways)
+    address, _ = one.ready()
+    other = server("--listen", address, "--gateways", gateways)
+    assert other.process.wait(30) == 1
+    assert other.log.read_text() == f"Error: --listen: {address} can't be had: Address already in use\n"
+    assert serving(address)

@@ -1,0 +1,154 @@
+"""A worker's loop in this process, on a device whose batches the test can hold, count and break."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from layerwire import codec
+from layerwire.v1 import layerwire_pb2 as pb
+from layerwire.v1 import operators_pb2
+from layerwire_server.link import Flag, Frame, Kind, Link
+from layerwire_server.metrics import Metrics
+from layerwire_server.store import Store
+from layerwire_server.worker.call import Call, CallDecoder
+from layerwire_server.worker.device import CpuDevice, Ran
+from layerwire_server.worker.lanes import Lanes, Limits
+from layerwire_server.worker.loop import WorkerLoop
+from layerwire_server.worker.measures import Measures
+from layerwire_server.worker.plan import CallLimits, LaneKey, Plans
+from layerwire_server.worker.weights import WeightsHolder
+
+LIMITS = Limits(64, 1 << 20, 1e9, queue_calls=64, queue_bytes=1 << 20)
+
+
+class HeldDevice(CpuDevice):
+    """The CPU; a batch on its thread waits for `release`, and `fault` may break it."""
+
+    inline = False
+
+    def __init__(self) -> None:
+        super().__init__(threads=1)
+        self.batches: list[int] = []
+        self.started = threading.Semaphore(0)
+        self.gate = threading.Event()
+        self.gate.set()
+        self.fault: Callable[[Sequence[Call]], None] = lambda calls: None
+
+    def run(self, key: LaneKey, calls: Sequence[Call]) -> Ran:
+        """device.Device."""
+        self.batches.append(len(calls))
+        self.started.release()
+        assert self.gate.wait(30)
+        self.fault(calls)
+        return super().run(key, calls)
+
+
+class Gateway:
+    """The gateway's end of a link: what it sends, and the answers by call id."""
+
+    def __init__(self) -> None:
+        self.link: Link
+        self.answers: dict[int, pb.Answer] = {}
+        self.unary: dict[int, Frame] = {}
+        self.frames: asyncio.Queue[Frame] = asyncio.Queue()
+        self.started: list[tuple[int, ...]] = []
+        self._numbers = iter(range(1, 1 << 30))
+
+    def connected(self, link: Link) -> None:
+        """link.Receiver."""
+        self.link = link
+
+    def received(self, link: Link, frame: Frame) -> None:
+        """link.Receiver."""
+        if frame.kind is Kind.ANSWERS and not frame.flags & Flag.ERROR:
+            for answer in pb.StreamResponse.FromString(frame.payload).answers:
+                assert answer.id not in self.answers, "no call is answered twice"
+                self.answers[answer.id] = answer
+        if frame.kind is Kind.STARTED:
+            self.started.append(frame.ordinals)
+        self.frames.put_nowait(frame)
+
+    def disconnected(self, link: Link, error: Exception | None) -> None:
+        """link.Receiver."""
+
+    def send(self, calls: Sequence[pb.Call], **fields: Any) -> int:
+        """Sends calls as one frame and returns its number."""
+        number = next(self._numbers)
+        message = pb.StreamRequest(calls=pb.Calls(calls=calls)).SerializeToString()
+        now = asyncio.get_running_loop().time()
+        self.link.send(Frame(Kind.CALLS, number, message, stream=1, **({"arrived": now} | fields)))
+        return number
+
+    async def last(self, number: int) -> Frame:
+        """The last answer to a frame."""
+        while True:
+            frame = await asyncio.wait_for(self.frames.get(), 20)
+            if frame.frame == number and frame.flags & Flag.LAST:
+                return frame
+
+    async def kind(self, kind: Kind) -> Frame:
+        """The next frame of a kind."""
+        while True:
+            frame = await asyncio.wait_for(self.frames.get(), 20)
+            if frame.kind is kind:
+                return frame
+
+    def values(self, call_id: int) -> list[float]:
+        """The answer to a relu."""
+        answer = self.answers[call_id]
+        assert answer.WhichOneof("result") == "activate", answer
+        return codec.to_numpy(answer.activate.output).ravel().tolist()  # type: ignore[no-any-return]
+
+
+def relu(call_id: int, *values: float, **options: Any) -> pb.Call:
+    """A call of relu."""
+    request = pb.ActivateRequest(
+        options=pb.CallOptions(**options),
+        operator=operators_pb2.ActivateOperator(relu=operators_pb2.Relu()),
+        input=codec.from_numpy(np.array(values, np.float32)),
+    )
+    return pb.Call(id=call_id, activate=request)
+
+
+class Bench:
+    """A worker's loop, its device, and a gateway's end of the link."""
+
+    def __init__(self, device: HeldDevice, loop: WorkerLoop, gateway: Gateway, lanes: Lanes[Call], metrics: Metrics):
+        self.device = device
+        self.loop = loop
+        self.gateway = gateway
+        self.lanes = lanes
+        self.metrics = metrics
+
+    async def until_started(self) -> None:
+        """Returns when the device has begun another batch."""
+        assert await asyncio.to_thread(self.device.started.acquire, timeout=20)
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    """A worker to try."""
+    device, metrics = HeldDevice(), Metrics()
+    weights = WeightsHolder(Store(tmp_path / "store"), device.upload, 1 << 20)
+    decoder = CallDecoder(Plans(CallLimits(1 << 20, 1e9), "cpu"), weights.get, deterministic=False)
+    lanes: Lanes[Call] = Lanes(LIMITS)
+    worker = WorkerLoop(0, device, lanes, decoder, weights, Measures(metrics), hello=b'{"index": 0}', hang_seconds=60.0)
+    gateway = Gateway()
+    ours, theirs = socket.socketpair()
+    loop = asyncio.get_running_loop()
+    await loop.create_connection(lambda: Link(worker, 1 << 24), sock=theirs)
+    await loop.create_connection(lambda: Link(gateway, 1 << 24), sock=ours)
+    assert (await gateway.kind(Kind.HELLO)).payload == b'{"index": 0}'
+    yield Bench(device, worker, gateway, lanes, metrics)
+    device.gate.set()
+    gateway.link.close()
+    await worker.idle()
+    worker.close()

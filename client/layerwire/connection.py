@@ -25,6 +25,7 @@ from layerwire.v1 import layerwire_pb2 as messages
 _STREAM = "/layerwire.v1.LayerwireService/Stream"
 # A frame is a batch that arrives at once, but the first call in it waits for the last to be there: a bounded one.
 MAX_FRAME_CALLS = 512
+WHOLE_FRAME_CALLS = 16  # so few go together: a frame costs as much as they do
 MAX_FRAME_BYTES = 1 << 20
 FRAME_OVERHEAD_BYTES = 16  # tag and length of Calls in a StreamRequest, with room to spare
 _MAX_CANCELLATIONS = 4096
@@ -177,7 +178,10 @@ class Connection:
         parts: list[bytes | memoryview] = [b""]
         waiting, sent = self._waiting, self.sent
         ncalls = nbytes = 0
-        while waiting and ncalls < MAX_FRAME_CALLS:
+        # At most half of what is unanswered goes at once: callers that wait for their answers would else move in step,
+        # and client, gateway and worker take turns at idling (measured: 1.7 times the rate with it at 256 callers).
+        most = min(max((len(sent) + len(waiting) + 1) // 2, WHOLE_FRAME_CALLS), MAX_FRAME_CALLS)
+        while waiting and ncalls < most:
             call = waiting[0]
             if ncalls and nbytes + call.nbytes > MAX_FRAME_BYTES:
                 break

@@ -74,7 +74,11 @@ class Settings(BaseSettings):
         "Largest output of one call; 64 KiB below max_message_bytes at most, for the answer is one message.", ge=1,
     )  # fmt: skip
     max_call_operations: float = _knob(
-        2e11, "floating-point operations", "Most predicted work of one call.", gt=0, le=1e18
+        2e11,
+        "operations of a float32 matrix product",
+        "Most predicted work of one call; 2e11 take a core 2 to 10 s.",
+        gt=0,
+        le=1e18,
     )
     max_queue_calls: int = _knob(16384, "calls", "Most calls waiting on one worker.", ge=1, le=10**7)
     max_queue_bytes: ByteSize = _knob(ByteSize(_GIB), "bytes", "Most bytes of calls waiting on one worker.", ge=_MIB)

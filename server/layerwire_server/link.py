@@ -22,6 +22,7 @@ HEADER_BYTES = _FIELDS.size + _CRC.size
 _MAGIC = b"LWL1"
 _ORDINAL = struct.Struct("<H")
 MAX_CALLS = 4096  # calls of one frame; an ordinal has room for a mark above that
+_JOIN_BYTES = 65536  # below, one copy costs less than a system call with many pieces
 QUARANTINED = 0x8000  # mark on an ordinal of a request: don't run it, answer INTERNAL
 
 
@@ -200,7 +201,11 @@ class Link(asyncio.Protocol):
     def send(self, frame: Frame, body: Iterable[bytes | memoryview] | None = None) -> None:
         """Sends a frame; on a link that is gone, nothing happens, since `disconnected` has told the owner."""
         if self._transport is not None:
-            self._transport.writelines(encode(frame, body))
+            pieces = encode(frame, body)
+            if sum(map(len, pieces)) <= _JOIN_BYTES:
+                self._transport.write(b"".join(pieces))
+            else:
+                self._transport.writelines(pieces)
 
     def unsent_bytes(self) -> int:
         """Bytes that the socket hasn't taken yet."""

@@ -60,6 +60,10 @@ class Store:
         _write(self._names / _file_name(name), digest.encode())
         return digest
 
+    def names_version(self) -> int:
+        """A number that changes when a name is put or moved, by whatever process."""
+        return self._names.stat().st_mtime_ns
+
     def names(self) -> dict[str, str]:
         """Digest of every name."""
         found = {}

@@ -13,7 +13,7 @@ import pytest
 
 import layerwire
 from layerwire import errors
-from layerwire.connection import MAX_FRAME_BYTES, MAX_FRAME_CALLS
+from layerwire.connection import MAX_FRAME_BYTES, MAX_FRAME_CALLS, WHOLE_FRAME_CALLS
 from layerwire.v1 import layerwire_pb2 as pb
 from tests.client.fake_server import FakeStream
 from tests.client.rows import ROW, assert_own_answers, keep, numbered
@@ -23,9 +23,22 @@ async def test_frames_are_bounded_by_calls_and_bytes(server):
     large = np.zeros(MAX_FRAME_BYTES // 4, np.float32)
     async with layerwire.AsyncClient(server.address) as lw:
         await lw.relu(ROW)
-        await asyncio.gather(*(lw.relu(ROW) for _ in range(MAX_FRAME_CALLS + 1)))
+        await asyncio.gather(*(lw.relu(ROW) for _ in range(3 * MAX_FRAME_CALLS)))
+        assert server.frames[:2] == [1, MAX_FRAME_CALLS]
+        assert sum(server.frames) == 3 * MAX_FRAME_CALLS + 1
+        assert max(server.frames) == MAX_FRAME_CALLS
+        before = len(server.frames)
         await asyncio.gather(lw.relu(ROW), lw.relu(large), lw.relu(ROW))
-    assert server.frames == [1, MAX_FRAME_CALLS, 1, 1, 1, 1]
+    assert server.frames[before:] == [1, 1, 1]
+
+
+async def test_half_of_the_calls_go_before_the_others(server):
+    """Else callers that wait for their answers move in step, and nobody works while a frame is on its way."""
+    async with layerwire.AsyncClient(server.address) as lw:
+        await lw.relu(ROW)
+        await asyncio.gather(*(lw.relu(ROW) for _ in range(WHOLE_FRAME_CALLS)))
+        await asyncio.gather(*(lw.relu(ROW) for _ in range(4 * WHOLE_FRAME_CALLS)))
+    assert server.frames[:3] == [1, WHOLE_FRAME_CALLS, 2 * WHOLE_FRAME_CALLS]
 
 
 async def test_deadline(serve):

@@ -11,6 +11,7 @@ import pytest
 
 import layerwire
 from layerwire import errors
+from layerwire.connection import WHOLE_FRAME_CALLS
 from layerwire.v1 import layerwire_pb2 as pb
 from tests.client.fake_server import FakeStream
 from tests.client.rows import ROW, assert_own_answers, keep, numbered
@@ -35,8 +36,8 @@ async def test_answers_in_any_order_reach_their_calls(serve):
 async def test_calls_that_wait_travel_in_one_frame(server):
     async with layerwire.AsyncClient(server.address) as lw:
         await lw.relu(ROW)
-        await asyncio.gather(*(lw.relu(row) for row in numbered(100)))
-    assert server.frames == [1, 100]
+        await asyncio.gather(*(lw.relu(row) for row in numbered(WHOLE_FRAME_CALLS)))
+    assert server.frames == [1, WHOLE_FRAME_CALLS]
 
 
 async def test_unknown_and_repeated_ids_are_passed_over(serve):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from layerwire.calls.arguments import Size, sizes, step
 from layerwire.calls.request import Answer_co, Family, Request, TensorLike
+from layerwire.errors import invalid
 from layerwire.v1 import operators_pb2 as messages
 
 
@@ -78,6 +79,9 @@ class UnpoolCalls(Family[Answer_co]):
         function = f"max_unpool{spatial_dims}d"
         extents = step(function, "output_size", output_size)
         if len(extents) == spatial_dims + 2:  # torch takes the whole output shape too
+            planes = tuple(getattr(input, "shape", extents))[:-spatial_dims]
+            if planes != tuple(extents[:2]):  # torch takes any numbers there in silence
+                raise invalid(function, "output_size", f"must begin with input's {list(planes)}, got {extents}")
             extents = extents[2:]
         unpool = messages.MaxUnpool(
             spatial_dims=spatial_dims,

@@ -29,6 +29,8 @@ class Convolution(SpatialOperator):
     """What both convolutions share: a kernel over [N, C, L...] or [C, L...], its weight and bias one for a batch."""
 
     family: ClassVar[str] = "convolve"
+    weight: ClassVar[float] = 2.0
+    emulated_weight: ClassVar[float] = 10.0
     inputs: ClassVar[tuple[Input, ...]] = (
         Input("input"),
         Input("weight", shared=True),

@@ -36,6 +36,7 @@ class ConvTranspose(Convolution):
     """
 
     name: ClassVar[str] = "conv_transpose"
+    weight: ClassVar[float] = 8.0
     dtypes: ClassVar[frozenset[int]] = FLOATS | {DTYPES["int64"]}
 
     padding: Sizes

@@ -27,6 +27,8 @@ class Linear(Operator):
     """y = x W^T + b."""
 
     name = "linear"
+    weight = 1.0
+    emulated_weight = 4.0
     family = "linear"
     inputs = (Input("input"), Input("weight", shared=True), Input("bias", required=False, shared=True))
     dtypes = FLOATS | INTEGERS
@@ -87,6 +89,7 @@ class Bilinear(Operator):
     """y = x1^T W x2 + b."""
 
     name = "bilinear"
+    emulated_weight = 3.0
     family = "linear"
     inputs = (
         Input("input"),

@@ -32,6 +32,7 @@ WIRE_DTYPES: dict[torch.dtype, int] = {dtype: value for value, dtype in TORCH_DT
 FLOATS = frozenset(DTYPES[name] for name in ("float32", "float64", "float16", "bfloat16"))
 INTEGERS = frozenset(DTYPES[name] for name in ("int8", "int16", "int32", "int64", "uint8"))
 BOOL = frozenset((DTYPES["bool"],))
+EMULATED = INTEGERS | BOOL | frozenset(DTYPES[name] for name in ("float16", "bfloat16"))
 
 
 class Input(NamedTuple):
@@ -74,6 +75,8 @@ class Operator(ABC):
     dtypes: ClassVar[frozenset[int]] = FLOATS  # of the first input, where torch has the kernel on CPU
     cuda_dtypes: ClassVar[frozenset[int] | None] = None  # the same on CUDA; None where it doesn't differ
     checks_values: ClassVar[bool] = False  # whether check_values does anything
+    weight: ClassVar[float] = 10.0  # what an operation costs on a CPU beside one of a float32 matrix product
+    emulated_weight: ClassVar[float] = 1.0  # the same again for dtypes that CPUs emulate: 16-bit floats, integers
     tile_rows: ClassVar[int | None] = None  # rows of a fixed tile for `deterministic`; None: same bits in any company
 
     @classmethod
@@ -119,6 +122,11 @@ class Operator(ABC):
     @abstractmethod
     def operations(self, specs: Specs, outputs: tuple[TensorSpec, ...]) -> int:
         """Floating-point operations of a call, a multiply and an add counted as two; within 3 times of the truth."""
+
+    def work(self, specs: Specs, operations: int) -> float:
+        """Operations by what they cost, which limits and lanes go by: in those of a float32 matrix product on a CPU."""
+        assert specs[0] is not None
+        return operations * self.weight * (self.emulated_weight if specs[0].dtype in EMULATED else 1.0)
 
     def output_bytes_bound(self, specs: Specs) -> int:
         """Bytes that no correct output exceeds, in Python integers, from the specs that passed `check`.

@@ -34,6 +34,7 @@ class WindowPool(PlaneOperator):
     """A pool whose windows are all alike."""
 
     family: ClassVar[str] = "pool"
+    weight: ClassVar[float] = 100.0
 
     window: Window
 

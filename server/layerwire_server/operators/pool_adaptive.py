@@ -24,6 +24,7 @@ class AdaptivePool(PlaneOperator):
     """A pool to an output size; -1 keeps the input's extent."""
 
     family: ClassVar[str] = "pool"
+    weight: ClassVar[float] = 300.0
 
     output_size: Sizes
 

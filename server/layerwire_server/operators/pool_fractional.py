@@ -29,6 +29,7 @@ class FractionalMaxPool(PlaneOperator):
 
     name: ClassVar[str] = "fractional_max_pool"
     family: ClassVar[str] = "pool"
+    weight: ClassVar[float] = 300.0
     inputs: ClassVar[tuple[Input, ...]] = (Input("input"), Input("samples"))
     checks_values: ClassVar[bool] = True
 

@@ -32,6 +32,7 @@ class MaxUnpool(PlaneOperator):
 
     name: ClassVar[str] = "max_unpool"
     family: ClassVar[str] = "unpool"
+    weight: ClassVar[float] = 100.0
     inputs: ClassVar[tuple[Input, ...]] = (Input("input"), Input("indices"))
     checks_values: ClassVar[bool] = True
 

@@ -105,19 +105,20 @@ class CallDecoder:
                 contents.append(None)
                 continue
             message = getattr(request, role.name)
-            if message.WhichOneof("content") == "name":
+            data = message.data
+            if not data and message.WhichOneof("content") == "name":
                 weights = self._named(message.name, operator, role.name)
                 specs.append(weights.spec)
                 contents.append(weights if role.shared else bytes(wire.to_bytes(weights.host)))
-            else:
-                claimed = message.dtype, tuple(message.shape)
-                spec = self._specs.get(claimed)
-                if spec is None:
-                    spec = self._specs[claimed] = wire.spec_of(message, operator.title, role.name)
-                    if len(self._specs) > _CACHED:
-                        self._specs.clear()
-                specs.append(spec)
-                contents.append(message.data)
+                continue
+            claimed = message.dtype, tuple(message.shape)
+            spec = self._specs.get(claimed)
+            if spec is None:
+                spec = self._specs[claimed] = wire.spec_of(message, operator.title, role.name)
+                if len(self._specs) > _CACHED:
+                    self._specs.clear()
+            specs.append(spec)
+            contents.append(data)
         plan = self._plans.get(operator, tuple(specs), options.deterministic)
         _check_contents(plan, contents)
 
@@ -148,7 +149,7 @@ class CallDecoder:
             outputs=[codec.bare(spec) for spec in plan.outputs],
             input_bytes=sum(spec.nbytes for spec in specs if spec is not None),
             output_bytes=sum(spec.nbytes for spec in plan.outputs),
-            floating_point_operations=int(plan.cost),
+            floating_point_operations=plan.operations,
         )
 
     def _claimed_spec(self, request: Any, field: str, operator: Operator) -> Any:

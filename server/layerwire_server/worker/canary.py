@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from typing import Any
 
 import numpy as np
 
@@ -57,31 +58,42 @@ class Canary:
 
 
 def wake_up(device: Device, decoder: CallDecoder) -> None:
-    """Runs one call of the kinds that load something at first use: torch's max_unpool2d alone imports 487 modules."""
+    """Runs one call of the kinds that load something at first use: max_unpool2d alone imports 487 modules."""
     pool = operators_pb2.PoolOperator(
         max_pool=operators_pb2.MaxPool(spatial_dims=2, kernel_size=[2], return_indices=True)
     )
     unpool = operators_pb2.UnpoolOperator(max_unpool=operators_pb2.MaxUnpool(spatial_dims=2, kernel_size=[2]))
     conv = operators_pb2.ConvolveOperator(conv=operators_pb2.Conv(spatial_dims=2))
     image = _tensor(np.zeros((1, 1, 4, 4)))
-    requests = {
-        "pool": layerwire_pb2.PoolRequest(operator=pool, input=image),
-        "unpool": layerwire_pb2.UnpoolRequest(
-            operator=unpool,
-            input=_tensor(np.zeros((1, 1, 2, 2))),
-            indices=_tensor([[[[0, 2], [8, 10]]]], "int64"),
-        ),
-        "linear": _canary_request(),
-        "activate": layerwire_pb2.ActivateRequest(
-            operator=operators_pb2.ActivateOperator(relu=operators_pb2.Relu()),
-            input=image,
-        ),
-        "convolve": layerwire_pb2.ConvolveRequest(
-            operator=conv,
-            input=image,
-            weight=_tensor(np.zeros((1, 1, 3, 3))),
-        ),
+    power = operators_pb2.PoolOperator(lp_pool=operators_pb2.LpPool(spatial_dims=2, norm_type=2, kernel_size=[2]))
+    requests: dict[str, list[Any]] = {
+        "pool": [
+            layerwire_pb2.PoolRequest(operator=pool, input=image),
+            layerwire_pb2.PoolRequest(operator=power, input=image),
+        ],
+        "unpool": [
+            layerwire_pb2.UnpoolRequest(
+                operator=unpool,
+                input=_tensor(np.zeros((1, 1, 2, 2))),
+                indices=_tensor([[[[0, 2], [8, 10]]]], "int64"),
+            )
+        ],
+        "linear": [_canary_request()],
+        "activate": [
+            layerwire_pb2.ActivateRequest(
+                operator=operators_pb2.ActivateOperator(relu=operators_pb2.Relu()),
+                input=image,
+            )
+        ],
+        "convolve": [
+            layerwire_pb2.ConvolveRequest(
+                operator=conv,
+                input=image,
+                weight=_tensor(np.zeros((1, 1, 3, 3))),
+            )
+        ],
     }
-    for family, request in requests.items():
-        call: Call = decoder.decode(family, request, time.monotonic(), float("inf"))
-        execute(device, call.key, [call])
+    for family, some in requests.items():
+        for request in some:
+            call: Call = decoder.decode(family, request, time.monotonic(), float("inf"))
+            execute(device, call.key, [call])

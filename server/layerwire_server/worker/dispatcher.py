@@ -25,7 +25,7 @@ from layerwire_server.worker.measures import Measures
 from layerwire_server.worker.reply import Reply, Timed
 
 INLINE_SECONDS = 0.002  # a hand-over between threads costs 0.05 to 0.2 ms; 2 ms of a deaf loop harm no deadline
-_GUESSED_OPERATIONS_PER_SECOND = 5e9  # before a lane's first batch
+_GUESSED_OPERATIONS_PER_SECOND = 5e10  # before a lane's first batch
 _GUESSED_BYTES_PER_SECOND = 1e9
 _LOST_STATUS = 70  # exit status where the device is lost or hangs
 

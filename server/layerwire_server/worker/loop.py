@@ -172,6 +172,8 @@ class WorkerLoop:
             self._sent(reply)
 
     def _on_canary(self, link: Link, frame: Frame) -> None:
+        self._weights.refresh()  # before it counts as live, a worker knows what the store has
+
         async def sing() -> None:
             # A busy device is taken to be well: if it hangs, the dispatcher's watch ends the process.
             well = self._dispatcher.busy or await self._dispatcher.on_thread(self._canary.sings)

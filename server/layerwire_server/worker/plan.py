@@ -72,7 +72,8 @@ class Plan:
         rows: what the call adds to a batch: rows, or blocks of 64 elements.
         trailing: for each input, its shape in a joined batch without the row axis; None for shared or absent ones.
         input_bytes: for each input, bytes of its data, 0 for absent ones.
-        cost: floating-point operations.
+        operations: floating-point operations.
+        cost: its work, by Operator.work.
         nbytes: bytes of inputs and outputs.
         key: the lane, where no shared input takes part in it; else `Plans.lane_key` of it and theirs.
     """
@@ -86,6 +87,7 @@ class Plan:
     trailing: tuple[tuple[int, ...] | None, ...]
     input_bytes: tuple[int, ...]
     nbytes: int
+    operations: int
     cost: float
     key: LaneKey
     answer: Entry | None = None  # the answer's template, once one was made
@@ -137,16 +139,18 @@ class Plans:
                 "input", f"gives up to {bound} bytes, over the server's --max-output-bytes {self._limits.output_bytes}"
             )
         outputs = infer(operator, specs)
-        cost = operator.operations(specs, outputs)
-        if cost > self._limits.operations:
+        operations = operator.operations(specs, outputs)
+        work = operator.work(specs, operations)
+        if work > self._limits.operations:
             raise operator.invalid(
                 "input",
-                f"takes {cost:.2g} operations, over the server's --max-call-operations {self._limits.operations:.2g}",
+                f"takes work of {work:.2g} operations, over the server's --max-call-operations "
+                f"{self._limits.operations:.2g}",
             )
-        return self._place(operator, specs, outputs, float(cost), deterministic)
+        return self._place(operator, specs, outputs, operations, deterministic)
 
     def _place(
-        self, operator: Operator, specs: Specs, outputs: tuple[TensorSpec, ...], cost: float, deterministic: bool
+        self, operator: Operator, specs: Specs, outputs: tuple[TensorSpec, ...], operations: int, deterministic: bool
     ) -> Plan:
         placement = operator.placement(specs)
         first = specs[0]
@@ -177,7 +181,20 @@ class Plans:
         input_bytes = tuple(0 if spec is None else spec.nbytes for spec in specs)
         nbytes = sum(input_bytes) + sum(spec.nbytes for spec in outputs)
         names = operator.outputs[: len(outputs)]
-        return Plan(operator, specs, placement, outputs, names, rows, trailing, input_bytes, nbytes, cost, key)
+        return Plan(
+            operator,
+            specs,
+            placement,
+            outputs,
+            names,
+            rows,
+            trailing,
+            input_bytes,
+            nbytes,
+            operations,
+            operator.work(specs, operations),
+            key,
+        )
 
 
 def infer(operator: Operator, specs: Specs) -> tuple[TensorSpec, ...]:

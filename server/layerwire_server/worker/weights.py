@@ -6,6 +6,7 @@ the name.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ from layerwire.errors import InvalidArgumentError, NotFoundError, ResourceExhaus
 from layerwire.v1 import layerwire_pb2, tensor_pb2
 from layerwire_server import store
 from layerwire_server.worker import wire
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +47,26 @@ class WeightsHolder:
         self._max_bytes = max_bytes
         self._digests: dict[str, str] = {}
         self._weights: dict[str, Weights] = {}
-        for name, digest in kept.names().items():
-            self.adopt(name, self.load(digest))
+        self._version = 0
+        self.refresh()
 
     @property
     def nbytes(self) -> int:
         """Bytes of all weights held."""
         return sum(weights.spec.nbytes for weights in self._weights.values())
+
+    def refresh(self) -> None:
+        """Adopts what the store has and this worker wasn't told of, as when it started meanwhile."""
+        version = self._store.names_version()
+        if version == self._version:
+            return
+        for name, digest in self._store.names().items():
+            if self._digests.get(name) != digest:
+                try:
+                    self.adopt(name, self.load(digest))
+                except store.StoreError:
+                    log.exception("weights are passed over", extra={"fields": {"weights": name}})
+        self._version = version
 
     def get(self, name: str) -> Weights:
         """The weights of a name, as of now.

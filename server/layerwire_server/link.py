@@ -22,6 +22,7 @@ HEADER_BYTES = _FIELDS.size + _CRC.size
 _MAGIC = b"LWL1"
 _ORDINAL = struct.Struct("<H")
 MAX_CALLS = 4096  # calls of one frame; an ordinal has room for a mark above that
+_READ_BYTES = 262144  # about what a unix socket holds
 _JOIN_BYTES = 65536  # below, one copy costs less than a system call with many pieces
 QUARANTINED = 0x8000  # mark on an ordinal of a request: don't run it, answer INTERNAL
 
@@ -100,7 +101,7 @@ def encode(frame: Frame, body: Iterable[bytes | memoryview] | None = None) -> li
 
 
 class Decoder:
-    """Turns bytes as they arrive into frames.
+    """Turns bytes as they arrive into frames. Bytes of a large payload are read where they stay.
 
     Args:
         max_payload_bytes: largest payload that is accepted.
@@ -108,40 +109,72 @@ class Decoder:
 
     def __init__(self, max_payload_bytes: int) -> None:
         self._max_payload_bytes = max_payload_bytes
-        self._buffer = bytearray()
-        self._header: tuple[Frame, int, int] | None = None
+        self._small = bytearray(_READ_BYTES)  # headers, and frames that fit
+        self._filled = 0
+        self._large = bytearray()  # ordinals and payload of one frame that doesn't
+        self._large_filled = 0
+        self._large_header: tuple[Frame, int, int] | None = None
 
-    def feed(self, data: bytes) -> list[Frame]:
-        """The frames that `data` completes.
+    def room(self) -> memoryview:
+        """Where the next bytes are to be put, before `advance`; never empty."""
+        if self._large_header is not None:
+            return memoryview(self._large)[self._large_filled :]
+        return memoryview(self._small)[self._filled :]
+
+    def advance(self, nbytes: int) -> list[Frame]:
+        """The frames that are complete with so many bytes in `room`.
 
         Raises:
             LinkError: wrong magic, checksum, kind or length.
         """
-        self._buffer += data
+        if self._large_header is not None:
+            self._large_filled += nbytes
+            if self._large_filled < len(self._large):
+                return []
+            header, count, _ = self._large_header
+            self._large_header = None
+            body, self._large = self._large, bytearray()
+            return [_complete(header, count, memoryview(body).toreadonly())]
+        self._filled += nbytes
+        return self._take_small()
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """As `room` and `advance`, for bytes that are there already."""
         frames: list[Frame] = []
-        offset = 0
-        while True:
-            if self._header is None:
-                if len(self._buffer) - offset < HEADER_BYTES:
-                    break
-                self._header = self._parse_header(offset)
-                offset += HEADER_BYTES
-            header, count, length = self._header
-            if len(self._buffer) - offset < length:
+        start = 0
+        while start < len(data):
+            with self.room() as room:
+                size = min(len(room), len(data) - start)
+                room[:size] = data[start : start + size]
+            frames += self.advance(size)
+            start += size
+        return frames
+
+    def _take_small(self) -> list[Frame]:
+        frames: list[Frame] = []
+        offset, end = 0, self._filled
+        while end - offset >= HEADER_BYTES:
+            header, count, length = self._parse_header(offset)
+            start = offset + HEADER_BYTES
+            if HEADER_BYTES + length > _READ_BYTES:
+                self._large = bytearray(length)
+                self._large_filled = end - start
+                self._large[: self._large_filled] = self._small[start:end]
+                self._large_header = header, count, length
+                offset = end
                 break
-            start = offset + 2 * count
-            ordinals = struct.unpack_from(f"<{count}H", self._buffer, offset)
-            with memoryview(self._buffer) as view:
-                payload = bytes(view[start : offset + length])
-            frames.append(header._replace(payload=payload, ordinals=ordinals))
-            offset += length
-            self._header = None
-        del self._buffer[:offset]
+            if end - start < length:
+                break
+            body = bytes(self._small[start : start + length])
+            frames.append(_complete(header, count, body))
+            offset = start + length
+        self._small[: end - offset] = self._small[offset:end]
+        self._filled = end - offset
         return frames
 
     def _parse_header(self, offset: int) -> tuple[Frame, int, int]:
-        fields = bytes(self._buffer[offset : offset + _FIELDS.size])
-        (crc,) = _CRC.unpack_from(self._buffer, offset + _FIELDS.size)
+        fields = bytes(self._small[offset : offset + _FIELDS.size])
+        (crc,) = _CRC.unpack_from(self._small, offset + _FIELDS.size)
         if crc != zlib.crc32(fields):
             raise LinkError("checksum of the header is wrong")
         magic, kind, flags, family, count, length, frame, stream, arrived, deadline = _FIELDS.unpack(fields)
@@ -152,6 +185,12 @@ class Decoder:
         except ValueError as error:
             raise LinkError(str(error)) from None
         return header, count, length
+
+
+def _complete(header: Frame, count: int, body: bytes | memoryview) -> Frame:
+    if not count:
+        return header._replace(payload=body)
+    return header._replace(payload=body[2 * count :], ordinals=struct.unpack_from(f"<{count}H", body))
 
 
 class Receiver(Protocol):
@@ -167,7 +206,7 @@ class Receiver(Protocol):
         """The link is gone; no call follows."""
 
 
-class Link(asyncio.Protocol):
+class Link(asyncio.BufferedProtocol):
     """One end of a connection between a gateway and a worker."""
 
     def __init__(self, receiver: Receiver, max_payload_bytes: int) -> None:
@@ -182,10 +221,14 @@ class Link(asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment]
         self._receiver.connected(self)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """asyncio: where to put what comes."""
+        return self._decoder.room()
+
+    def buffer_updated(self, nbytes: int) -> None:
         """asyncio: bytes came."""
         try:
-            frames = self._decoder.feed(data)
+            frames = self._decoder.advance(nbytes)
         except LinkError as error:
             self._error = error
             self.close()

@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import sides
+from tests.benchmarks import footprint, sides
 
 # comparison -> (operator, side -> (server, way to call it)); the first side is what the others are compared with
 COMPARISONS: dict[str, tuple[str, dict[str, tuple[tuple[str, ...], Any]]]] = {
@@ -25,7 +25,11 @@ COMPARISONS: dict[str, tuple[str, dict[str, tuple[tuple[str, ...], Any]]]] = {
     ),
     "linear 512 to 512, named weights": (
         "linear",
-        {"bare grpc.aio": (sides.BARE, sides.unary), "stream": (sides.LAYERWIRE, sides.stream)},
+        {
+            "bare grpc.aio": (sides.BARE, sides.unary),
+            "stream": (sides.LAYERWIRE, sides.stream),
+            "stream, deterministic": (sides.LAYERWIRE, sides.deterministic),
+        },
     ),
 }
 
@@ -62,6 +66,8 @@ def _print(title: str, callers: int, rounds: list[Any]) -> None:
 @click.option("--only", default="", help="Run comparisons whose name has this in it.")
 def main(rounds: int, seconds: float, callers: int, only: str) -> None:
     """Compares Layerwire with a bare grpc.aio server; client and servers share this machine's cores."""
+    if not only or only in "footprint":
+        footprint.show(rounds)
     with sides.server(*sides.BARE) as bare, sides.server(*sides.LAYERWIRE) as ours:
         servers = {sides.BARE: bare, sides.LAYERWIRE: ours}
         for title, (operator, ways) in COMPARISONS.items():

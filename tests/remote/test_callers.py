@@ -6,11 +6,15 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import grpc
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 import layerwire
+from layerwire import codec
+from layerwire.v1 import layerwire_pb2 as pb
+from layerwire.v1 import layerwire_pb2_grpc, operators_pb2
 from tests.remote.conftest import Served
 
 KINDS = 7
@@ -60,6 +64,23 @@ async def test_64_tasks_of_mixed_operators_and_shapes(served: Served) -> None:
                 check(await awaitable, expected)
 
         await asyncio.gather(*(caller(seed) for seed in range(64)))
+
+
+async def test_256_unary_callers_on_one_connection(served: Served) -> None:
+    """More than a connection may have open at once: they wait for each other, none is refused."""
+    request = pb.ActivateRequest(
+        operator=operators_pb2.ActivateOperator(relu=operators_pb2.Relu()),
+        input=codec.from_numpy(np.ones(4, np.float32)),
+    )
+    async with grpc.aio.insecure_channel(served.address) as channel:
+        stub = layerwire_pb2_grpc.LayerwireServiceStub(channel)
+
+        async def caller() -> None:
+            for _ in range(8):
+                response = await stub.Activate(request, timeout=60)
+                assert response.output.data == request.input.data
+
+        await asyncio.gather(*(caller() for _ in range(256)))
 
 
 async def test_cancelled_tasks_leave_their_neighbours_alone(served: Served) -> None:

@@ -161,9 +161,6 @@ class CudaDevice:
         self.name = name
         self._device = torch.device(name)
         torch.cuda.set_device(self._device)
-        torch.backends.cuda.matmul.allow_tf32 = False  # answers are those of float32, whatever the card
-        torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cudnn.benchmark = False  # the algorithm must not depend on what ran before
         self.full_name = torch.cuda.get_device_name(self._device)
         self._streams = [torch.cuda.Stream(self._device) for _ in range(self.slots)]  # type: ignore[no-untyped-call,unused-ignore]
 
@@ -242,6 +239,9 @@ class CudaDevice:
 
 def open_device(name: str, threads: int) -> Device:
     """The device of a name in torch's notation; `threads` is for a CPU."""
+    torch.backends.cuda.matmul.allow_tf32 = False  # answers are those of float32, whatever the card
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False  # the algorithm must not depend on what ran before
     return CpuDevice(threads) if name == "cpu" else CudaDevice(name)
 
 

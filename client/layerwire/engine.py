@@ -228,7 +228,11 @@ class Engine:
             return []
         limit = int(match[1])
         guilty = [call for call in calls if call.nbytes + FRAME_OVERHEAD_BYTES > limit]
-        self._fail_all(guilty or calls, error)
+        for call in guilty:
+            told = f"a request of {call.nbytes} bytes is over the server's --max-message-bytes {limit}"
+            self._fail(call, make(error.code, told))
+        if not guilty:
+            self._fail_all(calls, error)
         return [call for call in calls if not call.finished]
 
     def _fail_all(self, calls: Iterable[Call], error: LayerwireError) -> None:

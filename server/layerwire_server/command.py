@@ -1,4 +1,4 @@
-"""`layerwire serve`: flags from the settings' own definitions, the line that says it is ready, signals, exit status.
+"""`layerwire serve`: flags from the settings' own definitions, the ready line, signals, exit status, directories.
 
 It knows the settings and the supervisor; nothing of what is served.
 """
@@ -6,12 +6,16 @@ It knows the settings and the supervisor; nothing of what is served.
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
 import platform
 import shutil
 import signal
+import stat
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,12 +24,13 @@ import click
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from layerwire_server import config, devices, exposition, log, ports, vitals
+from layerwire_server import config, devices, exposition, log, ports, store, vitals
 from layerwire_server.config import ConfigError, Settings
 from layerwire_server.supervisor import CrashLoopError, Supervisor
 
 _REFRESH_SECONDS = 2.0
 _LONGEST_DIRECTORY = 70  # a unix socket's path has 107 bytes
+_PREFIX, _LOCK = "layerwire-", "supervisor.lock"
 
 
 def option(name: str, field: FieldInfo) -> Callable[[Any], Any]:
@@ -80,25 +85,57 @@ def serve(**flags: str | bool | None) -> None:
 
 def _serve(settings: Settings, places: list[str]) -> int:
     logger = log.start(settings.log_level, settings.log_format, process="supervisor")
-    runtime_directory = _make_runtime_directory()
-    reservation = None
-    try:
+    with _runtime_directory() as runtime_directory:
         reservation = ports.Reservation(settings.listen, config.flag("listen"), shared=settings.gateways > 1)
-        store = settings.store or str(runtime_directory / "store")
-        Path(store).mkdir(mode=0o700, parents=True, exist_ok=True)
-        settings = settings.model_copy(update={"listen": reservation.address, "store": str(Path(store).resolve())})
-        with asyncio.Runner() as runner:
-            return runner.run(_supervise(settings, places, runtime_directory, logger))
-    finally:
-        if reservation is not None:
-            reservation.close()
-        shutil.rmtree(runtime_directory, ignore_errors=True)
+        with closing(reservation):
+            kept = _make_store(Path(settings.store or runtime_directory / "store"))
+            settings = settings.model_copy(update={"listen": reservation.address, "store": str(kept)})
+            with asyncio.Runner() as runner:
+                return runner.run(_supervise(settings, places, runtime_directory, logger))
 
 
-def _make_runtime_directory() -> Path:
+def _make_store(directory: Path) -> Path:
+    """The store's directory, found usable here: a worker that finds otherwise can only end again and again."""
+    try:
+        store.Store(directory)
+        with tempfile.TemporaryFile(dir=directory):
+            return directory.resolve()
+    except OSError as error:
+        reason = error.strerror or error
+        raise click.ClickException(f"{config.flag('store')}: {directory} can't be used: {reason}") from None
+
+
+@contextmanager
+def _runtime_directory() -> Iterator[Path]:
+    """A directory with a lock that is held for as long as the server runs; those of killed servers are removed."""
     found = tempfile.gettempdir()
-    parent = found if len(found) <= _LONGEST_DIRECTORY else "/tmp"  # noqa: S108  # mkdtemp makes it ours alone
-    return Path(tempfile.mkdtemp(prefix="layerwire-", dir=parent))
+    parent = Path(found if len(found) <= _LONGEST_DIRECTORY else "/tmp")  # noqa: S108  # mkdtemp makes it ours alone
+    for directory in parent.glob(_PREFIX + "*"):
+        with suppress(OSError):  # held, no server's, or gone meanwhile
+            _remove_abandoned(directory)
+    made = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+    try:
+        with (made / (_LOCK + ".new")).open("x") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            Path(lock.name).rename(made / _LOCK)  # nobody ever sees it free
+            yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _remove_abandoned(directory: Path) -> None:
+    """Removes the directory of a server that is no more; one without a lock may be anybody's, and stays.
+
+    Raises:
+        OSError: its server runs, or it is no server's.
+    """
+    status = directory.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        return
+    descriptor = os.open(directory / _LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with os.fdopen(descriptor) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 async def _supervise(settings: Settings, places: list[str], runtime_directory: Path, logger: log.Log) -> int:

@@ -25,6 +25,7 @@ _MIB = 1024**2
 _GIB = 1024**3
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\[\]:/\s]+):\d{1,5}")
 _DEVICE = re.compile(r"auto|cpu|cuda|cuda:\d+(,cuda:\d+)*")
+_LONGEST_AGE_SECONDS = 24 * 24 * 3600  # gRPC takes milliseconds in 32 bits, and 25 days crash it
 ANSWER_ROOM_BYTES = 64 * 1024  # what an answer may need beside its tensors' data
 
 
@@ -49,7 +50,12 @@ class Settings(BaseSettings):
     """The server's settings. Flags win over variables, variables over the TOML file, and that over the defaults."""
 
     model_config = SettingsConfigDict(
-        env_prefix=ENVIRONMENT_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True, case_sensitive=False
+        env_prefix=ENVIRONMENT_PREFIX,
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        case_sensitive=False,
+        allow_inf_nan=False,
     )
 
     listen: str = _knob("127.0.0.1:50051", "host:port or unix:path", "Where gRPC is served; port 0 takes a free one.")
@@ -114,9 +120,9 @@ class Settings(BaseSettings):
     )
     grace_seconds: float = _knob(30.0, "seconds", "When stopping, time for unfinished calls.", ge=0, le=3600)
 
-    max_concurrent_streams: int = _knob(100, "RPCs", "Most RPCs open at once on one connection.", ge=1, le=65535)
+    max_concurrent_streams: int = _knob(1000, "RPCs", "Most RPCs open at once on one connection.", ge=1, le=65535)
     max_connection_age_seconds: float = _knob(
-        0.0, "seconds", "Age at which a connection is asked to reconnect; 0 is never.", ge=0
+        0.0, "seconds", "Age at which a connection is asked to reconnect; 0 is never.", ge=0, le=_LONGEST_AGE_SECONDS
     )
     log_level: Literal["debug", "info", "warning", "error"] = _knob("info", "", "Least severity that is logged.")
     log_format: Literal["text", "json"] = _knob("text", "", "Form of the log, on standard error.")

@@ -83,6 +83,11 @@ class Frame(NamedTuple):
     arrived: float = 0.0
     deadline: float = math.inf
 
+    @property
+    def id(self) -> str:
+        """Its number as the id of a request in logs, the same in gateway and worker."""
+        return f"{self.frame:016x}"
+
 
 class LinkError(Exception):
     """The peer sent what is no frame; the connection is of no further use."""

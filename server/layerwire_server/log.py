@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import secrets
 import sys
 import time
 from collections.abc import MutableMapping
@@ -34,24 +33,32 @@ def _time(record: logging.LogRecord) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
 
 
-class JsonFormatter(logging.Formatter):
+class _OfProcess(logging.Formatter):
+    """A form whose lines all carry the fields of the process, whoever wrote them."""
+
+    def __init__(self, process: dict[str, Any]) -> None:
+        super().__init__()
+        self.process = process
+
+
+class JsonFormatter(_OfProcess):
     """One JSON object a line: time, level, message, the fields, and a traceback where there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
         """logging: the line."""
         told = {"time": _time(record), "level": record.levelname.lower(), "message": record.getMessage()}
-        told |= getattr(record, "fields", {"logger": record.name})
+        told |= self.process | getattr(record, "fields", {"logger": record.name})
         if record.exc_info:
             told["traceback"] = self.formatException(record.exc_info)
         return json.dumps(told, default=str)
 
 
-class TextFormatter(logging.Formatter):
+class TextFormatter(_OfProcess):
     """`2026-01-31T12:00:00.000Z INFO worker is up process=worker-0`, and a traceback below where there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
         """logging: the line."""
-        fields = getattr(record, "fields", {"logger": record.name})
+        fields = self.process | getattr(record, "fields", {"logger": record.name})
         told = "".join(f" {key}={value}" for key, value in fields.items())
         line = f"{_time(record)} {record.levelname} {record.getMessage()}{told}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
@@ -63,11 +70,6 @@ _FORMATTERS = {"json": JsonFormatter, "text": TextFormatter}
 def start(level: str, form: str, **fields: Any) -> Log:
     """Sets up this process's log on standard error; `fields` stand in each line."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_FORMATTERS[form]())
+    handler.setFormatter(_FORMATTERS[form](fields))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     return Log(logging.getLogger("layerwire"), fields)
-
-
-def new_id() -> str:
-    """An id for a request or an error, to be found again in the log."""
-    return secrets.token_hex(6)

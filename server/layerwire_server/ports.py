@@ -5,7 +5,14 @@ It knows sockets; nothing of what is served there.
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
+
+_UNIX = "unix:"
+# What connecting to a path says when nobody has it, and when somebody has; EAGAIN is a full backlog.
+_NOBODY = frozenset({errno.ECONNREFUSED, errno.ENOENT})
+_SOMEBODY = frozenset({0, errno.EAGAIN, errno.EPROTOTYPE})
 
 
 class PortError(Exception):
@@ -25,7 +32,7 @@ class Reservation:
     to nobody who asks for any free one, while a gateway is being replaced. It fails when somebody listens already.
 
     Args:
-        address: host:port, with port 0 for a free one; or unix:path, which isn't held.
+        address: host:port, with port 0 for a free one; or unix:path, which isn't held, only refused when it is served.
         flag: where the address comes from, for the error.
 
     Attributes:
@@ -38,10 +45,11 @@ class Reservation:
     def __init__(self, address: str, flag: str, *, shared: bool) -> None:
         self.address = address
         self._socket: socket.socket | None = None
-        if address.startswith("unix:"):
-            return
-        host, port = split(address)
         try:
+            if address.startswith(_UNIX):
+                _refuse_if_served(address.removeprefix(_UNIX))
+                return
+            host, port = split(address)
             family, kind, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
             _refuse_if_taken(family, kind, place)
             self._socket = socket.socket(family, kind)
@@ -58,6 +66,16 @@ class Reservation:
         """Lets go of it."""
         if self._socket is not None:
             self._socket.close()
+
+
+def _refuse_if_served(path: str) -> None:
+    # gRPC unlinks a socket's file and binds its own, whoever listens on it; that of a dead server is to be replaced.
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        found = probe.connect_ex(path)
+    if found not in _NOBODY:
+        number = errno.EADDRINUSE if found in _SOMEBODY else found
+        raise OSError(number, os.strerror(number))
 
 
 def _refuse_if_taken(family: int, kind: int, place: object) -> None:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from layerwire_server.control import Control, Message
@@ -59,15 +61,18 @@ class Process:
         Args:
             duty: what it is for.
             module: what to run.
-            values: start-up data beyond the duty.
+            values: start-up data beyond the duty; in its "runtime_directory" torch keeps what it compiles.
             handle: gets what it tells, other than that it is ready or alive.
         """
+        # Else a folder for each user stays in $TMPDIR for ever. Who has named one keeps it.
+        cache = {"TORCHINDUCTOR_CACHE_DIR": str(Path(values["runtime_directory"]) / "torchinductor")}
         ours, theirs = socket.socketpair()
         with theirs:
             popen = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", module, str(theirs.fileno())),
                 pass_fds=(theirs.fileno(),),
                 stdin=asyncio.subprocess.DEVNULL,
+                env={**cache, **os.environ},
             )
         control = await Control.connect(ours)
         process = cls(duty, popen, control)

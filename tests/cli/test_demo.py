@@ -64,6 +64,14 @@ def test_demo_says_what_to_install(cli, monkeypatch, missing):
     assert "pip install 'layerwire[demo]'" in result.stderr
 
 
+def test_an_output_that_cannot_be_made_is_one_sentence(cli, tmp_path):
+    (tmp_path / "file").touch()
+    result = cli("demo", "--output", tmp_path / "file" / "x")
+    assert result.exit_code == 2
+    told = f"Error: Invalid value for '--output': {tmp_path}/file/x can't be written: Not a directory"
+    assert result.stderr.splitlines()[-1] == told
+
+
 def test_photograph_runs_alike_here_and_there(address):
     import layerwire
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from concurrent import futures
 from importlib.metadata import version
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -39,6 +40,14 @@ def test_health_of_a_serving_server(cli, address):
 def test_health_of_an_unknown_service(cli, address):
     result = cli("health", address, "--service", "nonsense")
     assert (result.exit_code, result.stderr) == (1, f"{address}: unknown service\n")
+
+
+@pytest.mark.parametrize("command", ["health", "info"])
+@pytest.mark.parametrize("wrong", ["", "localhost", "localhost:0"], ids=["empty", "no-port", "port-0"])
+def test_an_address_without_port_is_refused(cli, command, wrong):
+    result = cli(command, wrong)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.splitlines()[-1] == f'Error: address must be "host:port", got "{wrong}"'
 
 
 def test_health_of_nobody(cli):
@@ -195,6 +204,30 @@ def test_call_refused(cli, address, args, status, words):
     assert last.startswith("Error: ")
     assert words in last
     assert (usage == []) == (status == 1)
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [("missing/y.npy", "there is no directory"), ("", "is a directory")],
+    ids=["no-directory", "directory"],
+)
+def test_an_output_that_cannot_be_written_is_refused_before_the_call(cli, tmp_path, file, words):
+    result = cli("call", NOBODY, "relu", "--input", "1", "--output", tmp_path / file)
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1].startswith(f"Error: Invalid value for '--output': {tmp_path / file}: {words}")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_full_disk_is_one_line(cli, address):
+    result = cli("call", address, "relu", "--input", "1", "--output", "/dev/full")
+    assert (result.exit_code, result.stderr) == (1, "Error: --output: /dev/full: No space left on device\n")
+
+
+def test_a_bad_name_for_weights_is_told_the_rule(cli, address, saved):
+    result = cli("put-weights", address, "../w", saved("w.npy", np.ones(1, np.float32)))
+    assert result.exit_code == 1
+    assert "name must be 1 to 200 letters, digits, '.', '_', '-' or '/', not starting with" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_call_of_nobody_is_one_line(cli):

@@ -88,7 +88,7 @@ async def test_a_message_over_the_servers_limit_ends_its_call_alone(serve):
         small = [asyncio.ensure_future(lw.relu(row)) for row in numbered(10)]
         await server.until(lambda: len(held) == 10)
         server.script = FakeStream.reply
-        with pytest.raises(errors.ResourceExhaustedError, match="relu: .*larger than max"):
+        with pytest.raises(errors.ResourceExhaustedError, match="relu: .*--max-message-bytes"):
             await lw.relu(np.zeros(100_000, np.float32))
         assert_own_answers(numbered(10), await asyncio.gather(*small))
 

@@ -212,7 +212,7 @@ async def test_streams_wait_when_the_gateway_is_full(rig):
 
 
 async def test_a_stopping_gateway_answers_what_it_has_and_ends_the_streams(rig):
-    it = await rig()
+    it = await rig(lame_duck_seconds="1")  # time to ask for its health
     stream = it.stub.Stream()
     await stream.write(calls(1))
     frame = await it.workers[0].next(Kind.CALLS)

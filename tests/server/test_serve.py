@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -14,6 +15,8 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
+
+from layerwire_server import ports
 
 READY = re.compile(r"layerwire \S+ ready on (\S+) \(1 worker on cpu, metrics on (\S+)\) in \d+\.\d s\n")
 SERVE = "from layerwire_server.command import serve; serve()"
@@ -111,7 +114,7 @@ def test_from_the_ready_line_to_a_clean_end(server):
     one.process.send_signal(signal.SIGTERM)
     assert one.process.wait(30) == 0
     assert one.process.stdout.read() == ""
-    assert list(one.directory.glob("layerwire-*")) == []
+    assert list(one.directory.iterdir()) == [one.log]
 
 
 def test_killed_children_come_back(server):
@@ -153,3 +156,70 @@ def test_a_second_server_on_the_port_fails_loudly(server, gateways):
     assert other.process.wait(30) == 1
     assert other.log.read_text() == f"Error: --listen: {address} can't be had: Address already in use\n"
     assert serving(address)
+
+
+def test_a_second_server_on_the_path_fails_loudly(server, tmp_path):
+    address = f"unix:{tmp_path / 'socket'}"
+    one = server("--listen", address)
+    assert one.ready()[0] == address
+    other = server("--listen", address)
+    assert other.process.wait(30) == 1
+    assert other.log.read_text() == f"Error: --listen: {address} can't be had: Address already in use\n"
+    assert serving(address)
+
+
+def test_the_path_of_a_dead_server_is_free(tmp_path):
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+        dead.listen()
+        with pytest.raises(ports.PortError, match="--listen: .* can't be had: Address already in use"):
+            ports.Reservation(f"unix:{path}", "--listen", shared=False)
+    ports.Reservation(f"unix:{path}", "--listen", shared=False).close()
+
+
+def test_a_store_that_cannot_be_used_is_one_sentence(server, tmp_path):
+    (tmp_path / "file").touch()
+    one = server("--store", str(tmp_path / "file" / "store"))
+    assert one.process.wait(30) == 1
+    assert one.log.read_text() == f"Error: --store: {tmp_path}/file/store can't be used: Not a directory\n"
+    assert list(one.directory.iterdir()) == [one.log]
+
+
+HOLD = (
+    "from layerwire_server.command import _runtime_directory as made\nwith made() as it: print(it, flush=True); input()"
+)
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Starts processes that hold runtime directories, all in one parent."""
+    made = []
+
+    def start():
+        one = subprocess.Popen(
+            [sys.executable, "-c", HOLD],
+            env={**os.environ, "TMPDIR": str(tmp_path)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        made.append(one)
+        return one, Path(one.stdout.readline().strip())
+
+    yield start
+    for one in made:
+        one.kill()
+        one.communicate()
+
+
+def test_the_directory_of_a_killed_server_goes_with_the_next_start(holder, tmp_path):
+    _, held = holder()
+    killed, left = holder()
+    killed.kill()
+    killed.wait(20)
+    other = tmp_path / "layerwire-data"  # somebody's, not a server's
+    other.mkdir()
+    assert left.is_dir()
+    _, new = holder()
+    assert {path for path in tmp_path.iterdir() if path.is_dir()} == {held, other, new}

@@ -20,6 +20,7 @@ class Item(Waiting):
 
     def __init__(self, key: str = "a", **facts: float) -> None:
         self.key = key
+        self.account = facts.get("account", 0)
         self.rows = int(facts.get("rows", 1))
         self.nbytes = int(facts.get("nbytes", 1))
         self.cost = facts.get("cost", 1.0)
@@ -53,12 +54,20 @@ class LanesMachine(RuleBasedStateMachine):
         self.passed_over: Counter[Item] = Counter()
 
     @rule(
-        key=st.sampled_from("abcd"), rows=st.integers(0, 12), nbytes=st.integers(0, 90), cost=st.floats(0, 30),
+        key=st.sampled_from("abcd"), account=st.integers(0, 2),
+        rows=st.integers(0, 12), nbytes=st.integers(0, 90), cost=st.floats(0, 30),
         priority=st.integers(-3, 3), within=st.one_of(st.just(math.inf), st.floats(0.1, 5)),
     )  # fmt: skip
-    def offer(self, key: str, rows: int, nbytes: int, cost: float, priority: int, within: float) -> None:
+    def offer(self, key: str, account: int, rows: int, nbytes: int, cost: float, priority: int, within: float) -> None:
         item = Item(
-            key, rows=rows, nbytes=nbytes, cost=cost, priority=priority, deadline=self.now + within, arrived=self.now
+            key,
+            account=account,
+            rows=rows,
+            nbytes=nbytes,
+            cost=cost,
+            priority=priority,
+            deadline=self.now + within,
+            arrived=self.now,
         )
         too_many = len(self.waiting) >= LIMITS.queue_calls
         held = sum(call.nbytes for call in self.waiting)
@@ -194,6 +203,39 @@ def test_an_idle_lane_keeps_its_debt() -> None:
         lanes.ran(batch, seconds)
         lanes.offer(Item(batch.key, arrived=now), 1, now)
     assert order.count("q") > 3 * order.count("s")
+
+
+@pytest.mark.parametrize("lanes_of_flood", [1, 32, "fresh"])
+def test_a_caller_gains_nothing_by_many_lanes(lanes_of_flood: int | str) -> None:
+    """A flood of slow calls over many keys, or a new key each, and one caller of quick calls that waits for each."""
+    lanes: Lanes[Item] = Lanes(LIMITS._replace(batch_rows=1))
+    now, made, waited = 0.0, 0, []
+
+    def flood() -> None:
+        nonlocal made
+        made += 1
+        key = f"slow{made % lanes_of_flood}" if isinstance(lanes_of_flood, int) else f"slow{made}"
+        lanes.offer(Item(key, account=1, arrived=now), 1, now)
+
+    for _ in range(30):
+        flood()
+    lanes.offer(Item("quick", account=2, arrived=now), 1, now)
+    asked = 0
+    for _ in range(400):
+        batch = lanes.take(now)
+        assert batch is not None
+        seconds = 0.01 if batch.key == "quick" else 1.0
+        now += seconds
+        lanes.ran(batch, seconds)
+        if batch.key == "quick":
+            waited.append(asked)
+            asked = 0
+            lanes.offer(Item("quick", account=2, arrived=now), 1, now)
+        else:
+            asked += 1
+            flood()
+    assert max(waited[1:]) <= 1, "at most the batch that was running goes before"
+    assert len(waited) > 100
 
 
 def test_lowest_priority_is_not_starved() -> None:

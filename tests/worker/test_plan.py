@@ -89,3 +89,13 @@ def test_tensor_that_is_not_taken_is_refused(local: Local) -> None:
     message.weight.CopyFrom(message.input)
     with pytest.raises(InvalidArgumentError, match="relu: weight is not taken"):
         local.decoder.decode("activate", message, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("field", ["operator", "options"])
+def test_unknown_fields_are_not_kept(local: Local, field: str) -> None:
+    """Plans are looked up by encoded parameters, and a million bytes of unknown fields must not become a key."""
+    message = message_of(request_of(Case("", "relu", (X,)))).activate
+    padding = b"\xfa\x3f" + b"\x80\x80\x40" + bytes(1 << 20)  # field 1023, a megabyte
+    getattr(message, field).MergeFromString(padding)
+    with pytest.raises(InvalidArgumentError, match=f"{field}: must be at most 4096 bytes"):
+        local.decoder.decode("activate", message, 0.0, float("inf"))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from layerwire.cli import connection
-from layerwire.cli.parameters import option
+from layerwire.cli.parameters import option, output_file
 
 if TYPE_CHECKING:
     from layerwire.options import Timing
@@ -72,6 +72,7 @@ def _command(name: str, method: Callable[..., Any]) -> click.Command:
         click.Option(
             ["--output"],
             multiple=True,
+            type=output_file,
             metavar="FILE",
             help="Where the answer goes, as .npy. Again for the next output.",
         ),
@@ -135,10 +136,19 @@ def _keep(outputs: Sequence[Any], files: Sequence[str]) -> None:
             line += f"  min {float(array.min()):.6g}  max {float(array.max()):.6g}"
         click.echo(f"{file}  {line}" if file else line)
         if file:
-            with click.open_file(file, "wb") as stream:
-                np.save(stream, array, allow_pickle=False)
+            _save(file, array)
         elif array.size <= MAX_SHOWN:
             click.echo(np.array2string(array, separator=", "))
+
+
+def _save(file: str, array: Any) -> None:
+    import numpy as np
+
+    try:
+        with click.open_file(file, "wb") as stream:
+            np.save(stream, array, allow_pickle=False)
+    except OSError as error:  # a full disk, and what no look beforehand tells
+        raise click.ClickException(f"--output: {file}: {error.strerror or error}") from None
 
 
 def _list(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:

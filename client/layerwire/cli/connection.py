@@ -29,6 +29,20 @@ def timeout(default: float) -> Callable[[Function], Function]:
     )
 
 
+def check_address(target: str) -> None:
+    """The SDK's own check, for commands that do without its client.
+
+    Raises:
+        click.UsageError: it isn't "host:port".
+    """
+    from layerwire.settings import make_settings
+
+    try:
+        make_settings(target, None, None, None)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+
+
 @contextmanager
 def client(target: str, timeout_seconds: float) -> Iterator[layerwire.Client]:
     """A client for one command.

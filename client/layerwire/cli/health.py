@@ -50,6 +50,7 @@ def command(ctx: click.Context, address: str, service: str, timeout: float) -> N
 
     Exit status: 0 serving, 1 not serving, 2 unreachable.
     """
+    connection.check_address(address)
     status, words = check(address, service, timeout)
     click.echo(f"{address}: {words}", err=status != 0)
     ctx.exit(status)

@@ -1,4 +1,4 @@
-"""What stands on the command line for a tensor, a size or a number: a reader for each annotation of the SDK's methods.
+"""What stands on the command line for a tensor, a size or a file: a reader for each annotation of the SDK's methods.
 
 It knows .npy files and JSON lists; neither channels nor operators. All readers raise click.BadParameter.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 STORED = "name:"
+STANDARD_OUTPUT = "-"
 
 
 def load_npy(path: str) -> npt.NDArray[np.generic]:
@@ -86,6 +88,20 @@ def _items(read: Callable[[str], Any], wanted: str, text: str) -> Any:
     except ValueError:
         raise click.BadParameter(f"{text}: must be {wanted}") from None
     return items[0] if len(items) == 1 else items
+
+
+def output_file(path: str) -> str:
+    """A file that can be written, as far as can be told without writing; `-` is standard output."""
+    if path == STANDARD_OUTPUT:
+        return path
+    file = Path(path)
+    if file.is_dir():
+        raise click.BadParameter(f"{path}: is a directory")
+    if not file.parent.is_dir():
+        raise click.BadParameter(f"{path}: there is no directory {file.parent}")
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise click.BadParameter(f"{path}: can't be written")
+    return path
 
 
 class Reader(NamedTuple):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,7 @@ def command(address: str | None, output: Path) -> None:
     from layerwire.demo import server
 
     console = Console(highlight=False)
-    output.mkdir(parents=True, exist_ok=True)
+    _make(output)
     try:
         with ExitStack() as stack:
             if address is None:
@@ -55,6 +56,17 @@ def command(address: str | None, output: Path) -> None:
     except server.ServerError as error:
         raise click.ClickException(str(error)) from None
     console.print("Done.")
+
+
+def _make(output: Path) -> None:
+    """Makes the directory; ends the command where nothing can be written to it."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise click.BadParameter(f"{output} can't be written: {reason}", param_hint="'--output'") from None
 
 
 def _check_installed() -> None:

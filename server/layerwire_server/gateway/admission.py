@@ -46,11 +46,13 @@ class Admission:
     Attributes:
         nbytes: bytes of requests and answers held, streams' included.
         requests: unary requests held.
+        answer_bytes: bytes of unary answers that wait for their clients to read them.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self.nbytes = 0
         self.requests = 0
+        self.answer_bytes = 0
         self._max_bytes = int(settings.max_bytes_in_flight)
         self._max_requests = settings.max_requests_in_flight
         self._drained_bytes = DrainRate()
@@ -58,7 +60,7 @@ class Admission:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._rejected = {
             reason: metrics.counter("layerwire_rejected_total", reason=reason)
-            for reason in ("bytes_in_flight", "requests_in_flight")
+            for reason in ("bytes_in_flight", "requests_in_flight", "unread_answers")
         }
 
     def admit(self, nbytes: int, now: float) -> None:
@@ -81,6 +83,29 @@ class Admission:
         """A unary request is done with."""
         self.requests -= 1
         self._drained_requests.add(1, now)
+        self.release(nbytes, now)
+
+    def hold_answer(self, nbytes: int, now: float) -> None:
+        """A unary answer goes to its client.
+
+        gRPC can't take an answer back from a client that doesn't read it. So all of them have half of the room, and
+        the other half keeps streams going.
+
+        Raises:
+            ResourceExhaustedError: too many others wait to be read.
+        """
+        if self.answer_bytes and self.answer_bytes + nbytes > self._max_bytes // 2:
+            self._rejected["unread_answers"].add()
+            raise ResourceExhaustedError(
+                f"answers not read yet fill half of the server's {flag('max_bytes_in_flight')} of {self._max_bytes}",
+                retry_after_seconds=self._drained_bytes.seconds_for(nbytes, now),
+            )
+        self.answer_bytes += nbytes
+        self.hold(nbytes)
+
+    def release_answer(self, nbytes: int, now: float) -> None:
+        """A client has read a unary answer, or is gone."""
+        self.answer_bytes -= nbytes
         self.release(nbytes, now)
 
     def hold(self, nbytes: int) -> None:

@@ -17,7 +17,7 @@ from layerwire_server.link import Flag, Frame, Kind, Link, LinkError
 
 _RECONNECT_SECONDS = 0.02
 _TICK_SECONDS = 0.1
-_NAMING_SECONDS = 5.0
+_LATE_INTERVALS = 3
 LINK_ROOM_BYTES = 1024**2  # what a link's payload may have beyond the largest message
 
 
@@ -28,6 +28,7 @@ class Worker:
         self.index = index
         self.hello: dict[str, Any] = {}  # what it told last; stays when it is gone
         self.live = False
+        self.late = False  # its canary is out for too long: it may come back, but health tells
         self._crew = crew
         self._link: Link | None = None
         self._gone = asyncio.Event()
@@ -60,7 +61,7 @@ class Worker:
         future = self._naming[number] = asyncio.get_running_loop().create_future()
         self.send(Frame(Kind.NAME_WEIGHTS, number, payload))
         try:
-            await asyncio.wait_for(future, _NAMING_SECONDS)
+            await asyncio.wait_for(future, self._crew.child.settings.hang_seconds)
         except TimeoutError:
             self._distrust("it doesn't answer about a name of weights")
         finally:
@@ -77,6 +78,7 @@ class Worker:
         if not self._greeted:
             return
         if self._canary is not None:
+            self._set_late(now - self._canary[1] > _LATE_INTERVALS * settings.canary_interval_seconds)
             if now - self._canary[1] > settings.hang_seconds:
                 self._count("late")
                 self._distrust("its canary call hangs")
@@ -114,6 +116,7 @@ class Worker:
         self._link = None
         self._greeted = False
         self._canary = None
+        self.late = False
         self._last_canary = 0.0
         for future in self._naming.values():
             if not future.done():
@@ -134,6 +137,7 @@ class Worker:
         if self._canary is None or self._canary[0] != frame.frame:
             return
         self._canary = None
+        self._set_late(False)
         wrong = bool(frame.flags & Flag.ERROR)
         self._count("wrong" if wrong else "right")
         if wrong:
@@ -154,6 +158,11 @@ class Worker:
             self.live = live
             now = time.monotonic()
             (self._crew.router.up if live else self._crew.router.down)(self, now)
+            self._crew.changed()
+
+    def _set_late(self, late: bool) -> None:
+        if late != self.late:
+            self.late = late
             self._crew.changed()
 
     def _count(self, result: str) -> None:

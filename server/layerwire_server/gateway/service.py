@@ -29,6 +29,7 @@ SERVICE_NAME: str = layerwire_pb2.DESCRIPTOR.services_by_name["LayerwireService"
 _STALL_CHECK_SECONDS = 5.0
 _STOP_ROOM_SECONDS = 2.0
 _HANDSHAKE_SECONDS = 5.0
+_MAX_PENDING_REQUESTS = 20_000
 
 FAMILIES = {
     "Pool": Family.POOL,
@@ -46,10 +47,13 @@ def options(settings: Settings) -> list[tuple[str, int]]:
     """GRPC's options for the server."""
     found = [
         ("grpc.so_reuseport", int(settings.gateways > 1)),  # else two servers could share a port by accident
-        ("grpc.max_concurrent_streams", settings.max_concurrent_streams),  # bounds rapid resets and unread replies
-        # Clients wait when they have so many open. The core's protection beyond that counts calls which the client
-        # has seen end but the server not yet cleared away, and refuses 2% of the calls of 99 callers, half of 256's.
-        ("grpc.http.overload_protection", 0),
+        # Calls that the core has taken and Python not yet are refused at random beyond max_pending_requests, whoever
+        # they belong to. So a connection's share is bounded well below, also where it resets its calls at once: that
+        # is what the core's overload protection does (on unless said otherwise). It counts calls that aren't cleared
+        # away yet, so the limit has to be out of reach of honest clients: with 100, half the calls of 256 were refused.
+        ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
+        ("grpc.server.max_pending_requests", _MAX_PENDING_REQUESTS),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * _MAX_PENDING_REQUESTS),
         ("grpc.max_receive_message_length", int(settings.max_message_bytes)),
         ("grpc.max_send_message_length", int(settings.max_message_bytes) + LINK_ROOM_BYTES),
         ("grpc.server_handshake_timeout_ms", int(_HANDSHAKE_SECONDS * 1000)),  # silent connections end
@@ -133,8 +137,8 @@ class Gateway:
         await self._crew.name_weights(stored.name, stored.digest)
 
     def _on_change(self) -> None:
-        serving = self._router.live > 0
-        workers = {f"worker/{worker.index}": worker.live for worker in self._crew.workers}
+        workers = {f"worker/{worker.index}": worker.live and not worker.late for worker in self._crew.workers}
+        serving = any(workers.values())
         self._health.set({"": serving, SERVICE_NAME: serving, **workers})
         if serving:
             self.live.set()

@@ -45,6 +45,14 @@ class UnaryPending(Pending):
         if not self.future.done():
             self.future.set_exception(RefusedError(error))
 
+    def forget(self) -> None:
+        """Lets go of request and answer, once the router is done with it.
+
+        An aborted RPC and its traceback know each other, and would keep them until the next full collection.
+        """
+        self.payload = b""
+        del self.future
+
 
 class RefusedError(Exception):
     """A request ended by an error, which `error` tells."""
@@ -87,6 +95,7 @@ class UnaryMethod:
         remaining: float | None = context.time_remaining()  # None without a deadline, whatever the stubs say
         deadline = math.inf if remaining is None else arrived + remaining
         pending = UnaryPending(self._family, payload, arrived, deadline)
+        del payload
         try:
             self._admission.admit(nbytes, arrived)
         except LayerwireError as error:
@@ -103,10 +112,14 @@ class UnaryMethod:
             now = time.monotonic()
             self._admission.leave(nbytes, now)
             self._seconds.observe(now - arrived)
+        if len(answer) > _LARGE_BYTES:
+            try:
+                self._hold(len(answer), context)
+            except LayerwireError as error:
+                del answer
+                return await self._refuse(context, error, pending)
         self._ok.add()
         self._sent.add(len(answer))
-        if len(answer) > _LARGE_BYTES:
-            self._hold(len(answer), context)
         return answer
 
     async def _answer(self, pending: UnaryPending) -> bytes:
@@ -125,14 +138,15 @@ class UnaryMethod:
         return answer
 
     def _hold(self, nbytes: int, context: Context) -> None:
-        self._admission.hold(nbytes)
+        self._admission.hold_answer(nbytes, time.monotonic())
 
         def done(_: Context) -> None:
-            self._admission.release(nbytes, time.monotonic())
+            self._admission.release_answer(nbytes, time.monotonic())
 
         context.add_done_callback(done)  # type: ignore[arg-type]  # the stubs' callback is a class, not a protocol
 
-    async def _refuse(self, context: Context, error: LayerwireError | bytes, pending: Pending) -> bytes:
+    async def _refuse(self, context: Context, error: LayerwireError | bytes, pending: UnaryPending) -> bytes:
+        pending.forget()
         status = status_of(error)
         code = code_of(status)
         self._count(code.name)

@@ -30,7 +30,7 @@ class Convolution(SpatialOperator):
 
     family: ClassVar[str] = "convolve"
     weight: ClassVar[float] = 2.0
-    emulated_weight: ClassVar[float] = 10.0
+    emulated_weight: ClassVar[float] = 40.0
     inputs: ClassVar[tuple[Input, ...]] = (
         Input("input"),
         Input("weight", shared=True),

@@ -157,6 +157,7 @@ class LocalResponseNorm(Operator):
     """local_response_norm; samples are rows."""
 
     name = "local_response_norm"
+    weight = 60.0
     family = "normalize"
     dtypes = FLOATS | {DTYPES["int64"]}
     cuda_dtypes = FLOATS

@@ -24,6 +24,7 @@ from layerwire_server.worker.weights import Weights
 MIN_PRIORITY, MAX_PRIORITY = -10, 10
 _MERGED_INLINE_BYTES = 1024**2  # larger inline weights aren't worth comparing with others'
 _CACHED = 4096
+_MOST_KEY_BYTES = 4096
 
 # bytes from the message, stored weights, or nothing where an optional input was left out
 Content: TypeAlias = bytes | Weights | None
@@ -66,7 +67,13 @@ class Call(Waiting):
     options: Options
     call_id: int
     ordinal: int
-    origin: Any
+    origin: Any  # the Reply that is to get the answer
+
+    @property
+    def request(self) -> str:
+        """The id of its request in logs."""
+        origin = getattr(self, "origin", None)
+        return "" if origin is None else str(origin.frame.id)
 
 
 class CallDecoder:
@@ -170,6 +177,7 @@ class CallDecoder:
         encoded = request.options.SerializeToString()
         options = self._options.get(encoded)
         if options is None:
+            _check_size(encoded, "options")
             options = _checked_options(request.options, deterministic=self._deterministic)
             if len(self._options) >= _CACHED:
                 self._options.clear()
@@ -180,6 +188,7 @@ class CallDecoder:
         encoded = message.SerializeToString()
         found = self._operators.get((family, encoded))
         if found is None:
+            _check_size(encoded, "operator")
             name = message.WhichOneof("operator")
             if name is None:
                 raise invalid(family, "operator", "is required")
@@ -208,6 +217,12 @@ class CallDecoder:
             else:
                 return LaneKey(plan.key.operator, plan.key.merge, 1, plan.key.deterministic)
         return self._plans.lane_key((plan.key, *shared), plan.key) if shared else plan.key
+
+
+def _check_size(encoded: bytes, field: str) -> None:
+    """What is kept as a key must be small; unknown fields could make it as large as a message."""
+    if len(encoded) > _MOST_KEY_BYTES:
+        raise InvalidArgumentError(f"{field}: must be at most {_MOST_KEY_BYTES} bytes, got {len(encoded)}", field=field)
 
 
 def _checked_options(message: layerwire_pb2.CallOptions, *, deterministic: bool) -> Options:

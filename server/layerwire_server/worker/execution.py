@@ -88,5 +88,7 @@ def _blame(call: Call, cause: str, short_of_memory: bool) -> LayerwireError:
     if short_of_memory:
         return ResourceExhaustedError(f"{title}: the device has no memory for this call", operator=title)
     error_id = secrets.token_hex(8)
-    log.error("call failed: %s", cause, extra={"fields": {"error_id": error_id, "operator": title}})
+    log.error(
+        "call failed: %s", cause, extra={"fields": {"error_id": error_id, "operator": title, "request": call.request}}
+    )
     return InternalError(f"{title}: failed, error id {error_id}", operator=title, error_id=error_id)

@@ -1,13 +1,13 @@
-"""Which waiting calls run next, and together: the pure rule. Standard library only; time is an argument.
+"""Which waiting calls run next, and together: the pure rule. Time is an argument; standard library and accounts only.
 
 It knows nothing of tensors, sockets or clocks; what waits is opaque to it.
 
 - A lane holds the calls that may share a batch. Inside a lane the order is priority, then earliest deadline, then
   arrival.
-- Lanes of the highest waiting priority share the device by deficit round robin (Shreedhar and Varghese 1995) over
-  measured device seconds: each waiting lane earns its share of the seconds that pass on the device and pays for its
-  own, so that alternating keys don't end each other's batches and one key can't starve another. A lane that went idle
-  in debt keeps the debt, less the time it was away.
+- Callers, and then lanes, of the highest waiting priority share the device by deficit round robin (Shreedhar and
+  Varghese 1995) over measured device seconds: each that waits earns its share of the seconds that pass on the device
+  and pays for its own, so that alternating keys don't end each other's batches, one key can't starve another, and a
+  caller gains nothing by spreading over many keys. Who went idle in debt keeps the debt, less the time away.
 - Every `OLDEST_EVERY`-th batch is led by the oldest call of all, whatever its priority: nobody starves.
 """
 
@@ -15,13 +15,15 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from layerwire_server.worker.accounts import Accounts
+
 OLDEST_EVERY = 8
-_IDLE_LANES = 1024  # lanes without calls whose debts and ceilings are remembered
+_IDLE_LANES = 1024  # lanes without calls whose ceilings are remembered
 _SLACK = 4096  # calls that are gone but still stand in a heap, at most beside as many that wait
 _LEAST_SECONDS = 1e-6  # a batch never counts as free
 
@@ -51,9 +53,10 @@ class Full(Exception):
 class Waiting:
     """What a call shows of itself while it waits, from `offer` until it is taken, expires, or is withdrawn."""
 
-    __slots__ = ("arrived", "cost", "deadline", "gone", "key", "nbytes", "order", "priority", "rows")
+    __slots__ = ("account", "arrived", "cost", "deadline", "gone", "key", "nbytes", "order", "priority", "rows")
 
-    key: Any  # hashable, and otherwise opaque
+    key: Any  # hashable, and otherwise opaque: the lane
+    account: Any  # likewise: who pays for it
     rows: int
     nbytes: int
     cost: float
@@ -82,8 +85,6 @@ class _Lane(Generic[Call]):
     heap: list[tuple[int, float, int, Call]] = field(default_factory=list)
     rows: int = 0
     count: int = 0
-    balance_seconds: float = 0.0  # earned less paid, counted from the lanes' own `_earned_seconds`
-    idle_since: float = 0.0
     level: int = 0  # the ring it stands in: its head's priority
 
     def head(self) -> Call:
@@ -110,7 +111,8 @@ class Lanes(Generic[Call]):
         self._order = 0
         self._taken = 0
         self._seconds_per_call = 0.0
-        self._earned_seconds = 0.0  # what a lane that always waited has earned
+        self._lane_accounts = Accounts()
+        self._callers = Accounts()
 
     def __len__(self) -> int:
         """Lanes with waiting calls."""
@@ -131,6 +133,7 @@ class Lanes(Generic[Call]):
         call.order, call.gone = self._order, False
         lane = self._lanes.get(call.key) or self._open(call.key, min(max_rows, limits.batch_rows), call.priority, now)
         heapq.heappush(lane.heap, (-call.priority, call.deadline, call.order, call))
+        self._callers.enter(call.account, now)
         lane.rows += call.rows
         lane.count += 1
         self.calls += 1
@@ -148,7 +151,7 @@ class Lanes(Generic[Call]):
         if call.gone:
             return False
         lane = self._lanes[call.key]
-        self._leave(lane, call)
+        self._leave(lane, call, now)
         self._settle(lane, now)
         return True
 
@@ -168,7 +171,7 @@ class Lanes(Generic[Call]):
         if lane is None:
             return None
         self._taken += 1
-        batch = self._fill(lane)
+        batch = self._fill(lane, now)
         self._settle(lane, now)
         return batch
 
@@ -176,13 +179,15 @@ class Lanes(Generic[Call]):
         """Tells what a batch took on the device."""
         lane = self._lanes.get(batch.key) or self._idle.get(batch.key)
         seconds = max(seconds, _LEAST_SECONDS)
-        self._seconds_per_call += 0.05 * (seconds / max(len(batch.calls), 1) - self._seconds_per_call)
-        self._earned_seconds += seconds / max(len(self._lanes), 1)
-        if lane is not None:
-            lane.balance_seconds -= seconds
-            lane.idle_since += seconds  # time on the device is no time away
-            if lane.ceiling < lane.max_rows and batch.rows >= int(lane.ceiling):
-                lane.ceiling = min(lane.ceiling * 1.125 + 1, lane.max_rows)
+        call_seconds = seconds / max(len(batch.calls), 1)
+        self._seconds_per_call += (call_seconds - self._seconds_per_call) * (0.05 if self._seconds_per_call else 1.0)
+        for accounts in (self._lane_accounts, self._callers):
+            accounts.pass_on(seconds)
+        self._lane_accounts.charge(batch.key, seconds)
+        for caller, calls in Counter(call.account for call in batch.calls).items():
+            self._callers.charge(caller, call_seconds * calls)
+        if lane is not None and lane.ceiling < lane.max_rows and batch.rows >= int(lane.ceiling):
+            lane.ceiling = min(lane.ceiling * 1.125 + 1, lane.max_rows)
 
     def bear_at_most(self, key: Hashable, rows: int) -> None:
         """Remembers that the device's memory doesn't bear more rows of a lane; each full batch that runs lifts it."""
@@ -211,12 +216,8 @@ class Lanes(Generic[Call]):
                     yield entry[3]
 
     def _open(self, key: Hashable, max_rows: int, level: int, now: float) -> _Lane[Call]:
-        lane = self._idle.pop(key, None)
-        if lane is None:
-            lane = _Lane(key, max_rows, max_rows)
-        else:
-            lane.balance_seconds += now - lane.idle_since
-        lane.balance_seconds = min(lane.balance_seconds, 0.0) - self._earned_seconds
+        lane = self._idle.pop(key, None) or _Lane(key, max_rows, max_rows)
+        self._lane_accounts.enter(key, now)
         self._lanes[key] = lane
         lane.level = level
         self._rings.setdefault(level, OrderedDict())[key] = lane
@@ -230,8 +231,9 @@ class Lanes(Generic[Call]):
         lane.level = level
         self._rings.setdefault(level, OrderedDict())[lane.key] = lane
 
-    def _leave(self, lane: _Lane[Call], call: Call) -> None:
+    def _leave(self, lane: _Lane[Call], call: Call, now: float) -> None:
         call.gone = True
+        self._callers.leave(call.account, now)
         lane.rows -= call.rows
         lane.count -= 1
         self.calls -= 1
@@ -249,8 +251,7 @@ class Lanes(Generic[Call]):
         del ring[lane.key], self._lanes[lane.key]
         if not ring:
             del self._rings[lane.level]
-        lane.idle_since = now
-        lane.balance_seconds += self._earned_seconds
+        self._lane_accounts.leave(lane.key, now)
         self._idle[lane.key] = lane
         if len(self._idle) > _IDLE_LANES:
             self._idle.popitem(last=False)
@@ -284,28 +285,32 @@ class Lanes(Generic[Call]):
         return not delay or lane.rows >= lane.max_rows or now - lane.oldest() >= delay
 
     def _next_of_ring(self, ring: OrderedDict[Hashable, _Lane[Call]], now: float) -> _Lane[Call] | None:
-        """Deficit round robin: the first lane out of debt, else the one that is least in debt."""
+        """Deficit round robin: the first lane whose caller and itself owe nothing, else where they owe least.
+
+        A lane's caller is that of its first call.
+        """
         best: _Lane[Call] | None = None
+        best_debts = (math.inf, math.inf)
         for lane in ring.values():
             if not self._ripe(lane, now):
                 continue
-            if best is None or lane.balance_seconds > best.balance_seconds:
-                best = lane
-            if lane.balance_seconds + self._earned_seconds >= 0:
-                best = lane
+            debts = self._callers.debt(lane.head().account), self._lane_accounts.debt(lane.key)
+            if debts < best_debts:
+                best, best_debts = lane, debts
+            if not any(debts):
                 break
         if best is not None:
             ring.move_to_end(best.key)
         return best
 
-    def _fill(self, lane: _Lane[Call]) -> Batch[Call]:
+    def _fill(self, lane: _Lane[Call], now: float) -> Batch[Call]:
         limits = self._limits
         max_rows = min(lane.max_rows, int(lane.ceiling))
         calls: list[Call] = []
         rows, nbytes, cost, reason = 0, 0, 0.0, "drained"
         lead = self._oldest() if self._taken % OLDEST_EVERY == 0 else None
         if lead is not None and lead.key == lane.key:
-            self._leave(lane, lead)
+            self._leave(lane, lead, now)
             calls, rows, nbytes, cost = [lead], lead.rows, lead.nbytes, lead.cost
         while lane.count:
             call = lane.head()
@@ -320,7 +325,7 @@ class Lanes(Generic[Call]):
                     reason = "cost"
                     break
             heapq.heappop(lane.heap)
-            self._leave(lane, call)
+            self._leave(lane, call, now)
             calls.append(call)
             rows, nbytes, cost = rows + call.rows, nbytes + call.nbytes, cost + call.cost
             if max_rows <= 1:

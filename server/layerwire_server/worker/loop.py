@@ -61,6 +61,7 @@ class WorkerLoop:
         self._isolated: deque[tuple[Reply, Frame]] = deque()
         self._isolating = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._naming = asyncio.Lock()  # names move one after the other, in the order they were told
         self._kinds: dict[Kind, Callable[[Link, Frame], None]] = {
             Kind.CALLS: self._on_calls,
             Kind.UNARY: self._on_unary,
@@ -140,8 +141,9 @@ class WorkerLoop:
     def _on_put_weights(self, link: Link, frame: Frame) -> None:
         async def put() -> bytes:
             request = unpack.parse(layerwire_pb2.PutWeightsRequest(), frame.payload)
-            weights = await asyncio.to_thread(self._weights.keep, request)
-            self._weights.adopt(request.name, weights)
+            async with self._naming:
+                weights = await asyncio.to_thread(self._weights.keep, request)
+                self._weights.adopt(request.name, weights)
             return layerwire_pb2.PutWeightsResponse(name=request.name, digest=weights.digest).SerializeToString()
 
         self._start(self._give(Reply(link, frame, 1), "put_weights", put()))
@@ -149,7 +151,8 @@ class WorkerLoop:
     def _on_name_weights(self, link: Link, frame: Frame) -> None:
         async def adopt() -> bytes:
             name, _, digest = bytes(frame.payload).decode().partition("\0")
-            self._weights.adopt(name, await asyncio.to_thread(self._weights.load, digest))
+            async with self._naming:
+                self._weights.adopt(name, await asyncio.to_thread(self._weights.load, digest))
             return b""
 
         self._start(self._give(Reply(link, frame, 1), "name_weights", adopt()))
@@ -172,7 +175,8 @@ class WorkerLoop:
             self._sent(reply)
 
     def _on_canary(self, link: Link, frame: Frame) -> None:
-        self._weights.refresh()  # before it counts as live, a worker knows what the store has
+        if not self._naming.locked():
+            self._weights.refresh()  # before it counts as live, a worker knows what the store has
 
         async def sing() -> None:
             # A busy device is taken to be well: if it hangs, the dispatcher's watch ends the process.
@@ -188,7 +192,7 @@ class WorkerLoop:
         try:
             unread = list(unpack.owed(frame, unpack.unread_calls(frame)))
         except LayerwireError as error:
-            self._measures.refused("frame", error)
+            self._measures.failed(None, error)
             reply.refuse(error)
             del self._replies[reply.link, reply.frame.frame]
             return None
@@ -199,14 +203,22 @@ class WorkerLoop:
             return None
         return unread
 
-    def _admit(self, reply: Reply, frame: Frame, unread: unpack.Unread, now: float) -> None:
+    def _read(self, reply: Reply, frame: Frame, unread: unpack.Unread) -> Call | None:
+        """The call, ready to wait or run; None if it is wrong or too late, which its reply has been told."""
         call = unpack.read(self._decoder, frame, unread)
         if isinstance(call, LayerwireError):
             self._fail(reply, unread.ordinal, unread.call_id, call, None)
-            return
+            return None
         call.origin = reply
-        if call.deadline <= now:
+        call.account = reply.link, frame.stream
+        if call.deadline <= time.monotonic():
             self._fail(reply, call.ordinal, call.call_id, expired(call), call)
+            return None
+        return call
+
+    def _admit(self, reply: Reply, frame: Frame, unread: unpack.Unread, now: float) -> None:
+        call = self._read(reply, frame, unread)
+        if call is None:
             return
         reply.calls[call.ordinal] = call
         try:
@@ -240,20 +252,13 @@ class WorkerLoop:
                 return
             if quarantined:
                 self._measures.rejected("quarantined")
-                error = InternalError("the call was in two deaths of workers and is not run again")
+                error = _quarantined(reply.frame, found.ordinal)
                 self._fail(reply, found.ordinal, found.call_id, error, None)
                 continue
             await self._announce(reply, found.ordinal)
-            call = unpack.read(self._decoder, frame, found)
-            now = time.monotonic()
-            if isinstance(call, LayerwireError):
-                self._fail(reply, found.ordinal, found.call_id, call, None)
-                continue
-            call.origin = reply
-            if call.deadline <= now:
-                self._fail(reply, call.ordinal, call.call_id, expired(call), call)
-                continue
-            await self._dispatcher.run_alone(call)
+            call = self._read(reply, frame, found)
+            if call is not None:
+                await self._dispatcher.run_alone(call)
         if not reply.dropped:
             self._sent(reply)
 
@@ -282,9 +287,11 @@ class WorkerLoop:
         now = time.monotonic()
         reply.dropped = True
         del self._replies[reply.link, reply.frame.frame]
-        for call in reply.calls.values():
+        calls, reply.calls = reply.calls, {}  # they know each other: only a collection would free their bytes
+        for call in calls.values():
             if self._lanes.withdraw(call, now):
                 self._measures.failed(call, CallCancelledError("cancelled by the client"))
+                call.contents = []
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
@@ -298,6 +305,12 @@ class WorkerLoop:
             reply.refuse(error)
         except Exception as error:  # whatever it is, the caller is told and the worker lives on
             reply.refuse(_unforeseen(what, error))
+
+
+def _quarantined(frame: Frame, ordinal: int) -> InternalError:
+    error_id = secrets.token_hex(8)
+    log.error("call is quarantined", extra={"fields": {"error_id": error_id, "request": frame.id, "ordinal": ordinal}})
+    return InternalError(f"workers died of this call twice; error id {error_id}", error_id=error_id)
 
 
 def _unforeseen(what: str, error: Exception) -> InternalError:

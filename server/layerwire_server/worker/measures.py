@@ -10,9 +10,15 @@ from typing import NamedTuple
 
 from layerwire.errors import LayerwireError
 from layerwire_server.metrics import Counter, Histogram, Metrics
+from layerwire_server.operators import OPERATORS
 from layerwire_server.worker.call import Call
 from layerwire_server.worker.execution import Execution
 from layerwire_server.worker.lanes import Batch
+
+# An error's operator comes from arguments, so it is looked up before it becomes a label.
+_TITLES = frozenset(
+    f"{name}{dims}" for family in OPERATORS.values() for name in family for dims in ("", "1d", "2d", "3d")
+)
 
 
 class _OfOperator(NamedTuple):
@@ -68,12 +74,9 @@ class Measures:
 
     def failed(self, call: Call | None, error: LayerwireError) -> None:
         """A call ended with an error."""
-        operator = call.plan.operator.title if call is not None else "unknown"
+        operator = call.plan.operator.title if call is not None else error.operator
+        operator = operator if operator in _TITLES else "unknown"
         self._metrics.counter("layerwire_calls_total", operator=operator, code=error.code.name).add()
-
-    def refused(self, what: str, error: LayerwireError) -> None:
-        """A whole frame was refused."""
-        self._metrics.counter("layerwire_calls_total", operator=what, code=error.code.name).add()
 
     def rejected(self, reason: str) -> None:
         """A call was turned away by a limit."""

@@ -115,7 +115,9 @@ class Plans:
         """
         facts = (operator, specs, deterministic)
         plan = self._plans.get(facts)
-        if plan is None:
+        if plan is not None:
+            self._plans.move_to_end(facts)
+        else:
             plan = self._plans[facts] = self._make(operator, specs, deterministic)
             if len(self._plans) > _PLANS:
                 self._plans.popitem(last=False)
@@ -124,7 +126,9 @@ class Plans:
     def lane_key(self, facts: tuple[Hashable, ...], like: LaneKey) -> LaneKey:
         """The one key of these facts; made like `like` if it is new."""
         key = self._keys.get(facts)
-        if key is None:
+        if key is not None:
+            self._keys.move_to_end(facts)
+        else:
             key = self._keys[facts] = LaneKey(like.operator, like.merge, like.max_rows, like.deterministic)
             if len(self._keys) > _LANE_KEYS:
                 self._keys.popitem(last=False)

@@ -70,7 +70,7 @@ def read(decoder: CallDecoder, frame: Frame, unread: Unread) -> Call | Layerwire
         return error
     except Exception:
         error_id = secrets.token_hex(8)
-        log.exception("call can't be decoded", extra={"fields": {"error_id": error_id}})
+        log.exception("call can't be decoded", extra={"fields": {"error_id": error_id, "request": frame.id}})
         return InternalError(f"{unread.family}: failed, error id {error_id}", error_id=error_id)
     call.call_id, call.ordinal = unread.call_id, unread.ordinal
     return call

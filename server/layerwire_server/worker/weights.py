@@ -89,7 +89,10 @@ class WeightsHolder:
         """
         if not store.name_is_valid(request.name):
             raise invalid(
-                "put_weights", "name", f"must match the rule of PutWeightsRequest, got {request.name[:200]!r}"
+                "put_weights",
+                "name",
+                "must be 1 to 200 letters, digits, '.', '_', '-' or '/', not starting with '.' or '/', without '..', "
+                f"got {request.name[:200]!r}",
             )
         if request.tensor.WhichOneof("content") != "data":
             raise invalid("put_weights", "tensor", "must bring its data")

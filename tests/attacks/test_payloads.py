@@ -1,0 +1,120 @@
+"""Messages that aren't what they should be, or become far more than they are: each is refused in fixed words."""
+
+from __future__ import annotations
+
+import random
+
+import grpc
+import pytest
+
+from layerwire.codec import prefix
+from layerwire.v1 import layerwire_pb2 as pb
+from layerwire_server.gateway.service import FAMILIES
+from tests.attacks.conftest import MIB, unharmed
+from tests.attacks.http2 import path_of
+
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
+HEALTH = "/grpc.health.v1.Health/"
+REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+
+GARBAGE = {
+    "truncated": b"\x0a\x7f\x00",
+    "no tag": b"\xff" * 20,
+    "random": random.Random(1).randbytes(1000),
+    "bad utf-8": b"\x0a\x02\xff\xfe",  # PutWeights' name, the service of a health check; else a message cut short
+    "101 groups": b"\x7b" * 101,
+    "20000 groups": b"\x7b" * 20_000,
+    "101 groups, closed": b"\x7b" * 101 + b"\x7c" * 101,
+}
+
+
+def code_and_details(call, *args):
+    """How an RPC fails."""
+    with pytest.raises(grpc.RpcError) as caught:
+        found = call(*args, timeout=10)
+        for _ in found if not isinstance(found, bytes) else ():
+            pass
+    return caught.value.code(), caught.value.details()
+
+
+@pytest.fixture
+def channel(target):
+    with grpc.insecure_channel(target.address) as found:
+        yield found
+
+
+def test_garbage_for_every_unary_method(target, channel):
+    with unharmed(target, 50 * MIB):
+        for method in FAMILIES:
+            for name, garbage in GARBAGE.items():
+                code, details = code_and_details(channel.unary_unary(path_of(method)), garbage)
+                assert (code, details) == (INVALID, f"the message is no {method}Request"), (method, name)
+
+
+def test_garbage_for_a_method_without_fields_is_not_looked_at(target, channel):
+    with unharmed(target, 50 * MIB):
+        answer = channel.unary_unary(path_of("GetServerInfo"))(GARBAGE["random"], timeout=10)
+        assert pb.GetServerInfoResponse.FromString(answer).version
+
+
+def test_garbage_for_the_stream(target, channel):
+    with unharmed(target, 50 * MIB):
+        for name, garbage in GARBAGE.items():
+            code, details = code_and_details(channel.stream_stream(path_of("Stream")), iter([garbage]))
+            assert code is INVALID, name
+            assert details in {"the message is no StreamRequest", "stream: frame must be set to calls or cancel"}, name
+
+
+@pytest.mark.parametrize("method", ["Check", "Watch", "reflection"])
+def test_garbage_for_health_and_reflection(target, channel, method):
+    call = {
+        "Check": channel.unary_unary(HEALTH + "Check"),
+        "Watch": channel.unary_stream(HEALTH + "Watch"),
+        "reflection": channel.stream_stream(REFLECTION),
+    }[method]
+    garbage = GARBAGE["truncated"]
+    with unharmed(target, 50 * MIB):
+        code, _ = code_and_details(call, iter([garbage]) if method == "reflection" else garbage)
+        assert code is grpc.StatusCode.UNKNOWN  # it is grpcio that parses these
+
+
+def field(number, body):
+    """A length-delimited field."""
+    return prefix(number, len(body)) + body
+
+
+NUMBERS = b"\x01" * 4 * MIB
+AMPLIFIED = {
+    "packed numbers": ("Pool", field(2, field(1, field(2, NUMBERS)))),
+    "packed axes": ("Pool", field(3, field(2, NUMBERS))),
+    "packed axes, to estimate": ("Estimate", field(1, field(3, field(2, NUMBERS)))),
+}
+
+
+@pytest.mark.parametrize(("method", "body"), AMPLIFIED.values(), ids=AMPLIFIED)
+def test_numbers_that_grow_when_parsed(target, channel, method, body):
+    with unharmed(target, 400 * MIB):
+        for _ in range(3):
+            code, details = code_and_details(channel.unary_unary(path_of(method)), body)
+            assert code is INVALID
+            assert len(details) < 300
+
+
+def test_empty_calls_that_grow_when_parsed(target, channel):
+    body = field(1, b"\x0a\x00" * (2 * MIB))
+    with unharmed(target, 600 * MIB):
+        code, details = code_and_details(channel.stream_stream(path_of("Stream")), iter([body]))
+        assert (code, details) == (INVALID, f"stream: calls must be at most 4096 a message, got {2 * MIB}")
+
+
+def test_cancellation_of_a_million_calls(target, channel):
+    body = field(2, field(1, bytes(8 * MIB)))
+    with unharmed(target, 400 * MIB):
+        assert list(channel.stream_stream(path_of("Stream"))(iter([body]), timeout=10)) == []
+
+
+def test_gzip_bomb(target, channel):
+    call = channel.unary_unary(path_of("Activate"))
+    with unharmed(target, 250 * MIB), pytest.raises(grpc.RpcError) as caught:
+        call(bytes(256 * MIB), timeout=20, compression=grpc.Compression.Gzip)  # a quarter of a MiB on the wire
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -39,6 +39,7 @@ METRICS: dict[str, Metric] = {
         "counter", "Calls and requests turned away, by the limit they met.", ("reason",)
     ),
     "layerwire_calls_in_flight": Metric("gauge", "Calls accepted and not answered.", ("worker",)),
+    "layerwire_queue_calls": Metric("gauge", "Calls waiting.", ("worker",)),
     "layerwire_queue_bytes": Metric("gauge", "Bytes of calls waiting.", ("worker",)),
     "layerwire_lanes": Metric("gauge", "Lanes with calls waiting.", ("worker",)),
     "layerwire_weights_bytes": Metric("gauge", "Bytes of named weights held.", ("worker",)),

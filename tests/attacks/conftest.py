@@ -139,10 +139,11 @@ def unharmed(target: Target, growth_bytes: int) -> Iterator[None]:
         bystander.seconds.clear()
         bystander.peak_bytes = dict(start)
         yield
+        bystander.after(20)
+        during = statistics.median(bystander.seconds)
         bystander.after(200)
     finally:
         bystander.end()
-    during = statistics.median(bystander.seconds)
     growth = {role: bystander.peak_bytes[pid] - start[pid] for pid, role in bystander.pids.items()}
     told = ", ".join(f"{role} {nbytes / MIB:+.0f} MiB" for role, nbytes in growth.items())
     print(f"bystander's median {before * 1e3:.1f} -> {during * 1e3:.1f} ms; {told}")

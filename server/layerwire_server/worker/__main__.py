@@ -61,7 +61,7 @@ async def run(process: child.Child) -> None:
         hello=json.dumps(about).encode(),
         hang_seconds=settings.hang_seconds,
     )
-    process.before_snapshot = lambda: _gauge(process, device, lanes, weights)
+    process.before_snapshot = lambda: _gauge(process, device, loop, lanes, weights)
     room = settings.max_message_bytes * 2  # a message and what frames add; the gateway has its own, exact limit
     server = await asyncio.get_running_loop().create_unix_server(
         lambda: Link(loop, room), process.worker_path(process.index)
@@ -92,10 +92,11 @@ def _about(process: child.Child, device: Device) -> dict[str, object]:
     }
 
 
-def _gauge(process: child.Child, device: Device, lanes: Lanes[Call], weights: WeightsHolder) -> None:
+def _gauge(process: child.Child, device: Device, loop: WorkerLoop, lanes: Lanes[Call], weights: WeightsHolder) -> None:
     worker = str(process.index)
     metrics = process.metrics
-    metrics.gauge("layerwire_calls_in_flight", worker=worker).set(lanes.calls)
+    metrics.gauge("layerwire_calls_in_flight", worker=worker).set(loop.calls_in_flight)
+    metrics.gauge("layerwire_queue_calls", worker=worker).set(lanes.calls)
     metrics.gauge("layerwire_queue_bytes", worker=worker).set(lanes.nbytes)
     metrics.gauge("layerwire_lanes", worker=worker).set(len(lanes))
     metrics.gauge("layerwire_weights_bytes", worker=worker).set(weights.nbytes)

@@ -98,6 +98,11 @@ class WorkerLoop:
         while self._replies or self._tasks:  # once in a life
             await asyncio.sleep(0.01)
 
+    @property
+    def calls_in_flight(self) -> int:
+        """Calls accepted and not answered, whether they wait or run."""
+        return sum(reply.unanswered for reply in self._replies.values())
+
     async def watch(self) -> None:
         """Ends the process if the device hangs."""
         await self._dispatcher.watch()

@@ -66,6 +66,11 @@ class Family(enum.IntEnum):
     PUT_WEIGHTS = 8
 
 
+def request_id(number: int) -> str:
+    """A frame's or stream's number as people see it, in logs and errors."""
+    return f"{number:016x}"
+
+
 class Frame(NamedTuple):
     """A frame. `ordinals` are positions of calls in the frame's message.
 
@@ -86,7 +91,7 @@ class Frame(NamedTuple):
     @property
     def id(self) -> str:
         """Its number as the id of a request in logs, the same in gateway and worker."""
-        return f"{self.frame:016x}"
+        return request_id(self.frame)
 
 
 class LinkError(Exception):

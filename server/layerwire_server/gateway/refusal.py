@@ -12,17 +12,13 @@ from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 
 from layerwire.errors import LayerwireError, to_status
+from layerwire_server.link import request_id
 
 DETAILS_KEY = "grpc-status-details-bin"
 REQUEST_ID_KEY = "layerwire-request-id"
 _MAX_DETAILS_BYTES = 4000
 _MAX_MESSAGE_CHARACTERS = 1000
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
-
-
-def request_id(number: int) -> str:
-    """A frame's or stream's number as people see it, in logs and errors."""
-    return f"{number:016x}"
 
 
 def status_of(error: LayerwireError | bytes) -> status_pb2.Status:

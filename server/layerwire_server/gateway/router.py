@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from layerwire.errors import InternalError, LayerwireError, UnavailableError
-from layerwire_server.link import QUARANTINED, Family, Flag, Frame, Kind
+from layerwire_server.link import QUARANTINED, Family, Flag, Frame, Kind, request_id
 from layerwire_server.metrics import Metrics
 
 _FRAME_LOAD_BYTES = 16384  # what a frame weighs beside its bytes when workers are compared
@@ -203,7 +203,7 @@ class Router:
         if running is not None:
             self._quarantined.add()
             if running == _DECODING or pending.kind is Kind.UNARY:
-                error_id = f"{pending.number:016x}"
+                error_id = request_id(pending.number)
                 pending.fail(InternalError(f"workers died of this request; error {error_id}", error_id=error_id))
                 return
             pending.quarantined.add(running)

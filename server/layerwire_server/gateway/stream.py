@@ -24,9 +24,9 @@ from layerwire.errors import (
     UnavailableError,
 )
 from layerwire_server.gateway.admission import Admission
-from layerwire_server.gateway.refusal import code_of, refuse, request_id, status_of
+from layerwire_server.gateway.refusal import code_of, refuse, status_of
 from layerwire_server.gateway.router import Pending, Router
-from layerwire_server.link import Kind
+from layerwire_server.link import Kind, request_id
 from layerwire_server.log import Log
 from layerwire_server.metrics import Metrics
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from tests.cases import softmax
 from tests.operator_cases import Bad, Case, T
 
 FLOATS = ("float32", "float64", "float16", "bfloat16")
@@ -93,7 +94,6 @@ def _worked() -> list[Case]:
     return [
         Case("relu-worked", "relu", (T(values=[-1.0, 2.0, -3.0, 4.0]),), expected=[0.0, 2.0, 0.0, 4.0]),
         Case("leaky_relu-worked", "leaky_relu", (T(values=[-1.0, 2.0]), 0.25), expected=[-0.25, 2.0]),
-        Case("softmax-worked", "softmax", (T(values=[[0.0, 0.0], [0.0, 0.0]]), 1), expected=[[0.5, 0.5], [0.5, 0.5]]),
         Case("prelu-worked", "prelu", (T(values=[[-1.0, -1.0]]), T(values=[0.5, 2.0])), expected=[[-0.5, -2.0]]),
     ]
 
@@ -153,19 +153,7 @@ def _slopes() -> list[Case]:
 
 
 def _along_axis() -> list[Case]:
-    rows = []
-    for function in ("softmax", "softmin", "log_softmax"):
-        rows += [case(function, dtype, T((3, 10), dtype), dim=1) for dtype in FLOATS]
-        rows += [case(function, f"dim{dim}", T((2, 3, 4, 5)), dim) for dim in (0, 1, 2, 3, -1, -4)]
-        rows += [
-            case(function, "vector", T((12,)), 0),
-            case(function, "scalar", T(()), -1),
-            case(function, "special", T((7, 6), values="special"), 1),
-            case(function, "empty-rows", T((0, 4)), 1),
-            case(function, "empty-axis", T((4, 0)), 1),
-            case(function, "wide", T((2, 1000)), 1),
-        ]
-    rows += [case("glu", dtype, T((3, 10), dtype)) for dtype in FLOATS]
+    rows = [case("glu", dtype, T((3, 10), dtype)) for dtype in FLOATS]
     rows += [case("glu", f"dim{dim}", T((2, 4, 6)), dim) for dim in (0, 1, 2, -2)]
     rows += [
         case("glu", "vector", T((8,))),
@@ -184,7 +172,7 @@ def _along_axis() -> list[Case]:
     return rows
 
 
-CASES: list[Case] = [*_worked(), *_elementwise(), *_integers(), *_slopes(), *_along_axis()]
+CASES: list[Case] = [*_worked(), *_elementwise(), *_integers(), *_slopes(), *_along_axis(), *softmax.CASES]
 
 
 def _bad_scalars() -> list[Bad]:
@@ -245,9 +233,6 @@ def _bad_dtypes() -> list[Bad]:
         )
     ]
     rows += [
-        Bad("softmax-int64", "softmax", (T((3, 4), "int64"), 1), "input"),
-        Bad("softmin-int8", "softmin", (T((3, 4), "int8"), 1), "input"),
-        Bad("log_softmax-bool", "log_softmax", (T((3, 4), "bool"), 1), "input"),
         Bad("glu-int32", "glu", (T((3, 4), "int32"),), "input"),
         Bad("gumbel_softmax-int32", "gumbel_softmax", (T((3, 4), "int32"),), "input"),
         Bad("prelu-int32", "prelu", (T((3, 4), "int32"), T((1,), "int32")), "input"),
@@ -269,14 +254,10 @@ def _bad_dtypes() -> list[Bad]:
 def _bad_shapes() -> list[Bad]:
     rows = [
         Bad(f"{function}-no-axis-{dim}", function, (T((3, 4)),), "dim", {"dim": dim})
-        for function in ("softmax", "softmin", "log_softmax", "glu", "gumbel_softmax")
+        for function in ("glu", "gumbel_softmax")
         for dim in (2, -3, 2**31, -(2**63), 2**63 - 1)
     ]
     rows += [
-        Bad(f"{function}-no-dim", function, (T((3, 4)),), "dim") for function in ("softmax", "softmin", "log_softmax")
-    ]
-    rows += [
-        Bad("softmax-scalar-dim", "softmax", (T(()), 1), "dim"),
         Bad("glu-odd", "glu", (T((4, 3)),), "dim"),
         Bad("glu-odd-dim0", "glu", (T((3, 4)), 0), "dim"),
         Bad("glu-scalar", "glu", (T(()),), "input"),
@@ -291,4 +272,4 @@ def _bad_shapes() -> list[Bad]:
     return rows
 
 
-BAD: list[Bad] = [*_bad_scalars(), *_bad_dtypes(), *_bad_shapes()]
+BAD: list[Bad] = [*_bad_scalars(), *_bad_dtypes(), *_bad_shapes(), *softmax.BAD]

@@ -6,7 +6,7 @@ import warnings
 
 import torch.nn.functional as F
 
-from tests.cases import convolve_transpose
+from tests.cases import convolve_tbc, convolve_transpose, sliding_blocks
 from tests.cases.kernels import EXTENTS, HUGE, bias, case, weight, x
 from tests.operator_cases import Bad, Case, T
 
@@ -114,7 +114,12 @@ EMPTY = [
     case(f"conv{dims}d-empty-batch", f"conv{dims}d", T((0, 4, *EXTENTS[dims])), weight(dims, 5, 4), bias(5))
     for dims in EXTENTS
 ]
-CASES: list[Case] = CONV + CORNERS + DTYPES + SPECIAL + EMPTY + convolve_transpose.CASES
+CASES: list[Case] = [
+    *(CONV + CORNERS + DTYPES + SPECIAL + EMPTY),
+    *convolve_transpose.CASES,
+    *convolve_tbc.CASES,
+    *sliding_blocks.CASES,
+]
 
 W = weight(2, 6, 4)
 BAD: list[Bad] = [
@@ -171,4 +176,6 @@ BAD: list[Bad] = [
     Bad("conv1d-huge-columns", "conv1d", (T((1, 1, 20000)), T((1, 1, 20000))), "input", {"padding": 20000}),
     Bad("conv2d-huge-output", "conv2d", (x(2), weight(2, 6, 4)), "input", {"padding": 65536}),
     *convolve_transpose.BAD,
+    *convolve_tbc.BAD,
+    *sliding_blocks.BAD,
 ]

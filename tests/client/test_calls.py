@@ -1,16 +1,14 @@
-"""The methods are torch.nn.functional's: names, order and defaults of arguments; and what they make of them."""
+"""What the methods make of their arguments: requests, and errors that name what is wrong."""
 
 from __future__ import annotations
 
-import inspect
 import re
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
-from layerwire.calls import ACTIVATIONS, Calls, Request
+from layerwire.calls import Calls, Request
 from layerwire.errors import InvalidArgumentError
 from layerwire.v1 import operators_pb2 as messages
 
@@ -21,54 +19,6 @@ class Requests(Calls[Request]):
 
 
 lw = Requests()
-FUNCTIONS = sorted(
-    name for name, _ in inspect.getmembers(Calls, inspect.isfunction) if not name.startswith("_") and name != "activate"
-)
-NOWHERE = {"inplace", "out", "dtype", "_stacklevel"}  # last arguments of torch's that mean nothing from afar
-OURS = {  # keyword-only arguments that torch hasn't
-    "rrelu": {"seed"},
-    "gumbel_softmax": {"seed"},
-    "batch_norm": {"return_statistics"},
-}
-
-
-def torch_parameters(function: str) -> list[tuple[str, object]]:
-    """Names and defaults, from the signature or, of C functions, from the first line of their documentation."""
-    known = getattr(F, f"{function}_with_indices", None) or getattr(F, function)
-    try:
-        parameters = inspect.signature(known).parameters.values()
-    except ValueError:
-        line = known.__doc__.strip().splitlines()[0]
-        arguments = re.fullmatch(rf"{function}\((.*)\) -> Tensor", line)[1]
-        parameters = inspect.signature(eval(f"lambda {arguments}: None")).parameters.values()
-    return [(each.name, each.default) for each in parameters if each.name not in NOWHERE]
-
-
-@pytest.mark.parametrize("function", FUNCTIONS)
-def test_signature_is_torchs(function):
-    parameters = list(inspect.signature(getattr(Calls, function)).parameters.values())[1:]
-    positional = [(each.name, each.default) for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]
-    keyword = {each.name for each in parameters if each.kind is each.KEYWORD_ONLY}
-    assert positional == torch_parameters(function)
-    assert keyword == {"timeout"} | OURS.get(function, set())
-
-
-def test_arguments_that_are_left_out_come_last_in_torch():
-    for function in FUNCTIONS:
-        known = getattr(F, f"{function}_with_indices", None) or getattr(F, function)
-        try:
-            names = list(inspect.signature(known).parameters)
-        except ValueError:
-            continue
-        kept = [name not in NOWHERE for name in names]
-        assert kept == sorted(kept, reverse=True), function
-
-
-@pytest.mark.parametrize("function", FUNCTIONS)
-def test_docstring_has_one_sentence_and_shapes(function):
-    lines = inspect.getdoc(getattr(Calls, function)).splitlines()
-    assert lines[0].endswith((".", ";")) or lines[0][-1].isalnum()
-    assert any(line.startswith("Shape: ") for line in lines)
 
 
 REQUESTS = {
@@ -157,6 +107,30 @@ REQUESTS = {
         messages.ActivateOperator(softmax=messages.Softmax()),
         ("output",),
     ),
+    "softmax-cast": (
+        lw.softmax("x", 1, dtype="float16"),
+        messages.ActivateOperator(softmax=messages.Softmax(dim=1, dtype="DATA_TYPE_FLOAT16")),
+        ("output",),
+    ),
+    "time-batch-channels": (
+        lw.conv_tbc("x", "w", "b", 2),
+        messages.ConvolveOperator(conv_tbc=messages.ConvTbc(pad=2)),
+        ("output",),
+    ),
+    "unfold": (
+        lw.unfold("x", 2, 3, (4, 5), stride=6),
+        messages.ConvolveOperator(
+            unfold=messages.Unfold(kernel_size=[2], dilation=[3], padding=[4, 5], stride=[6])
+        ),
+        ("output",),
+    ),
+    "fold": (
+        lw.fold("x", (7, 8), 2, 3, 4, 5),
+        messages.ConvolveOperator(
+            fold=messages.Fold(output_size=[7, 8], kernel_size=[2], dilation=[3], padding=[4], stride=[5])
+        ),
+        ("output",),
+    ),
     "rrelu-evaluates": (
         lw.rrelu("x", seed=5),
         messages.ActivateOperator(rrelu=messages.Rrelu(lower=1 / 8, upper=1 / 3)),
@@ -181,15 +155,8 @@ def test_request(request_, operator, outputs):
 def test_tensors_that_are_none_are_left_out():
     assert dict(lw.linear("x", "w").tensors) == {"input": "x", "weight": "w"}
     assert dict(lw.bilinear("a", "b", "w", "c").tensors) == {"input": "a", "input2": "b", "weight": "w", "bias": "c"}
+    assert dict(lw.unfold("x", 2).tensors) == dict(lw.fold("x", 2, 2).tensors) == {"input": "x"}
     assert dict(lw.batch_norm("x", "m", "v").tensors) == {"input": "x", "running_mean": "m", "running_var": "v"}
-
-
-@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
-def test_activate_is_the_activation_of_that_name(name):
-    needed = {"prelu": {"weight": "w"}, "threshold": {"threshold": 1, "value": 2}, "gumbel_softmax": {"seed": 1}}
-    parameters = needed.get(name, {})
-    assert lw.activate("x", name, **parameters) == getattr(lw, name)("x", **parameters)
-    assert lw.activate("x", name, **parameters).operator.WhichOneof("operator") == name
 
 
 def test_draws_without_a_seed_differ_and_with_one_agree():
@@ -214,7 +181,6 @@ WRONG_TYPES = {
     "alpha-none": (lambda: lw.elu("x", None), "elu: alpha must be a number, got None"),
     "approximate": (lambda: lw.gelu("x", None), "gelu: approximate must be a string, got NoneType"),
     "name": (lambda: lw.activate("x", 3), "activate: name must be a string, got int"),
-    "inplace": (lambda: lw.relu("x", inplace=True), "inplace"),
 }
 WRONG_VALUES = {
     "kernel_size-large": (lambda: lw.max_pool2d("x", 2**63), "kernel_size"),

@@ -43,6 +43,11 @@ def calls(dims, dtype):
     yield "conv-dilated", f"conv{dims}d", (x, weight), {"dilation": 2}
     yield "conv-transpose", f"conv_transpose{dims}d", (x, weight), {}
     yield "conv-transpose-dilated", f"conv_transpose{dims}d", (x, weight), {"dilation": 2}
+    if dims == 1:
+        yield "conv-tbc", "conv_tbc", (x, T((2, x.shape[2], 3), dtype, "positive"), T((3,), dtype, "positive")), {}
+    if dims == 2:
+        yield "unfold", "unfold", (x, 2), {}
+        yield "fold", "fold", (T((2, 16, 9), dtype, "positive"), 4, 2), {}
 
 
 ROWS = [(dims, row[0]) for dims in SIZES for row in calls(dims, "float32")]

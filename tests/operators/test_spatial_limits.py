@@ -12,7 +12,6 @@ from layerwire.codec import DTYPES, TensorSpec
 from layerwire_server.operators.convolve import Conv, ConvTranspose
 from layerwire_server.operators.pool import AdaptiveAvgPool, AdaptiveMaxPool
 from layerwire_server.operators.unpool import MaxUnpool
-from layerwire_server.worker.plan import infer
 from tests.cases import convolve, pool, unpool
 from tests.operators.local import Local
 
@@ -55,7 +54,7 @@ def test_work_of_adaptive_pooling_is_exact():
         for size in range(1, 16):
             windows = sum(-(-(i + 1) * extent // size) - i * extent // size for i in range(size))
             operator, spec = AdaptiveAvgPool((size,)), TensorSpec(FLOAT32, (2, 3, extent))
-            assert operator.operations((spec,), infer(operator, (spec,))) == 6 * windows
+            assert operator.operations((spec,), operator.infer((spec,))) == 6 * windows
 
 
 def conv(dims, **fields):
@@ -80,7 +79,7 @@ def conv_transpose(dims, **fields):
 )
 def test_columns_count(dtype, shape, columns):
     specs = (TensorSpec(dtype, shape), TensorSpec(dtype, (5, 3, 3, 3)), None)
-    (output,) = infer(conv(2), specs)
+    (output,) = conv(2).infer(specs)
     assert conv(2).output_bytes_bound(specs) == output.nbytes + columns
 
 
@@ -100,4 +99,4 @@ def test_transposed_convolution_leaves_onednn(extent, stride):
 def test_output_of_transposed_convolution_is_work():
     operator = conv_transpose(2, stride=(1000, 1000))
     specs = (TensorSpec(FLOAT32, (1, 1, 10, 10)), TensorSpec(FLOAT32, (1, 1, 1, 1)), None)
-    assert operator.operations(specs, infer(operator, specs)) >= math.prod((9001, 9001))
+    assert operator.operations(specs, operator.infer(specs)) >= math.prod((9001, 9001))

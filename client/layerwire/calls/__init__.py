@@ -5,7 +5,8 @@ becomes of a request: Client waits for the answer, AsyncClient gives an awaitabl
 
 Everywhere: what goes in is a numpy array, a torch tensor, a number or nested lists of numbers, or the name of stored
 weights. What comes out is torch where a torch tensor went in, numpy elsewhere. Names, order and defaults of arguments
-are torch's. Its `inplace`, `out`, `dtype` and `_stacklevel`, always last there, are left out: they mean nothing here.
+are torch's, all of them. Of those that say where the answer goes only the default is taken, `inplace` False and `out`
+None, for no server writes in its caller's memory; `_stacklevel` does nothing.
 
 Every method takes `timeout`, the seconds until the answer is no longer wanted; None is the client's own.
 
@@ -22,6 +23,7 @@ from layerwire.calls.max_pool import MaxPoolCalls
 from layerwire.calls.mean_pool import MeanPoolCalls
 from layerwire.calls.normalize import NormalizeCalls
 from layerwire.calls.request import Answer_co, Family, Request, TensorLike
+from layerwire.calls.sliding_blocks import SlidingBlockCalls
 from layerwire.calls.unpool import UnpoolCalls
 
 __all__ = ["ACTIVATIONS", "Answer_co", "Calls", "Family", "Request", "TensorLike"]
@@ -34,6 +36,7 @@ class Calls(
     LinearCalls[Answer_co],
     ActivateCalls[Answer_co],
     ConvolveCalls[Answer_co],
+    SlidingBlockCalls[Answer_co],
     NormalizeCalls[Answer_co],
 ):
     """Every operator as a method; `_call` is what a subclass adds."""

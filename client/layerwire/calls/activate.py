@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, SupportsFloat, SupportsIndex
 
 from layerwire.calls.activate_axis import AxisCalls
-from layerwire.calls.arguments import flag, number, seeded
+from layerwire.calls.arguments import flag, number, outplace, seeded
 from layerwire.calls.request import Answer_co, Request, TensorLike
 from layerwire.errors import invalid
 from layerwire.v1 import operators_pb2 as messages
@@ -61,27 +61,36 @@ class ActivateCalls(AxisCalls[Answer_co]):
     def _plain(self, function: str, input: TensorLike, timeout: float | None) -> Answer_co:
         return self._call(Request("activate", _PLAIN[function], {"input": input}, ("output",), function, timeout))
 
-    def relu(self, input: TensorLike, *, timeout: float | None = None) -> Answer_co:
+    def relu(self, input: TensorLike, inplace: bool = False, *, timeout: float | None = None) -> Answer_co:
         """max(x, 0).
 
         Shape: any -> the same
         """
+        outplace("relu", inplace)
         return self._plain("relu", input, timeout)
 
-    def relu6(self, input: TensorLike, *, timeout: float | None = None) -> Answer_co:
+    def relu6(self, input: TensorLike, inplace: bool = False, *, timeout: float | None = None) -> Answer_co:
         """min(max(x, 0), 6).
 
         Shape: any -> the same
         """
+        outplace("relu6", inplace)
         return self._plain("relu6", input, timeout)
 
     def threshold(
-        self, input: TensorLike, threshold: SupportsFloat, value: SupportsFloat, *, timeout: float | None = None
+        self,
+        input: TensorLike,
+        threshold: SupportsFloat,
+        value: SupportsFloat,
+        inplace: bool = False,
+        *,
+        timeout: float | None = None,
     ) -> Answer_co:
         """x where x > threshold, value elsewhere.
 
         Shape: any -> the same
         """
+        outplace("threshold", inplace)
         message = messages.Threshold(
             threshold=number("threshold", "threshold", threshold), value=number("threshold", "value", value)
         )
@@ -92,6 +101,7 @@ class ActivateCalls(AxisCalls[Answer_co]):
         input: TensorLike,
         min_val: SupportsFloat = -1.0,
         max_val: SupportsFloat = 1.0,
+        inplace: bool = False,
         *,
         timeout: float | None = None,
     ) -> Answer_co:
@@ -99,55 +109,71 @@ class ActivateCalls(AxisCalls[Answer_co]):
 
         Shape: any -> the same
         """
+        outplace("hardtanh", inplace)
         message = messages.Hardtanh(
             min_val=number("hardtanh", "min_val", min_val), max_val=number("hardtanh", "max_val", max_val)
         )
         return self._activate("hardtanh", messages.ActivateOperator(hardtanh=message), input, timeout)
 
-    def hardswish(self, input: TensorLike, *, timeout: float | None = None) -> Answer_co:
+    def hardswish(self, input: TensorLike, inplace: bool = False, *, timeout: float | None = None) -> Answer_co:
         """x * hardsigmoid(x).
 
         Shape: any -> the same
         """
+        outplace("hardswish", inplace)
         return self._plain("hardswish", input, timeout)
 
-    def hardsigmoid(self, input: TensorLike, *, timeout: float | None = None) -> Answer_co:
+    def hardsigmoid(self, input: TensorLike, inplace: bool = False, *, timeout: float | None = None) -> Answer_co:
         """x / 6 + 1 / 2 clipped to [0, 1].
 
         Shape: any -> the same
         """
+        outplace("hardsigmoid", inplace)
         return self._plain("hardsigmoid", input, timeout)
 
-    def elu(self, input: TensorLike, alpha: SupportsFloat = 1.0, *, timeout: float | None = None) -> Answer_co:
+    def elu(
+        self, input: TensorLike, alpha: SupportsFloat = 1.0, inplace: bool = False, *, timeout: float | None = None
+    ) -> Answer_co:
         """x where x > 0, alpha * (exp(x) - 1) elsewhere.
 
         Shape: any -> the same
         """
+        outplace("elu", inplace)
         message = messages.Elu(alpha=number("elu", "alpha", alpha))
         return self._activate("elu", messages.ActivateOperator(elu=message), input, timeout)
 
-    def selu(self, input: TensorLike, *, timeout: float | None = None) -> Answer_co:
+    def selu(self, input: TensorLike, inplace: bool = False, *, timeout: float | None = None) -> Answer_co:
         """scale * (max(0, x) + min(0, alpha * (exp(x) - 1))) with the constants of Klambauer et al. 2017.
 
         Shape: any -> the same
         """
+        outplace("selu", inplace)
         return self._plain("selu", input, timeout)
 
-    def celu(self, input: TensorLike, alpha: SupportsFloat = 1.0, *, timeout: float | None = None) -> Answer_co:
+    def celu(
+        self, input: TensorLike, alpha: SupportsFloat = 1.0, inplace: bool = False, *, timeout: float | None = None
+    ) -> Answer_co:
         """max(0, x) + min(0, alpha * (exp(x / alpha) - 1)).
 
         Shape: any -> the same
         """
+        outplace("celu", inplace)
         message = messages.Celu(alpha=number("celu", "alpha", alpha))
         return self._activate("celu", messages.ActivateOperator(celu=message), input, timeout)
 
     def leaky_relu(
-        self, input: TensorLike, negative_slope: SupportsFloat = 0.01, *, timeout: float | None = None
+        self,
+        input: TensorLike,
+        negative_slope: SupportsFloat = 0.01,
+        inplace: bool = False,
+        *,
+        timeout: float | None = None,
     ) -> Answer_co:
         """x where x > 0, negative_slope * x elsewhere.
 
         Shape: any -> the same
         """
+        outplace("leaky_relu", inplace)
         message = messages.LeakyRelu(negative_slope=number("leaky_relu", "negative_slope", negative_slope))
         return self._activate("leaky_relu", messages.ActivateOperator(leaky_relu=message), input, timeout)
 
@@ -165,6 +191,7 @@ class ActivateCalls(AxisCalls[Answer_co]):
         lower: SupportsFloat = 1.0 / 8,
         upper: SupportsFloat = 1.0 / 3,
         training: bool = False,
+        inplace: bool = False,
         *,
         seed: SupportsIndex | None = None,
         timeout: float | None = None,
@@ -175,6 +202,7 @@ class ActivateCalls(AxisCalls[Answer_co]):
 
         Shape: any -> the same
         """
+        outplace("rrelu", inplace)
         message = messages.Rrelu(
             lower=number("rrelu", "lower", lower),
             upper=number("rrelu", "upper", upper),
@@ -192,18 +220,20 @@ class ActivateCalls(AxisCalls[Answer_co]):
         message = messages.Gelu(approximate=_text("gelu", "approximate", approximate))
         return self._activate("gelu", messages.ActivateOperator(gelu=message), input, timeout)
 
-    def silu(self, input: TensorLike, *, timeout: float | None = None) -> Answer_co:
+    def silu(self, input: TensorLike, inplace: bool = False, *, timeout: float | None = None) -> Answer_co:
         """x * sigmoid(x).
 
         Shape: any -> the same
         """
+        outplace("silu", inplace)
         return self._plain("silu", input, timeout)
 
-    def mish(self, input: TensorLike, *, timeout: float | None = None) -> Answer_co:
+    def mish(self, input: TensorLike, inplace: bool = False, *, timeout: float | None = None) -> Answer_co:
         """x * tanh(softplus(x)).
 
         Shape: any -> the same
         """
+        outplace("mish", inplace)
         return self._plain("mish", input, timeout)
 
     def softplus(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import SupportsFloat, SupportsIndex
 
-from layerwire.calls.arguments import flag, integer, number, seeded
+from layerwire.calls.arguments import DTypeLike, dtype_name, flag, integer, number, seeded
 from layerwire.calls.request import Answer_co, Family, Request, TensorLike
 from layerwire.v1 import operators_pb2 as messages
 
@@ -24,33 +24,58 @@ class AxisCalls(Family[Answer_co]):
         return self._activate("glu", messages.ActivateOperator(glu=message), input, timeout)
 
     def softmax(
-        self, input: TensorLike, dim: SupportsIndex | None = None, *, timeout: float | None = None
+        self,
+        input: TensorLike,
+        dim: SupportsIndex | None = None,
+        _stacklevel: SupportsIndex = 3,
+        dtype: DTypeLike | None = None,
+        *,
+        timeout: float | None = None,
     ) -> Answer_co:
-        """exp(x) / sum(exp(x)) along dim, which is required: torch's guess of it is deprecated.
+        """exp(x) / sum(exp(x)) along dim, of x cast to `dtype` first.
+
+        `dim` None is 0 for an input of 0, 1 or 3 axes, else 1, as in torch, which warns of it. `dtype` is torch's or
+        numpy's or its name; None keeps the input's. `_stacklevel` does nothing.
 
         Shape: any -> the same
         """
-        message = messages.Softmax(dim=_axis("softmax", dim))
+        message = messages.Softmax(dim=_axis("softmax", dim), dtype=dtype_name("softmax", dtype))
         return self._activate("softmax", messages.ActivateOperator(softmax=message), input, timeout)
 
     def softmin(
-        self, input: TensorLike, dim: SupportsIndex | None = None, *, timeout: float | None = None
+        self,
+        input: TensorLike,
+        dim: SupportsIndex | None = None,
+        _stacklevel: SupportsIndex = 3,
+        dtype: DTypeLike | None = None,
+        *,
+        timeout: float | None = None,
     ) -> Answer_co:
-        """softmax(-x) along dim, which is required.
+        """softmax(-x) along dim, of -x cast to `dtype` first.
+
+        `dim` and `dtype` may be None, as for softmax; `_stacklevel` does nothing.
 
         Shape: any -> the same
         """
-        message = messages.Softmin(dim=_axis("softmin", dim))
+        message = messages.Softmin(dim=_axis("softmin", dim), dtype=dtype_name("softmin", dtype))
         return self._activate("softmin", messages.ActivateOperator(softmin=message), input, timeout)
 
     def log_softmax(
-        self, input: TensorLike, dim: SupportsIndex | None = None, *, timeout: float | None = None
+        self,
+        input: TensorLike,
+        dim: SupportsIndex | None = None,
+        _stacklevel: SupportsIndex = 3,
+        dtype: DTypeLike | None = None,
+        *,
+        timeout: float | None = None,
     ) -> Answer_co:
-        """log(softmax(x)) along dim, which is required.
+        """log(softmax(x)) along dim, of x cast to `dtype` first.
+
+        `dim` and `dtype` may be None, as for softmax; `_stacklevel` does nothing.
 
         Shape: any -> the same
         """
-        message = messages.LogSoftmax(dim=_axis("log_softmax", dim))
+        message = messages.LogSoftmax(dim=_axis("log_softmax", dim), dtype=dtype_name("log_softmax", dtype))
         return self._activate("log_softmax", messages.ActivateOperator(log_softmax=message), input, timeout)
 
     def gumbel_softmax(

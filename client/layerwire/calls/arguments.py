@@ -12,12 +12,15 @@ from typing import Any, SupportsFloat, SupportsIndex, TypeAlias
 
 import numpy as np
 
+from layerwire.codec import DTYPES, DataType
 from layerwire.errors import invalid
 
 Size: TypeAlias = SupportsIndex | Sequence[SupportsIndex]  # one value for all axes, or one an axis
 OptionalSize: TypeAlias = (
     SupportsIndex | Sequence[SupportsIndex | None] | None
 )  # adaptive pooling: None keeps the input's
+# A torch dtype, what numpy takes for one, or its name. Not spelled out, since the annotation would have to name torch.
+DTypeLike: TypeAlias = Any
 
 
 def integer(function: str, name: str, value: SupportsIndex) -> int:
@@ -118,6 +121,37 @@ def flag(function: str, name: str, value: bool) -> bool:
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{function}: {name} must be True or False, got {_shown(value)}")
     return bool(value)
+
+
+def outplace(function: str, inplace: bool) -> None:
+    """Refuses `inplace`.
+
+    Raises:
+        TypeError: it is no truth value.
+        InvalidArgumentError: it is True.
+    """
+    if inplace is not False and flag(function, "inplace", inplace):  # nearly always False, and at once
+        raise invalid(function, "inplace", "must be False, for the answer is a new tensor: no server writes in input")
+
+
+def dtype_name(function: str, value: DTypeLike | None) -> str | None:
+    """The contract's name of a dtype, DATA_TYPE_FLOAT32; None for None.
+
+    Raises:
+        TypeError: it is no dtype.
+        InvalidArgumentError: no tensor can have it.
+    """
+    if value is None:
+        return None
+    name = str(value).removeprefix("torch.")  # torch's, and "bfloat16", which numpy may not know
+    if name not in DTYPES:
+        try:
+            name = np.dtype(value).name
+        except TypeError:
+            raise TypeError(f"{function}: dtype must be one of {', '.join(DTYPES)}, got {_shown(value)}") from None
+    if name not in DTYPES:
+        raise invalid(function, "dtype", f"must be one of {', '.join(DTYPES)}, got {name[:40]}")
+    return DataType.Name(DTYPES[name])
 
 
 def _is_sequence(value: Any) -> bool:

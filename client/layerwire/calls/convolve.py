@@ -16,7 +16,7 @@ _NAMED_PADDINGS = {"valid": messages.NAMED_PADDING_VALID, "same": messages.NAMED
 
 
 class ConvolveCalls(Family[Answer_co]):
-    """conv1d to conv3d, conv_transpose1d to conv_transpose3d."""
+    """conv1d to conv3d, conv_transpose1d to conv_transpose3d, conv_tbc."""
 
     def conv1d(
         self,
@@ -129,6 +129,23 @@ class ConvolveCalls(Family[Answer_co]):
         Shape: [N, C, D, H, W] or [C, D, H, W] -> [N, C', D', H', W'] or [C', D', H', W'], as for conv_transpose1d
         """
         return self._conv_transpose(3, input, weight, bias, stride, padding, output_padding, groups, dilation, timeout)
+
+    def conv_tbc(
+        self,
+        input: TensorLike,
+        weight: TensorLike,
+        bias: TensorLike,
+        pad: SupportsIndex = 0,
+        *,
+        timeout: float | None = None,
+    ) -> Answer_co:
+        """Cross-correlation along time with `weight` [K, C, C'] and `bias` [C']; such calls share no batch.
+
+        Shape: [T, N, C] -> [T + 2 pad - K + 1, N, C']
+        """
+        operator = messages.ConvolveOperator(conv_tbc=messages.ConvTbc(pad=integer("conv_tbc", "pad", pad)))
+        tensors = {"input": input, "weight": weight, "bias": bias}
+        return self._call(Request("convolve", operator, tensors, ("output",), "conv_tbc", timeout))
 
     def _conv(
         self,

@@ -9,6 +9,7 @@ from typing import SupportsFloat, SupportsIndex
 
 from layerwire.calls.arguments import Size, flag, integer, number, sizes
 from layerwire.calls.request import Answer_co, Family, Request, TensorLike, given
+from layerwire.errors import invalid
 from layerwire.v1 import operators_pb2 as messages
 
 _STATISTICS = ("output", "batch_mean", "batch_var", "running_mean", "running_var")
@@ -170,13 +171,18 @@ class NormalizeCalls(Family[Answer_co]):
         p: SupportsFloat = 2.0,
         dim: SupportsIndex = 1,
         eps: SupportsFloat = 1e-12,
+        out: TensorLike | None = None,
         *,
         timeout: float | None = None,
     ) -> Answer_co:
-        """Divides by the p-norm along one axis: x / max(||x||_p, eps).
+        """Divides by the p-norm along one axis: x / max(||x||_p, eps). `out` must be None.
 
         Shape: any -> the same
         """
+        if out is not None:
+            raise invalid(
+                "normalize", "out", "must be None, for the answer is a new tensor: no server writes in another"
+            )
         norm = messages.LpNormalize(
             p=number("normalize", "p", p),
             dim=integer("normalize", "dim", dim),

@@ -6,7 +6,17 @@ tests/operator_cases.py; tests/test_operator_names.py says which of them is miss
 
 from __future__ import annotations
 
-from layerwire_server.operators import activate, convolve, linear, normalize, pool, unpool
+from layerwire_server.operators import (
+    activate,
+    convolve,
+    linear,
+    normalize,
+    pool,
+    transform_arithmetic,
+    transform_shape,
+    transform_spatial,
+    unpool,
+)
 from layerwire_server.operators.operator import Operator
 
 OPERATORS: dict[str, dict[str, type[Operator]]] = {
@@ -19,4 +29,11 @@ OPERATORS: dict[str, dict[str, type[Operator]]] = {
         "convolve": convolve,
         "normalize": normalize,
     }.items()
+}
+
+# Those that exist in programs only, by their fields in TransformOperator.
+TRANSFORMS: dict[str, type[Operator]] = {
+    operator.name: operator
+    for module in (transform_shape, transform_arithmetic, transform_spatial)
+    for operator in module.OPERATORS
 }

@@ -50,23 +50,23 @@ class Silu(Pointwise):
 
 class Mish(Pointwise):
     name = "mish"
-    element_operations = 30
+    element_operations = 40
 
 
 class Softsign(Pointwise):
     name = "softsign"
     dtypes = FLOATS | INTEGERS
-    element_operations = 3
+    element_operations = 6
 
 
 class Hardsigmoid(Pointwise):
     name = "hardsigmoid"
-    element_operations = 4
+    element_operations = 3
 
 
 class Hardswish(Pointwise):
     name = "hardswish"
-    element_operations = 5
+    element_operations = 4
 
 
 class Logsigmoid(Pointwise):
@@ -77,13 +77,13 @@ class Logsigmoid(Pointwise):
 class Tanhshrink(Pointwise):
     name = "tanhshrink"
     dtypes = FLOATS | INTEGERS
-    element_operations = 15
+    element_operations = 25
 
 
 class Tanh(Pointwise):
     name = "tanh"
     dtypes = FLOATS | INTEGERS | BOOL
-    element_operations = 15
+    element_operations = 25
 
 
 class Sigmoid(Pointwise):
@@ -171,7 +171,7 @@ class Hardtanh(Pointwise):
 @dataclass(frozen=True)
 class Gelu(Pointwise):
     name = "gelu"
-    element_operations = 20
+    element_operations = 12
     approximate: str = "none"
 
     @classmethod

@@ -12,12 +12,25 @@ from typing import Any, ClassVar, Self
 import torch
 from torch.nn import functional as F
 
-from layerwire.codec import TensorSpec
+from layerwire.codec import DTYPE_NAMES, DTYPES, ITEMSIZES, TensorSpec
 from layerwire.errors import invalid
 from layerwire_server.operators import counter_random
 from layerwire_server.operators.agreement import check_axis
-from layerwire_server.operators.operator import Merge, Operator, Placement, Specs
+from layerwire_server.operators.operator import (
+    BOOL,
+    FLOATS,
+    INTEGERS,
+    TORCH_DTYPES,
+    Merge,
+    Operator,
+    Placement,
+    Specs,
+    dtype_names,
+)
 from layerwire_server.operators.scalars import POSITIVE, read, scalar
+
+_FLOAT32 = DTYPES["float32"]
+_ROW_WORK = 10_000
 
 
 @dataclass(frozen=True)
@@ -30,19 +43,18 @@ class AlongAxis(Operator):
 
     family = "activate"
     element_operations: ClassVar[int] = 15
-    dim: int
+    dim: int | None = None
 
-    @classmethod
-    def from_message(cls, message: Any) -> Self:
-        """See Operator."""
-        if not message.HasField("dim"):
-            raise invalid(cls.name, "dim", "is required")
-        return cls(message.dim)
+    def axis(self, axes: int) -> int:
+        """`dim`, or where there is none torch's choice of it for an input of so many axes."""
+        if self.dim is not None:
+            return self.dim
+        return 0 if axes in (0, 1, 3) else 1
 
     def check(self, specs: Specs) -> None:
         """See Operator."""
         assert specs[0] is not None
-        check_axis(self, self.dim, specs[0])
+        check_axis(self, self.axis(len(specs[0].shape)), specs[0])
 
     def placement(self, specs: Specs) -> Placement:
         """See Operator."""
@@ -50,7 +62,7 @@ class AlongAxis(Operator):
         axes = len(specs[0].shape)
         if axes == 0:
             return Placement(Merge.ALONE, self)
-        axis = self.dim % axes
+        axis = self.axis(axes) % axes
         return Placement(Merge.ROWS, replace(self, dim=-1 if axis == axes - 1 else 1), axis)
 
     def operations(self, specs: Specs, outputs: tuple[TensorSpec, ...]) -> int:
@@ -59,10 +71,59 @@ class AlongAxis(Operator):
 
     def run(self, *tensors: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
         """See Operator."""
-        return (getattr(F, self.name)(tensors[0], dim=self.dim),)
+        assert tensors[0] is not None
+        return (getattr(F, self.name)(tensors[0], dim=self.axis(tensors[0].dim())),)
 
 
-class Softmax(AlongAxis):
+@dataclass(frozen=True)
+class InDtype(AlongAxis):
+    """What the kinds of softmax have beside an axis: the dtype that the input is cast to, None for its own."""
+
+    dtype: int | None = None
+
+    @classmethod
+    def from_message(cls, message: Any) -> Self:
+        """See Operator."""
+        dtype = message.dtype or None
+        if dtype is not None and dtype not in FLOATS:
+            got = DTYPE_NAMES.get(dtype, dtype)
+            raise invalid(cls.name, "dtype", f"must be one of {dtype_names(FLOATS)}, got {got}")
+        return cls(message.dim if message.HasField("dim") else None, dtype)
+
+    def dtypes_on(self, device_type: str) -> frozenset[int]:
+        """All but for what has no kernel without a cast; see Operator."""
+        return super().dtypes_on(device_type) if self.dtype is None else FLOATS | INTEGERS | BOOL
+
+    def output_bytes_bound(self, specs: Specs) -> int:
+        """Exactly the output's."""
+        assert specs[0] is not None
+        return math.prod(specs[0].shape) * ITEMSIZES[self.dtype or specs[0].dtype]
+
+    def work(self, specs: Specs, operations: int) -> float:
+        """Also that of the rows along the last axis, 0.1 us each but for float32."""
+        assert specs[0] is not None
+        shape = specs[0].shape
+        last = bool(shape) and self.axis(len(shape)) % len(shape) == len(shape) - 1
+        rows = math.prod(shape[:-1]) if last and (self.dtype or specs[0].dtype) != _FLOAT32 else 0
+        return super().work(specs, operations) + rows * _ROW_WORK
+
+    def placement(self, specs: Specs) -> Placement:
+        """As AlongAxis; a cast to the input's own dtype is none."""
+        placement = super().placement(specs)
+        assert specs[0] is not None
+        assert isinstance(placement.operator, InDtype)
+        if self.dtype != specs[0].dtype:
+            return placement
+        return placement._replace(operator=replace(placement.operator, dtype=None))
+
+    def run(self, *tensors: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
+        """See Operator."""
+        assert tensors[0] is not None
+        dtype = None if self.dtype is None else TORCH_DTYPES[self.dtype]
+        return (getattr(F, self.name)(tensors[0], dim=self.axis(tensors[0].dim()), dtype=dtype),)
+
+
+class Softmax(InDtype):
     name = "softmax"
 
     @property
@@ -74,14 +135,19 @@ class Softmax(AlongAxis):
 class Softmin(Softmax):
     name = "softmin"
 
+    def dtypes_on(self, device_type: str) -> frozenset[int]:
+        """As Softmax; torch negates before it casts, and negates no truth values."""
+        return super().dtypes_on(device_type) - BOOL
 
-class LogSoftmax(AlongAxis):
+
+class LogSoftmax(InDtype):
     name = "log_softmax"
 
 
 @dataclass(frozen=True)
 class Glu(AlongAxis):
     name = "glu"
+    element_operations = 25
     tile_rows = 1  # torch's vector tails round otherwise, and where they lie depends on the number of rows
     dim: int = -1
 
@@ -109,7 +175,7 @@ class GumbelSoftmax(AlongAxis):
     """
 
     name = "gumbel_softmax"
-    element_operations = 60
+    element_operations = 120
     dim: int = -1
     tau: float = scalar(POSITIVE, 1.0)
     hard: bool = False

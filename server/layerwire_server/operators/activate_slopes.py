@@ -47,7 +47,7 @@ class Rrelu(Pointwise):
     @property
     def element_operations(self) -> int:  # type: ignore[override]  # a class variable elsewhere
         """Operations an element."""
-        return 25 if self.training else 2
+        return 100 if self.training else 2
 
     def placement(self, specs: Specs) -> Placement:
         """See Operator."""

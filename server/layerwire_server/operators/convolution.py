@@ -13,14 +13,16 @@ from typing import ClassVar
 from layerwire.codec import DTYPES, ITEMSIZES, TensorSpec
 from layerwire.errors import invalid
 from layerwire_server.operators.agreement import check_dtypes, check_shape
-from layerwire_server.operators.operator import FLOATS, Input, Merge, Placement, Specs
+from layerwire_server.operators.operator import EMULATED, FLOATS, Input, Merge, Placement, Specs
 from layerwire_server.operators.spatial import Reader, Sizes, SpatialOperator
 
 # Kernels step over padding and over the gaps of a dilated kernel without counting them as work.
 MAX_PADDING = 2**16
 MAX_DILATION = 2**16
 
-_FLOAT32 = DTYPES["float32"]
+_FLOAT32, _FLOAT64 = DTYPES["float32"], DTYPES["float64"]
+_FLOAT16, _BFLOAT16 = DTYPES["float16"], DTYPES["bfloat16"]
+_HALF_PRODUCTS = 0.45  # what an operation on 16-bit floats costs beside one on float32 where the CPU has them
 _NATIVE_ELEMENTS = 20480  # use_mkldnn in ATen/native/Convolution.cpp: single samples up to this leave oneDNN
 
 
@@ -30,7 +32,11 @@ class Convolution(SpatialOperator):
 
     family: ClassVar[str] = "convolve"
     weight: ClassVar[float] = 2.0
-    emulated_weight: ClassVar[float] = 40.0
+    halves_weight: ClassVar[float] = 80.0  # of 16-bit floats where the CPU emulates them
+    integers_weight: ClassVar[float] = 5.0
+    column_work: ClassVar[tuple[float, ...]] = (60.0, 60.0, 500.0)  # of an element of the columns in 1-d, 2-d, 3-d
+    halves_column_work: ClassVar[float] = 0.0
+    narrow_weight: ClassVar[tuple[float, ...]] = (6.0, 6.0, 6.0)  # more for oneDNN with a channel a group, 1-d to 3-d
     inputs: ClassVar[tuple[Input, ...]] = (
         Input("input"),
         Input("weight", shared=True),
@@ -87,6 +93,29 @@ class Convolution(SpatialOperator):
         if spec.dtype != _FLOAT32:
             return columns * samples
         return columns if spec.shape[-self.spatial_dims - 1] * math.prod(extents) <= _NATIVE_ELEMENTS else 0
+
+    def work(self, specs: Specs, operations: int) -> float:
+        """By dtype; and that of the columns where oneDNN isn't used, all there is to a depthwise convolution."""
+        spec, weight, _ = specs
+        assert spec is not None
+        assert weight is not None
+        halves = spec.dtype in (_FLOAT16, _BFLOAT16)
+        if spec.dtype == _FLOAT32 or (halves and spec.dtype not in EMULATED):
+            pairs = max(weight.shape[0] * weight.shape[1] // self.groups, 1)  # of channels in a group
+            narrow = self.narrow_weight[self.spatial_dims - 1] / pairs
+            return operations * (self.weight * (_HALF_PRODUCTS if halves else 1.0) + narrow)
+        columns = self.column_elements(spec, weight)
+        if halves:
+            return operations * self.halves_weight + columns * self.halves_column_work
+        rate = self.weight if spec.dtype == _FLOAT64 else self.integers_weight
+        return operations * rate + columns * self.column_work[self.spatial_dims - 1]
+
+    def column_elements(self, spec: TensorSpec, weight: TensorSpec) -> int:
+        """Elements of the columns of all samples and groups; a kernel of one element needs none."""
+        if math.prod(weight.shape[2:]) == 1:
+            return 0
+        samples = spec.shape[0] if len(spec.shape) == self.spatial_dims + 2 else 1
+        return samples * self.groups * self.columns(self.extents(spec), weight)
 
     @abstractmethod
     def channels_out(self, weight: TensorSpec) -> int:

@@ -16,8 +16,10 @@ from layerwire.codec import DTYPES, TensorSpec
 from layerwire.errors import invalid
 from layerwire.v1 import operators_pb2
 from layerwire_server.operators.convolution import MAX_DILATION, MAX_PADDING, Convolution, read_groups
+from layerwire_server.operators.convolve_tbc import ConvTbc
 from layerwire_server.operators.convolve_transpose import ConvTranspose
 from layerwire_server.operators.operator import FLOATS, Operator, Specs
+from layerwire_server.operators.sliding_blocks import Fold, Unfold
 from layerwire_server.operators.spatial import MAX_STRIDE, Reader, Sizes
 
 _INT64 = DTYPES["int64"]
@@ -126,4 +128,4 @@ def _read_padding(reader: Reader, stride: Sizes) -> Sizes | None:
     return None
 
 
-OPERATORS: tuple[type[Operator], ...] = (Conv, ConvTranspose)
+OPERATORS: tuple[type[Operator], ...] = (Conv, ConvTranspose, ConvTbc, Unfold, Fold)

@@ -36,7 +36,11 @@ class ConvTranspose(Convolution):
     """
 
     name: ClassVar[str] = "conv_transpose"
-    weight: ClassVar[float] = 8.0
+    weight: ClassVar[float] = 4.0
+    halves_weight: ClassVar[float] = 20.0
+    column_work: ClassVar[tuple[float, ...]] = (100.0, 80.0, 60.0)
+    halves_column_work: ClassVar[float] = 600.0
+    narrow_weight: ClassVar[tuple[float, ...]] = (3.0, 3.0, 45.0)
     dtypes: ClassVar[frozenset[int]] = FLOATS | {DTYPES["int64"]}
 
     padding: Sizes

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch.nn import functional as F
@@ -34,6 +34,7 @@ class OverLastAxes(Operator):
     """What layer_norm and rms_norm have: the axes before `normalized_shape` are rows."""
 
     family = "normalize"
+    row_work: ClassVar[float]
     normalized_shape: tuple[int, ...]
 
     @classmethod
@@ -67,10 +68,17 @@ class OverLastAxes(Operator):
         """See Operator."""
         return 6 * math.prod(outputs[0].shape)
 
+    def work(self, specs: Specs, operations: int) -> float:
+        """Also that of the rows, which is most of it where they are short."""
+        assert specs[0] is not None
+        rows = math.prod(specs[0].shape[: -len(self.normalized_shape)])
+        return super().work(specs, operations) + rows * self.row_work
+
 
 @dataclass(frozen=True)
 class LayerNorm(OverLastAxes):
     name = "layer_norm"
+    row_work = 3000.0
     inputs = _AFFINE
     eps: float = scalar(POSITIVE, 1e-5)
 
@@ -89,6 +97,7 @@ class LayerNorm(OverLastAxes):
 @dataclass(frozen=True)
 class RmsNorm(OverLastAxes):
     name = "rms_norm"
+    row_work = 500.0
     inputs = _AFFINE[:2]
     eps: float | None = scalar(NOT_NEGATIVE, None)
 
@@ -247,7 +256,7 @@ class LpNormalize(Operator):
 
     def operations(self, specs: Specs, outputs: tuple[TensorSpec, ...]) -> int:
         """See Operator."""
-        return (4 if self.p in (1, 2, math.inf, -math.inf) else 20) * math.prod(outputs[0].shape)
+        return (4 if self.p in (1, 2, math.inf, -math.inf) else 60) * math.prod(outputs[0].shape)
 
     def run(self, *tensors: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
         """See Operator."""

@@ -6,6 +6,7 @@ It knows shapes and kernels; nothing of where running statistics are kept, and i
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -29,7 +30,7 @@ class ByChannel(Operator):
         Input("input"),
         *(Input(name, required=False, shared=True) for name in ("weight", "bias", "running_mean", "running_var")),
     )
-    checks_values = True
+    value_inputs = ("running_var",)
     momentum: float = scalar(FINITE, 0.1)
     eps: float = scalar(POSITIVE, 1e-5)
 
@@ -55,8 +56,13 @@ class ByChannel(Operator):
             raise self.invalid("running_var", f"must be at least 0, got {var[at].item()} at [{at}]")
 
     def operations(self, specs: Specs, outputs: tuple[TensorSpec, ...]) -> int:
-        """See Operator."""
-        return 6 * math.prod(outputs[0].shape)
+        """As many as it takes to find the statistics and to use them, or to use them alone."""
+        return (9 if self.finds_statistics else 3) * math.prod(outputs[0].shape)
+
+    @property
+    @abstractmethod
+    def finds_statistics(self) -> bool:
+        """Whether statistics are the input's own."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,11 @@ class BatchNorm(ByChannel):
         if operator.return_statistics and not operator.training:
             raise operator.invalid("return_statistics", "must be false unless training is true, got true")
         return operator
+
+    @property
+    def finds_statistics(self) -> bool:
+        """In training."""
+        return self.training
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -135,6 +146,11 @@ class InstanceNorm(ByChannel):
         """See Operator."""
         use_input_stats = message.use_input_stats if message.HasField("use_input_stats") else True
         return cls(**read(cls, message), use_input_stats=use_input_stats)
+
+    @property
+    def finds_statistics(self) -> bool:
+        """As it is told."""
+        return self.use_input_stats
 
     def check(self, specs: Specs) -> None:
         """See Operator."""

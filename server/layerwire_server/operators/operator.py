@@ -14,7 +14,9 @@ Equal operators may share a batch, an uploaded weight, a cached plan. The path o
 from __future__ import annotations
 
 import enum
+import logging
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 
@@ -22,6 +24,8 @@ import torch
 
 from layerwire.codec import DTYPE_NAMES, DTYPES, TensorSpec
 from layerwire.errors import InvalidArgumentError, invalid
+
+log = logging.getLogger(__name__)
 
 Specs: TypeAlias = tuple[TensorSpec | None, ...]
 Tensors: TypeAlias = tuple[torch.Tensor | None, ...]
@@ -32,7 +36,15 @@ WIRE_DTYPES: dict[torch.dtype, int] = {dtype: value for value, dtype in TORCH_DT
 FLOATS = frozenset(DTYPES[name] for name in ("float32", "float64", "float16", "bfloat16"))
 INTEGERS = frozenset(DTYPES[name] for name in ("int8", "int16", "int32", "int64", "uint8"))
 BOOL = frozenset((DTYPES["bool"],))
-EMULATED = INTEGERS | BOOL | frozenset(DTYPES[name] for name in ("float16", "bfloat16"))
+
+# Instructions for products of 16-bit floats: a CPU without them computes in float32, or element by element.
+_PRODUCTS = {"bfloat16": {"avx512_bf16", "amx_bf16"}, "float16": {"avx512_fp16", "amx_fp16"}}
+_CAPABILITIES: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # older torch doesn't tell
+EMULATED = (
+    INTEGERS
+    | BOOL
+    | {DTYPES[name] for name, some in _PRODUCTS.items() if not any(_CAPABILITIES.get(each) for each in some)}
+)
 
 
 class Input(NamedTuple):
@@ -74,10 +86,11 @@ class Operator(ABC):
     inputs: ClassVar[tuple[Input, ...]] = (Input("input"),)
     dtypes: ClassVar[frozenset[int]] = FLOATS  # of the first input, where torch has the kernel on CPU
     cuda_dtypes: ClassVar[frozenset[int] | None] = None  # the same on CUDA; None where it doesn't differ
-    checks_values: ClassVar[bool] = False  # whether check_values does anything
+    value_inputs: ClassVar[tuple[str, ...]] = ()  # inputs whose elements `check_values` looks at
     weight: ClassVar[float] = 10.0  # what an operation costs on a CPU beside one of a float32 matrix product
-    emulated_weight: ClassVar[float] = 1.0  # the same again for dtypes that CPUs emulate: 16-bit floats, integers
+    emulated_weight: ClassVar[float] = 1.0  # the same again for dtypes that this CPU emulates: integers, 16-bit floats
     tile_rows: ClassVar[int | None] = None  # rows of a fixed tile for `deterministic`; None: same bits in any company
+    alone_if_deterministic: ClassVar[bool] = False  # where bits depend on company, and tiles don't help
 
     @classmethod
     @abstractmethod
@@ -104,6 +117,42 @@ class Operator(ABC):
             return self.cuda_dtypes
         return self.dtypes
 
+    def check_inputs(self, specs: Specs, device_type: str) -> None:
+        """Checks that required inputs are there, and that the first has a dtype that the device's kernel takes.
+
+        Raises:
+            InvalidArgumentError: it isn't so.
+        """
+        for role, spec in zip(self.inputs, specs, strict=True):
+            if role.required and spec is None:
+                raise self.invalid(role.name, "is required")
+        first = specs[0]
+        assert first is not None
+        dtypes = self.dtypes_on(device_type)
+        if first.dtype not in dtypes:
+            rule = f"must have one of the dtypes {dtype_names(dtypes)}, got {DTYPE_NAMES[first.dtype]}"
+            raise self.invalid(self.inputs[0].name, rule)
+
+    def infer(self, specs: Specs) -> tuple[TensorSpec, ...]:
+        """Specs of the outputs: `run` on the meta device. The specs passed `check`.
+
+        Raises:
+            InvalidArgumentError: torch refuses the call all the same.
+        """
+        tensors = [
+            None if spec is None else torch.empty(spec.shape, dtype=TORCH_DTYPES[spec.dtype], device="meta")
+            for spec in specs
+        ]
+        try:
+            outputs = self.run(*tensors)
+        except InvalidArgumentError:
+            raise
+        except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError, ZeroDivisionError) as error:
+            log.warning("torch refuses what the checks let pass: %s %s: %s", self, specs, error)
+            shapes = ", ".join(str(list(spec.shape)) for spec in specs if spec is not None)
+            raise self.invalid(self.inputs[0].name, f"doesn't go with the parameters, got {shapes}") from None
+        return tuple(TensorSpec(WIRE_DTYPES[output.dtype], tuple(output.shape)) for output in outputs)
+
     @abstractmethod
     def check(self, specs: Specs) -> None:
         """Checks parameters against the inputs' dtypes and shapes, in Python integers.
@@ -118,6 +167,34 @@ class Operator(ABC):
     @abstractmethod
     def placement(self, specs: Specs) -> Placement:
         """How a call with these inputs goes into a batch; the specs passed `check`."""
+
+    def row_multiple(self, specs: Specs, multiples: Sequence[int]) -> int | None:
+        """Within a program whose calls are joined along axis 0: entries of the outputs' axis 0 that are one row's.
+
+        Args:
+            specs: of the inputs; they passed `check`.
+            multiples: the same for each input: k where entries k i to k i + k - 1 of axis 0 are those of row i, 0 where
+                it doesn't depend on any row, as weights.
+
+        Returns:
+            The outputs' multiple; None if one row's answer may depend on another row, or that can't be told.
+        """
+        if not any(multiples):
+            return 0
+        placement = self.placement(specs)
+        if placement.merge is Merge.ELEMENTWISE:
+            return multiples[0]
+        if placement.merge is Merge.ALONE or placement.axes < 1:
+            return None
+        roles = [
+            (role.shared, multiple)
+            for role, spec, multiple in zip(self.inputs, specs, multiples, strict=True)
+            if spec is not None
+        ]
+        ours = {multiple for shared, multiple in roles if not shared}
+        if len(ours) > 1 or any(multiple for shared, multiple in roles if shared):
+            return None
+        return multiples[0]
 
     @abstractmethod
     def operations(self, specs: Specs, outputs: tuple[TensorSpec, ...]) -> int:
@@ -134,6 +211,10 @@ class Operator(ABC):
         Called before the meta device is. Operators whose output is not larger than their inputs need not override it.
         """
         return sum(spec.nbytes for spec in specs if spec is not None)
+
+    def footprint_bytes(self, specs: Specs, outputs: tuple[TensorSpec, ...]) -> int:
+        """Bytes that a call takes on the device while it runs."""
+        return sum(spec.nbytes for spec in (*specs, *outputs) if spec is not None)
 
     def check_values(self, tensors: Tensors) -> None:
         """Checks what depends on data, before a device sees it; the tensors are on the CPU.

@@ -35,6 +35,7 @@ class WindowPool(PlaneOperator):
 
     family: ClassVar[str] = "pool"
     weight: ClassVar[float] = 100.0
+    place_work: ClassVar[float] = 0.0  # of a place of the window, beside its elements
 
     window: Window
 
@@ -58,12 +59,18 @@ class WindowPool(PlaneOperator):
         """One an element of a window."""
         return self.planes(specs[0]) * self.window.elements(self.extents(specs[0]))
 
+    def work(self, specs: Specs, operations: int) -> float:
+        """Also that of the places, which is most of it for small windows."""
+        places = self.planes(specs[0]) * math.prod(self.window.places(self.extents(specs[0])))
+        return super().work(specs, operations) + places * self.place_work
+
 
 @dataclass(frozen=True)
 class MaxPool(WindowPool):
     """Maximum over windows. Shape: [N, C, L...] or [C, L...] -> the same with L' = window.places(L)."""
 
     name: ClassVar[str] = "max_pool"
+    place_work: ClassVar[float] = 1800.0
     dtypes: ClassVar[frozenset[int]] = FLOATS | _INTEGERS
     cuda_dtypes: ClassVar[frozenset[int] | None] = FLOATS
 
@@ -82,7 +89,18 @@ class MaxPool(WindowPool):
     def dtypes_on(self, device_type: str) -> frozenset[int]:
         """As the table; max_pool1d without indices has a kernel of its own, for floats."""
         dtypes = super().dtypes_on(device_type)
-        return dtypes if self.return_indices or self.spatial_dims > 1 else dtypes & FLOATS
+        return dtypes & FLOATS if self._has_own_kernel else dtypes
+
+    @property
+    def _has_own_kernel(self) -> bool:
+        return self.spatial_dims == 1 and not self.return_indices
+
+    def work(self, specs: Specs, operations: int) -> float:
+        """As WindowPool; the kernel of max_pool1d without indices is vectorised, but for 16-bit floats."""
+        assert specs[0] is not None
+        if not self._has_own_kernel:
+            return super().work(specs, operations)
+        return operations * self.weight * (1.0 if specs[0].dtype in _HALVES else 0.1)
 
     def run(self, *tensors: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
         """torch.nn.functional.max_pool1d, 2d, 3d."""
@@ -98,6 +116,7 @@ class AvgPool(WindowPool):
     """Mean over windows. Shape: [N, C, L...] or [C, L...] -> the same with L' = window.places(L)."""
 
     name: ClassVar[str] = "avg_pool"
+    place_work: ClassVar[float] = 400.0
     dtypes: ClassVar[frozenset[int]] = FLOATS | {_INT64}
     cuda_dtypes: ClassVar[frozenset[int] | None] = FLOATS
 

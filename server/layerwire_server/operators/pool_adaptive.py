@@ -24,7 +24,7 @@ class AdaptivePool(PlaneOperator):
     """A pool to an output size; -1 keeps the input's extent."""
 
     family: ClassVar[str] = "pool"
-    weight: ClassVar[float] = 300.0
+    weight: ClassVar[float] = 150.0
 
     output_size: Sizes
 
@@ -92,6 +92,7 @@ class AdaptiveAvgPool(AdaptivePool):
     """Mean over windows that divide the input. Shape: [N, C, L...] or [C, L...] -> the same, L' = output_size."""
 
     name: ClassVar[str] = "adaptive_avg_pool"
+    global_weight: ClassVar[float] = 15.0  # torch sums whole planes by another kernel
 
     @classmethod
     def from_message(cls, message: Any) -> Self:
@@ -107,6 +108,12 @@ class AdaptiveAvgPool(AdaptivePool):
         placement = super().placement(specs)
         lone = self.planes(specs[0]) == 1 and math.prod(self.extents(specs[0])) >= _SPLIT_ELEMENTS
         return placement._replace(merge=Merge.ALONE) if lone else placement
+
+    def work(self, specs: Specs, operations: int) -> float:
+        """See Operator."""
+        if math.prod(self.sizes(self.extents(specs[0]))) == 1:
+            return operations * self.global_weight
+        return super().work(specs, operations)
 
     def run(self, *tensors: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
         """torch.nn.functional.adaptive_avg_pool1d, 2d, 3d."""

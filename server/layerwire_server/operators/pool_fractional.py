@@ -31,7 +31,7 @@ class FractionalMaxPool(PlaneOperator):
     family: ClassVar[str] = "pool"
     weight: ClassVar[float] = 300.0
     inputs: ClassVar[tuple[Input, ...]] = (Input("input"), Input("samples"))
-    checks_values: ClassVar[bool] = True
+    value_inputs: ClassVar[tuple[str, ...]] = ("samples",)
 
     kernel_size: Sizes
     output_size: Sizes | None

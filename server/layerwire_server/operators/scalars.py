@@ -87,7 +87,7 @@ def read(operator: type[Operator], message: Any) -> dict[str, float]:
         value = getattr(message, name)
         if not parameter.rule.holds(value):
             raise invalid(operator.name, name, f"{parameter.rule.words}, got {value}")
-        values[name] = _comparable(value)
+        values[name] = comparable(value)
     return values
 
 
@@ -112,7 +112,8 @@ def kernel_greatest(dtype: int) -> float:
     return _RANGES[_KERNEL_DTYPES.get(dtype, dtype)][1]
 
 
-def _comparable(value: float) -> float:
+def comparable(value: float) -> float:
+    """The value, as UnequalFloat where plain floats compare otherwise than operators with them answer."""
     if math.isnan(value) or (value == 0 and math.copysign(1, value) < 0):
         return UnequalFloat(value)
     return value

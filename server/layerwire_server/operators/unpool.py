@@ -34,7 +34,7 @@ class MaxUnpool(PlaneOperator):
     family: ClassVar[str] = "unpool"
     weight: ClassVar[float] = 100.0
     inputs: ClassVar[tuple[Input, ...]] = (Input("input"), Input("indices"))
-    checks_values: ClassVar[bool] = True
+    value_inputs: ClassVar[tuple[str, ...]] = ("indices",)
 
     kernel_size: Sizes
     stride: Sizes

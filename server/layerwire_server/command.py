@@ -1,4 +1,4 @@
-"""`layerwire serve`: flags from the settings' own definitions, the ready line, signals, exit status, directories.
+"""`layerwire serve`: the ready line, signals, exit status, directories.
 
 It knows the settings and the supervisor; nothing of what is served.
 """
@@ -14,17 +14,14 @@ import signal
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import click
-from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
-from layerwire_server import config, devices, exposition, log, ports, store, vitals
+from layerwire_server import config, devices, exposition, flags, log, ports, store, vitals
 from layerwire_server.config import ConfigError, Settings
 from layerwire_server.supervisor import CrashLoopError, Supervisor
 
@@ -33,47 +30,19 @@ _LONGEST_DIRECTORY = 70  # a unix socket's path has 107 bytes
 _PREFIX, _LOCK = "layerwire-", "supervisor.lock"
 
 
-def option(name: str, field: FieldInfo) -> Callable[[Any], Any]:
-    """The click option of a setting. Values stay text: the settings check them, wherever they come from."""
-    extra = field.json_schema_extra
-    unit = str(extra["unit"]) if isinstance(extra, dict) else ""
-    told = [f"{field.description}"]
-    found = config.bounds(field)
-    if found:
-        told.append(f"Bounds: {found}.")
-    if field.default not in ("", PydanticUndefined):
-        told.append(f"Default: {_shown(field.default)}.")
-    told.append(f"[{config.variable(name)}, {name}]")
-    if field.annotation is bool:
-        return click.option(
-            f"{config.flag(name)}/--no-{name.replace('_', '-')}", name, default=None, help=" ".join(told)
-        )
-    choices = "|".join(getattr(field.annotation, "__args__", ()))
-    return click.option(
-        config.flag(name), name, default=None, metavar=(unit or choices or "TEXT").upper(), help=" ".join(told)
-    )
-
-
-def _shown(value: Any) -> str:
-    return value.human_readable() if hasattr(value, "human_readable") else str(value)
-
-
-def _options(function: Callable[..., None]) -> Callable[..., None]:
-    for name, field in reversed(Settings.model_fields.items()):
-        function = option(name, field)(function)
-    return function
-
-
-@click.command()
-@_options
-def serve(**flags: str | bool | None) -> None:
+@click.command(cls=flags.Command, context_settings={"max_content_width": flags.WIDEST_COLUMNS})
+@flags.options
+def serve(**given: str | bool | None) -> None:
     """Run a server: gateways, workers, and a supervisor over them.
 
-    Each setting can be given as a flag, as the variable in brackets, or in a TOML file under the second name in
-    brackets; a flag wins over a variable, and that over the file. Sizes take units: 64MiB.
+    Each setting can be given as a flag, as the variable in brackets, or in the TOML file that --config names, where
+    --max-queue-calls is max_queue_calls. A flag wins over a variable, and that over the file. Bytes take units: 64MiB.
+
+    It prints one line when it is ready. SIGTERM and Ctrl-C end it when the calls in it are answered, a second one at
+    once.
     """
     try:
-        settings = config.load({name: value for name, value in flags.items() if value is not None})
+        settings = config.load({name: value for name, value in given.items() if value is not None})
         places = devices.resolve(settings.device)
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
@@ -85,6 +54,8 @@ def serve(**flags: str | bool | None) -> None:
 
 def _serve(settings: Settings, places: list[str]) -> int:
     logger = log.start(settings.log_level, settings.log_format, process="supervisor")
+    for name, like in config.strangers(os.environ).items():
+        logger.warning("a variable is no setting", variable=name, nearest=like or "none")
     with _runtime_directory() as runtime_directory:
         reservation = ports.Reservation(settings.listen, config.flag("listen"), shared=settings.gateways > 1)
         with closing(reservation):
@@ -142,18 +113,23 @@ async def _supervise(settings: Settings, places: list[str], runtime_directory: P
     supervisor = Supervisor(settings, places, runtime_directory, logger)
     stop, stop_now = asyncio.Event(), asyncio.Event()
 
-    def on_signal() -> None:
+    def on_signal(number: signal.Signals) -> None:
+        logger.info("server is ended at once" if stop.is_set() else "server drains", signal=number.name)
         (stop_now if stop.is_set() else stop).set()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, on_signal)
+        loop.add_signal_handler(number, on_signal, number)
+    logger.info("server starts", version=version("layerwire"), pid=os.getpid(), listen=settings.listen,
+                store=settings.store, devices=",".join(places), workers=len(supervisor.workers),
+                gateways=settings.gateways)  # fmt: skip
     page = _open_page(settings.metrics, supervisor, loop) if settings.metrics else None
     try:
-        finished = await supervisor.run(stop, stop_now, lambda: _tell_ready(settings, supervisor, places, page))
+        finished = await supervisor.run(stop, stop_now, lambda: _tell_ready(settings, supervisor, places, page, logger))
     finally:
         if page is not None:
             await asyncio.to_thread(page.close)
+    logger.info("server stopped", finished=finished)
     return 0 if finished else 1
 
 
@@ -166,7 +142,9 @@ def _open_page(address: str, supervisor: Supervisor, loop: asyncio.AbstractEvent
     return exposition.Page(address, exposition.LayerwireCollector(supervisor.ledger, refresh))
 
 
-def _tell_ready(settings: Settings, supervisor: Supervisor, places: list[str], page: exposition.Page | None) -> None:
+def _tell_ready(
+    settings: Settings, supervisor: Supervisor, places: list[str], page: exposition.Page | None, logger: log.Log
+) -> None:
     workers = supervisor.workers
     process = workers[0].process
     told = process.info if process is not None else {}
@@ -179,5 +157,7 @@ def _tell_ready(settings: Settings, supervisor: Supervisor, places: list[str], p
     count = f"{len(workers)} worker{'s' if len(workers) > 1 else ''} on {', '.join(places)}"
     metrics = f"metrics on {page.address}" if page is not None else "no metrics"
     seconds = vitals.age_seconds()
+    at = page.address if page is not None else "off"
+    logger.info("server is ready", listen=settings.listen, metrics=at, seconds=round(seconds, 1))
     click.echo(f"layerwire {version('layerwire')} ready on {settings.listen} ({count}, {metrics}) in {seconds:.1f} s")
     sys.stdout.flush()

@@ -5,6 +5,7 @@ It doesn't know what the knobs do, and imports neither gRPC nor torch.
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections.abc import Mapping
@@ -38,6 +39,20 @@ _WORDS = {
 }
 
 
+# Setting -> the heading that stands above it and those after it, wherever they are listed.
+HEADINGS = {
+    "listen": "Addresses and processes",
+    "max_message_bytes": "Limits; what is over one is refused",
+    "max_batch_rows": "Batching",
+    "canary_interval_seconds": "Health, and the end",
+    "max_concurrent_streams": "Connections",
+    "log_level": "Log, and the file of settings",
+}
+
+# What Kubernetes sets in a pod for a service called layerwire or layerwire-...
+_OF_KUBERNETES = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT\w*|PORT_\d+_(TCP|UDP|SCTP)\w*)")
+
+
 class ConfigError(Exception):
     """A setting can't be used; the text is one sentence for the person who gave it."""
 
@@ -58,9 +73,9 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
     )
 
-    listen: str = _knob("127.0.0.1:50051", "host:port or unix:path", "Where gRPC is served; port 0 takes a free one.")
+    listen: str = _knob("127.0.0.1:50051", "HOST:PORT|unix:PATH", "Where gRPC is served; port 0 takes a free one.")
     metrics: str = _knob(
-        "127.0.0.1:9464", "host:port", 'Where /metrics is served; port 0 takes a free one, "off" serves none.'
+        "127.0.0.1:9464", "HOST:PORT|off", 'Where /metrics is served; port 0 takes a free one, "off" serves none.'
     )
     store: str = _knob("", "directory", "Where named weights are kept. Default: a private one, removed at exit.")
     device: str = _knob(
@@ -77,12 +92,12 @@ class Settings(BaseSettings):
     )
     max_output_bytes: ByteSize = _knob(
         ByteSize(64 * _MIB - ANSWER_ROOM_BYTES), "bytes",
-        "Largest output of one call; 64 KiB below max_message_bytes at most, for the answer is one message.", ge=1,
+        "Largest output of one call; at most, and by default, 64 KiB less than a message, for the answer is one.", ge=1,
     )  # fmt: skip
     max_call_operations: float = _knob(
         2e11,
-        "operations of a float32 matrix product",
-        "Most predicted work of one call; 2e11 take a core 2 to 10 s.",
+        "operations",
+        "Most predicted work of one call, in operations of a float32 matrix product; 2e11 take a core 2 to 10 s.",
         gt=0,
         le=1e18,
     )
@@ -126,7 +141,7 @@ class Settings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = _knob("info", "", "Least severity that is logged.")
     log_format: Literal["text", "json"] = _knob("text", "", "Form of the log, on standard error.")
-    config: str = _knob("", "file", "TOML file with any of these settings, keys as here, dashes as underscores.")
+    config: str = _knob("", "file", "TOML file with any of these settings, keys as the flags, with underscores.")
 
     @field_validator("listen", "metrics")
     @classmethod
@@ -149,6 +164,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        if "max_output_bytes" not in self.model_fields_set:  # frozen only from here on
+            self.__dict__["max_output_bytes"] = ByteSize(self.max_message_bytes - ANSWER_ROOM_BYTES)
         if self.max_output_bytes > self.max_message_bytes - ANSWER_ROOM_BYTES:
             raise ValueError(
                 f"max_output_bytes must leave {ANSWER_ROOM_BYTES} of max_message_bytes, "
@@ -217,12 +234,33 @@ def _sentence(error: Any, flags: Mapping[str, Any], path: str) -> str:
         return message
     name = str(error["loc"][0])
     if error["type"] == "extra_forbidden":
-        return f"{path}: there is no setting {name}"
+        like = _nearest(name)
+        return f"{path}: there is no setting {name}" + (f", perhaps {like} is meant" if like else "")
     origin = flag(name) if name in flags else variable(name) if variable(name) in os.environ else f"{name} in {path}"
     rule = message[0].lower() + message[1:]
     for theirs, ours in _WORDS.items():
         rule = rule.replace(theirs, ours)
     return f"{origin}: {rule}, got {error['input']!r}"
+
+
+def _nearest(name: str) -> str:
+    """The setting whose name is most like this one; "" if none is like it."""
+    return next(iter(difflib.get_close_matches(name.lower(), Settings.model_fields, 1)), "")
+
+
+def strangers(environment: Mapping[str, str]) -> dict[str, str]:
+    """Variables that look like settings and are none, each with the nearest that is one, or "".
+
+    What Kubernetes sets for a service of the same name is no mistake.
+    """
+    found = {}
+    for name, value in environment.items():
+        key = name.upper().removeprefix(ENVIRONMENT_PREFIX).lower()
+        kubernetes = _OF_KUBERNETES.fullmatch(name) or (name.endswith("_PORT") and "://" in value)
+        if name.upper().startswith(ENVIRONMENT_PREFIX) and key not in Settings.model_fields and not kubernetes:
+            like = _nearest(key)
+            found[name] = like and variable(like)
+    return found
 
 
 def bounds(field: FieldInfo) -> str:

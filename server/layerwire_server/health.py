@@ -10,13 +10,15 @@ import asyncio
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health_pb2
 
 _Status = health_pb2.HealthCheckResponse
+Context = grpc.aio.ServicerContext[Any, Any]
 SERVICE_NAME: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 
-class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # it comes without types
+class Health:
     """Whether each service is serving; all are not once `stop` was called.
 
     Args:
@@ -27,6 +29,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # it comes 
         self._serving = dict.fromkeys(services, False)
         self._changed = asyncio.Event()
         self._stopped = False
+        self._ended = False
 
     def set(self, serving: dict[str, bool]) -> None:
         """The services' states from now on."""
@@ -40,6 +43,11 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # it comes 
         self._serving = dict.fromkeys(self._serving, False)
         self._tell()
 
+    def end(self) -> None:
+        """Ends all watches: whoever stops would wait for watchers until its patience is over."""
+        self._ended = True
+        self._tell()
+
     def _tell(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
@@ -50,19 +58,39 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # it comes 
             return _Status.SERVICE_UNKNOWN
         return _Status.SERVING if serving else _Status.NOT_SERVING
 
-    async def Check(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:  # noqa: N802  # gRPC's name
-        """The state of a service; NOT_FOUND where there is no such service."""
-        if request.service not in self._serving:
-            await context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
-        return _Status(status=self._status(request.service))
+    def handlers(self) -> grpc.GenericRpcHandler:
+        """GRPC's handlers of the service. They take bytes, for what can't be parsed grpcio would answer UNKNOWN."""
+        methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+            "Check": grpc.unary_unary_rpc_method_handler(self.check, None, _Status.SerializeToString),
+            "Watch": grpc.unary_stream_rpc_method_handler(self.watch, None, _Status.SerializeToString),
+        }
+        return grpc.method_handlers_generic_handler(SERVICE_NAME, methods)
 
-    async def Watch(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:  # noqa: N802  # gRPC's name
-        """The state of a service now and on every change, until the client leaves."""
+    async def check(self, request: bytes, context: Context) -> Any:
+        """The state of a service; NOT_FOUND where there is no such service."""
+        service = await _service(request, context)
+        if service not in self._serving:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
+        return _Status(status=self._status(service))
+
+    async def watch(self, request: bytes, context: Context) -> None:
+        """The state of a service now and on every change, until the client leaves or `end`."""
+        service = await _service(request, context)
         told = None
         while True:
-            changed, status = self._changed, self._status(request.service)
+            changed, status = self._changed, self._status(service)
             if status != told:
                 await context.write(_Status(status=status))
                 told = status
+            elif self._ended:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
             else:
                 await changed.wait()
+
+
+async def _service(request: bytes, context: Context) -> str:
+    """The name that is asked for."""
+    try:
+        return str(health_pb2.HealthCheckRequest.FromString(request).service)
+    except DecodeError:
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the message is no HealthCheckRequest")

@@ -12,6 +12,7 @@ import time
 from collections.abc import MutableMapping
 from typing import Any
 
+_OWN = ("layerwire", "layerwire_server")
 _STANDARD = frozenset({"exc_info", "stack_info", "stacklevel", "extra"})
 
 
@@ -71,5 +72,7 @@ def start(level: str, form: str, **fields: Any) -> Log:
     """Sets up this process's log on standard error; `fields` stand in each line."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_FORMATTERS[form](fields))
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.basicConfig(level=max(logging.getLevelName(level.upper()), logging.WARNING), handlers=[handler], force=True)
+    for name in _OWN:  # others, such as grpc's _cygrpc, would have a line for every call
+        logging.getLogger(name).setLevel(level.upper())
     return Log(logging.getLogger("layerwire"), fields)

@@ -36,7 +36,7 @@ METRICS: dict[str, Metric] = {
     "layerwire_batch_rows": Metric("histogram", "Rows of a batch.", ("operator",), COUNTS),
     "layerwire_batch_closed_total": Metric("counter", "Batches, by why no further call was taken in.", ("reason",)),
     "layerwire_rejected_total": Metric(
-        "counter", "Calls and requests turned away, by the limit they met.", ("reason",)
+        "counter", "Calls and requests turned away, by what was full or over a limit.", ("reason",)
     ),
     "layerwire_calls_in_flight": Metric("gauge", "Calls accepted and not answered.", ("worker",)),
     "layerwire_queue_calls": Metric("gauge", "Calls waiting.", ("worker",)),
@@ -64,6 +64,29 @@ METRICS: dict[str, Metric] = {
     "layerwire_process_cpu_seconds_total": Metric("counter", "Processor time.", ("process",)),
     "layerwire_process_open_fds": Metric("gauge", "Open file descriptors.", ("process",)),
     "layerwire_build_info": Metric("gauge", "Always 1.", ("version", "torch_version", "python_version")),
+}
+
+# What `reason` of layerwire_rejected_total can be: for each process that turns calls away, what was full or over a
+# limit. The README tells them from here.
+REJECTIONS: dict[str, dict[str, str]] = {
+    "gateway": {
+        "message_bytes": "a message over `--max-message-bytes`",
+        "cancellations": "a `Stream` message that gives up more calls than one may hold",
+        "requests_in_flight": "unary requests, `--max-requests-in-flight`",
+        "bytes_in_flight": "bytes of unary requests beside all else held, `--max-bytes-in-flight`",
+        "unread_answers": "answers left unread that fill half of `--max-bytes-in-flight`, or a stream's all of it",
+        "weights_bytes": "named weights, `--max-weights-bytes`",
+        "unavailable": "no worker was up for `--unavailable-after-seconds`",
+    },
+    "worker": {
+        "queue_calls": "calls waiting, `--max-queue-calls`",
+        "queue_bytes": "bytes of calls waiting, `--max-queue-bytes`",
+        "output_bytes": "a call whose output would be over `--max-output-bytes`",
+        "operations": "a call whose work would be over `--max-call-operations`",
+        "message_calls": "a `Stream` message of more than 4,096 calls",
+        "parameter_bytes": "a message with more beside its tensors' data than calls need",
+        "quarantined": "a call that two workers died of",
+    },
 }
 
 Snapshot: TypeAlias = dict[str, list[list[Any]]]  # name -> [label values, what the child's `state` gave]
@@ -151,6 +174,10 @@ class Metrics:
     def histogram(self, name: str, **labels: str) -> Histogram:
         """The histogram of these label values, as `counter`."""
         return self._child(Histogram, "histogram", name, labels)
+
+    def rejections(self, role: str) -> dict[str, Counter]:
+        """The counters of layerwire_rejected_total of a gateway or a worker, by reason; all are there from now on."""
+        return {reason: self.counter("layerwire_rejected_total", reason=reason) for reason in REJECTIONS[role]}
 
     def _child(self, make: type[_Child], kind: str, name: str, labels: dict[str, str]) -> _Child:
         metric = METRICS[name]

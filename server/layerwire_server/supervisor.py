@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -78,15 +79,18 @@ class Post:
         log = self._supervisor.log.bind(child=self.duty.name)
         while not self._stopped.is_set():
             process = self.process = await self._supervisor.start(self.duty, self._hear)
-            log.debug("child started", pid=process.pid)
+            log.info("child started", pid=process.pid, restarts=int(self._restarts.value))
             status = await process.ended()
             self._supervisor.ledger.retire(self.duty.name)
             self._set_up(0)
             if self._stopped.is_set():
+                log.info("child stopped", pid=process.pid, status=_told(status))
                 return
             up_seconds = None if process.ready_at is None else time.monotonic() - process.ready_at
             delay_seconds = backoff.after(up_seconds)
-            log.error("child ended", pid=process.pid, status=status, up_seconds=up_seconds, again_in=delay_seconds)
+            told_seconds = None if up_seconds is None else round(up_seconds, 1)
+            log.error("child died", pid=process.pid, status=_told(status), up_seconds=told_seconds,
+                      again_in_seconds=delay_seconds)  # fmt: skip
             if backoff.failed_starts >= MAX_FAILED_STARTS:
                 raise CrashLoopError(f"{self.duty.name} ended {MAX_FAILED_STARTS} times in a row before it was ready")
             self._restarts.add()
@@ -129,6 +133,9 @@ class Post:
         if message["kind"] == "ready":
             self.first_ready.set()
             self._set_up(1)
+            if self.process is not None and self.process.ready_at is not None:
+                seconds = round(self.process.ready_at - self.process.started, 1)
+                self._supervisor.log.info("child is ready", child=self.duty.name, seconds=seconds)
         elif message["kind"] == "metrics":
             self._supervisor.ledger.update(self.duty.name, message["snapshot"])
             self.answered = max(self.answered, message["request"])
@@ -244,6 +251,14 @@ class Supervisor:
         gateway_seconds = settings.lame_duck_seconds + settings.grace_seconds + _STOP_ROOM_SECONDS
         await asyncio.gather(*(post.stop(gateway_seconds) for post in self.gateways))
         await asyncio.gather(*(post.stop(_STOP_ROOM_SECONDS) for post in self.workers))
+
+
+def _told(status: int) -> str:
+    """An exit status for people: "SIGKILL", "1"."""
+    if status < 0:
+        with contextlib.suppress(ValueError):
+            return signal.Signals(-status).name
+    return str(status)
 
 
 async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:

@@ -129,7 +129,7 @@ class Bystander:
 
 
 @contextmanager
-def unharmed(target: Target, growth_bytes: int) -> Iterator[None]:
+def unharmed(target: Target, growth_bytes: int, worker_bytes: int | None = None) -> Iterator[None]:
     """Within, the server is attacked, and nobody suffers: see what is asserted."""
     bystander = Bystander(target)
     try:
@@ -151,6 +151,7 @@ def unharmed(target: Target, growth_bytes: int) -> Iterator[None]:
     assert target.serving()
     assert during < BEARABLE_SECONDS
     assert max(growth.values()) < growth_bytes, told
+    assert growth["worker"] < (worker_bytes or growth_bytes), told
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ import pytest
 
 from layerwire.errors import ResourceExhaustedError
 from layerwire_server.config import load
-from layerwire_server.gateway.admission import Admission, DrainRate
-from layerwire_server.metrics import Metrics
+from layerwire_server.gateway.admission import Admission, DrainRate, received_bytes
+from layerwire_server.metrics import REJECTIONS, Metrics
 
 MIB = 1024**2
 
@@ -38,12 +38,34 @@ def test_requests_beyond_the_number_are_refused(admission, metrics):
 
 
 def test_requests_beyond_the_bytes_are_refused(admission, metrics):
-    admission.admit(3 * MIB, 0.0)
+    admission.admit(2 * MIB, 0.0)
+    admission.admit(MIB, 0.0)
     with pytest.raises(ResourceExhaustedError, match=rf"--max-bytes-in-flight of {4 * MIB}"):
         admission.admit(MIB + 1, 0.0)
     admission.admit(MIB, 0.0)
-    assert (admission.requests, admission.nbytes, admission.full) == (2, 4 * MIB, True)
+    assert (admission.requests, admission.nbytes, admission.full) == (3, 4 * MIB, True)
     assert metrics.counter("layerwire_rejected_total", reason="bytes_in_flight").value == 1
+
+
+def test_a_message_over_the_limit_is_refused_for_good(admission, metrics):
+    with pytest.raises(ResourceExhaustedError, match="--max-message-bytes") as caught:
+        admission.admit(2 * MIB + 1, 0.0)
+    assert caught.value.retry_after_seconds is None
+    assert metrics.counter("layerwire_rejected_total", reason="message_bytes").value == 1
+
+
+@pytest.mark.parametrize(
+    ("limit", "received"),
+    [(MIB, MIB * 5 // 4), (2**31 - 2 * MIB, 2**31 - 1)],
+    ids=["a quarter more", "what gRPC takes"],
+)
+def test_grpc_takes_in_what_is_somewhat_too_large(limit, received):
+    assert received_bytes(limit) == received
+
+
+def test_every_reason_is_there_before_it_is_met(admission, metrics):
+    told = {tuple(labels): value for labels, value in metrics.snapshot()["layerwire_rejected_total"]}
+    assert told == {(reason,): 0 for reason in REJECTIONS["gateway"]}
 
 
 def test_the_books_are_even_in_the_end(admission):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
-from layerwire_server import config
+from layerwire_server import config, flags
 from layerwire_server.command import serve
 from layerwire_server.config import ConfigError, Settings, load
 
@@ -52,6 +52,14 @@ def test_sizes_take_units(text, nbytes):
     assert load({"max_batch_bytes": text}).max_batch_bytes == nbytes
 
 
+@pytest.mark.parametrize("text", ["1MiB", "64MiB", "512MiB"])
+def test_the_largest_output_follows_the_largest_message(text):
+    settings = load({"max_message_bytes": text})
+    assert settings.max_output_bytes == settings.max_message_bytes - 65536
+    assert Settings.from_json(settings.to_json()).max_output_bytes == settings.max_output_bytes
+    assert load({"max_message_bytes": text, "max_output_bytes": "10"}).max_output_bytes == 10
+
+
 def test_a_child_gets_the_same_settings_whatever_its_environment(monkeypatch):
     settings = load({"max_queue_calls": "7", "deterministic": True})
     monkeypatch.setenv("LAYERWIRE_MAX_QUEUE_CALLS", "9")
@@ -95,10 +103,12 @@ def test_a_wrong_variable_is_named(monkeypatch):
     ("text", "sentence"),
     [
         ("workers = 0", "workers in .*: must be at least 1"),
-        ("wrokers = 1", "there is no setting wrokers"),
+        ("wrokers = 1", "there is no setting wrokers, perhaps workers is meant$"),
+        ("max-queue-calls = 1", "there is no setting max-queue-calls, perhaps max_queue_calls is meant$"),
+        ("zzz = 1", "there is no setting zzz$"),
         ("=", "[Ii]nvalid"),
     ],
-    ids=["bounds", "unknown key", "no TOML"],
+    ids=["bounds", "unknown key", "dashes", "like nothing", "no TOML"],
 )
 def test_a_wrong_file_is_named(toml, text, sentence):
     path = toml(text)
@@ -121,9 +131,50 @@ def test_help_names_flag_variable_key_and_bounds_of_every_setting():
     told = " ".join(CliRunner().invoke(serve, ["--help"], terminal_width=200).output.split())
     for name, field in Settings.model_fields.items():
         assert f"{config.flag(name)}" in told
-        assert f"[{config.variable(name)}, {name}]" in told
-        assert config.bounds(field) in told
-    assert "Default: 64.0MiB." in told
+        assert f"{config.variable(name)}]" in told
+        assert flags.bounds(field) in told
+    assert "Largest message, either way. [default: 64 MiB; 1 MiB to 2,046 MiB; LAYERWIRE_MAX_MESSAGE_BYTES]" in told
+    assert all(heading in told for heading in config.HEADINGS.values())
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_help_fits(columns):
+    told = CliRunner().invoke(serve, ["--help"], terminal_width=columns).output.splitlines()
+    assert max(map(len, told)) <= columns
+    assert "  --max-queue-calls CALLS" in told
+    assert "      [default: 16,384; 1 to 10,000,000; LAYERWIRE_MAX_QUEUE_CALLS]" in told
+
+
+def test_every_setting_has_a_heading():
+    assert config.HEADINGS.keys() <= Settings.model_fields.keys()
+    assert next(iter(Settings.model_fields)) in config.HEADINGS
+
+
+@pytest.mark.parametrize(
+    ("environment", "wanted"),
+    [
+        ({"LAYERWIRE_WROKERS": "2"}, {"LAYERWIRE_WROKERS": "LAYERWIRE_WORKERS"}),
+        ({"layerwire_max_queue_call": "2"}, {"layerwire_max_queue_call": "LAYERWIRE_MAX_QUEUE_CALLS"}),
+        ({"LAYERWIRE_LISTEN_PORT": "2"}, {"LAYERWIRE_LISTEN_PORT": "LAYERWIRE_LISTEN"}),
+        ({"LAYERWIRE_ZZZ": ""}, {"LAYERWIRE_ZZZ": ""}),
+        ({"LAYERWIRE_WORKERS": "2", "layerwire_gateways": "2", "WORKERS": "1", "XLAYERWIRE_A": ""}, {}),
+        (
+            {
+                "LAYERWIRE_SERVICE_HOST": "10.0.0.1",
+                "LAYERWIRE_SERVICE_PORT": "50051",
+                "LAYERWIRE_SERVICE_PORT_GRPC": "50051",
+                "LAYERWIRE_PORT": "tcp://10.0.0.1:50051",
+                "LAYERWIRE_PORT_50051_TCP": "tcp://10.0.0.1:50051",
+                "LAYERWIRE_PORT_50051_TCP_ADDR": "10.0.0.1",
+                "LAYERWIRE_METRICS_SERVICE_HOST": "10.0.0.1",
+            },
+            {},
+        ),
+    ],
+    ids=["misspelt", "lower case", "one word too many", "like nothing", "right", "Kubernetes"],
+)
+def test_variables_that_are_no_settings(environment, wanted):
+    assert config.strangers(environment) == wanted
 
 
 def test_the_command_ends_with_status_2_on_a_wrong_value():

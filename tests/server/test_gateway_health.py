@@ -41,6 +41,23 @@ async def test_serving_while_one_worker_is_well(rig):
     assert await check(it, "worker/0") == SERVING
 
 
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/grpc.health.v1.Health/Check", "HealthCheckRequest"),
+        ("/grpc.health.v1.Health/Watch", "HealthCheckRequest"),
+        ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", "ServerReflectionRequest"),
+        ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", "ServerReflectionRequest"),
+    ],
+    ids=["Check", "Watch", "reflection v1", "reflection v1alpha"],
+)
+async def test_garbage_is_an_invalid_argument(rig, path, message):
+    it = await rig(start_workers=False)
+    call = it.channel.stream_stream(path)(iter([b"\x0a\x7f"]), timeout=10)
+    assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert await call.details() == f"the message is no {message}"
+
+
 async def test_unknown_services(rig):
     it = await rig(start_workers=False)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -97,8 +114,18 @@ async def test_stopping_is_not_serving_for_good(rig):
     assert await told(watch) == SERVING
     stopping = asyncio.create_task(it.gateway.stop())
     assert await told(watch) == NOT_SERVING
-    watch.cancel()
-    await stopping
+    await asyncio.wait_for(stopping, 10)  # it has 30 s of grace, which no watcher uses up
+    assert await watch.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_stopping_ends_reflection_that_nobody_asks_anything(rig):
+    it = await rig()
+    method = it.channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
+    stream = method()
+    await stream.write(reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString())
+    assert await stream.read()
+    await asyncio.wait_for(it.gateway.stop(), 10)
+    assert await stream.code() is grpc.StatusCode.OK
 
 
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])

@@ -248,9 +248,9 @@ async def test_a_client_that_reads_nothing_is_ended_when_others_need_the_room(ri
     while held._frames:  # all answers are in; the first can't be written, for nobody reads
         await asyncio.wait_for(it.workers[0].canaries.get(), 10)
     assert it.gateway._admission.full
-    it.gateway._streams.end_stalled(held.writing_since + 59)
+    it.gateway._streams.end_stalled(held.writing_since + 9)
     assert it.gateway._streams.open
-    it.gateway._streams.end_stalled(held.writing_since + 61)
+    it.gateway._streams.end_stalled(held.writing_since + 11)
     other = it.stub.Stream()
     await other.write(calls(2))
     it.workers[0].answer(await it.workers[0].next(Kind.CALLS), answers(2), 0)
@@ -258,3 +258,22 @@ async def test_a_client_that_reads_nothing_is_ended_when_others_need_the_room(ri
     assert it.gateway._admission.nbytes == 0
     other.cancel()
     stalled.cancel()
+
+
+async def test_a_message_over_the_limit_ends_the_stream_and_is_counted(rig, mib):
+    it = await rig(max_message_bytes="1MiB", max_output_bytes="1000")
+    stream = it.channel.stream_stream("/layerwire.v1.LayerwireService/Stream")()
+    await stream.write(b"\x0a" * (mib + 1))
+    assert await stream.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert f"larger than max ({mib + 1} vs. {mib}), the server's --max-message-bytes" in await stream.details()
+    assert it.counted("layerwire_rejected_total", reason="message_bytes") == 1
+    assert it.workers[0].frames.empty()
+
+
+async def test_a_cancellation_of_too_many_calls_ends_the_stream_and_is_counted(rig):
+    it = await rig()
+    stream = it.stub.Stream()
+    await stream.write(pb.StreamRequest(cancel=pb.Cancellation(ids=range(8192))))
+    assert await stream.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert await stream.details() == "stream: cancel must be at most 65536 bytes a message, got 65544"
+    assert it.counted("layerwire_rejected_total", reason="cancellations") == 1

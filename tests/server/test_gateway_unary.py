@@ -9,7 +9,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
-from layerwire.errors import InvalidArgumentError, from_status, to_status
+from layerwire.errors import InvalidArgumentError, ResourceExhaustedError, from_status, to_status
 from layerwire.v1 import layerwire_pb2 as pb
 from layerwire_server.gateway.service import FAMILIES
 from layerwire_server.link import Kind
@@ -99,7 +99,23 @@ async def test_a_message_over_the_limit_is_refused(rig, mib):
     method = it.channel.unary_unary("/layerwire.v1.LayerwireService/Activate")
     error = await refused(method(b"x" * (mib + 1)))
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert error.details() == f"the message is larger than max ({mib + 1} vs. {mib}), the server's --max-message-bytes"
+    error = await refused(method(b"x" * (mib * 5 // 4 + 1)))  # grpcio's own words
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "larger than max" in error.details()
     assert it.workers[0].frames.empty()
+    assert it.counted("layerwire_rejected_total", reason="message_bytes") == 1
+    assert it.gateway._admission.nbytes == 0
+
+
+async def test_weights_without_room_are_counted(rig):
+    it = await rig()
+    for error in (ResourceExhaustedError("no room"), InvalidArgumentError("no name")):
+        call = asyncio.ensure_future(it.stub.PutWeights(pb.PutWeightsRequest(name="w")))
+        frame = await it.workers[0].next(Kind.UNARY)
+        it.workers[0].answer(frame, to_status(error).SerializeToString(), error=True)
+        assert (await refused(call)).code() is error.code
+    assert it.counted("layerwire_rejected_total", reason="weights_bytes") == 1
 
 
 @pytest.mark.parametrize("how", ["cancel", "deadline"])
@@ -209,5 +225,15 @@ async def test_server_info_tells_what_the_workers_told(rig):
         (0, "cpu", True),
         (1, "cpu", False),
     ]
-    assert info.limits.max_message_bytes == 64 * 1024**2
+    assert info.limits == pb.Limits(
+        max_message_bytes=64 * 1024**2,
+        max_output_bytes=64 * 1024**2 - 65536,
+        max_call_operations=2 * 10**11,
+        max_queue_calls=16384,
+        max_queue_bytes=1024**3,
+        max_requests_in_flight=16384,
+        max_bytes_in_flight=1024**3,
+        max_weights_bytes=4 * 1024**3,
+        max_message_calls=4096,
+    )
     assert dict(info.numerics) == {"tf32": "False"}

@@ -10,8 +10,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from layerwire.errors import InternalError, UnavailableError
-from layerwire_server.gateway.router import Pending, Router
+from layerwire.errors import DeadlineExceededError, InternalError, UnavailableError
+from layerwire.v1 import layerwire_pb2 as pb
+from layerwire.v1 import operators_pb2, tensor_pb2
+from layerwire_server.gateway.pending import Pending
+from layerwire_server.gateway.router import Router
 from layerwire_server.link import QUARANTINED, Family, Flag, Frame, Kind
 from layerwire_server.metrics import Metrics
 
@@ -34,8 +37,8 @@ class FakeWorker:
 class Asked(Pending):
     """Keeps what it is answered."""
 
-    def __init__(self, kind=Kind.CALLS, payload=b"payload", arrived=0.0, stream=0):
-        super().__init__(kind, payload, arrived, math.inf, Family.NONE, stream)
+    def __init__(self, kind=Kind.CALLS, payload=b"payload", arrived=0.0, stream=0, family=Family.NONE):
+        super().__init__(kind, payload, arrived, math.inf, family, stream)
         self.answers = []
         self.error = None
 
@@ -283,6 +286,153 @@ def test_cancelled_calls_are_told_to_every_worker_that_has_frames_of_the_stream(
     for worker in workers:
         expected = [Frame(Kind.CANCEL_CALLS, payload=b"ids", stream=5)] if worker in holders else []
         assert worker.take() == expected
+
+
+def relu(data=b"data", **options):
+    return pb.ActivateRequest(
+        options=pb.CallOptions(**options) if options else None,
+        operator=operators_pb2.ActivateOperator(relu=operators_pb2.Relu()),
+        input=tensor_pb2.Tensor(dtype=tensor_pb2.DATA_TYPE_FLOAT32, shape=[1], data=data),
+    )
+
+
+def calls(requests):
+    """A message of calls: {id: request}."""
+    made = [pb.Call(id=call_id, activate=request) for call_id, request in requests.items()]
+    return pb.StreamRequest(calls=pb.Calls(calls=made)).SerializeToString()
+
+
+def cancel(*ids):
+    return pb.StreamRequest(cancel=pb.Cancellation(ids=ids)).SerializeToString()
+
+
+def statuses(pending):
+    """The errors that some calls were answered with: {id: name of the code}."""
+    codes = {code.value[0]: code.name for code in grpc.StatusCode}
+    found = [answer for payload, _ in pending.answers for answer in pb.StreamResponse.FromString(payload).answers]
+    return {answer.id: codes[answer.status.code] for answer in found}
+
+
+def kill_twice(router, ordinal, now=0.0, **kwargs):
+    """A frame whose call kills two workers."""
+    pending = ask(router, **kwargs)
+    router.down(up(router, now), now)
+    worker = up(router, now)
+    router.received(worker, started(pending, ordinal))
+    router.down(worker, now)
+    return pending
+
+
+SAME = {  # what a call that killed may look like when it comes again
+    "alone": (calls({9: relu(b"kill")}), Family.NONE, [0]),
+    "among others": (calls({1: relu(b"good"), 2: relu(b"kill"), 3: relu(b"longer")}), Family.NONE, [1]),
+    "with options": (calls({5: relu(b"kill", timeout_seconds=9.0, priority=-3)}), Family.NONE, [0]),
+    "unary": (relu(b"kill").SerializeToString(), Family.ACTIVATE, [0]),
+    "unary, with options": (relu(b"kill", return_timing=True).SerializeToString(), Family.ACTIVATE, [0]),
+}
+OTHERS = {
+    "other data": (calls({9: relu(b"fine")}), Family.NONE),
+    "other length": (calls({9: relu(b"killer")}), Family.NONE),
+    "other operator": (calls({9: relu(b"kill")}).replace(b"\x1a", b"\x22", 1), Family.NONE),
+    "other method": (relu(b"kill").SerializeToString(), Family.LINEAR),
+    "estimate": (relu(b"kill").SerializeToString(), Family.ESTIMATE),
+    "no message": (b"\x0a\xff" + bytes(30), Family.NONE),
+}
+
+
+@pytest.mark.parametrize("learnt", ["stream", "unary"])
+@pytest.mark.parametrize(("payload", "family", "ordinals"), SAME.values(), ids=SAME)
+def test_a_call_that_killed_is_not_run_when_it_comes_again(router, learnt, payload, family, ordinals):
+    if learnt == "stream":
+        router.abandon(kill_twice(router, 1, payload=calls({1: relu(), 2: relu(b"kill", priority=1)})))
+    else:
+        kill_twice(router, 0, kind=Kind.UNARY, payload=relu(b"kill").SerializeToString(), family=Family.ACTIVATE)
+    worker = up(router)
+    ask(router, kind=Kind.CALLS if family is Family.NONE else Kind.UNARY, payload=payload, family=family)
+    (frame,) = worker.take()
+    assert frame.flags is Flag.NONE
+    assert frame.ordinals == tuple(ordinal | QUARANTINED for ordinal in ordinals)
+
+
+@pytest.mark.parametrize(("payload", "family"), OTHERS.values(), ids=OTHERS)
+def test_other_calls_run_though_one_killed(router, payload, family):
+    router.abandon(kill_twice(router, 0, payload=calls({1: relu(b"kill")})))
+    worker = up(router)
+    ask(router, kind=Kind.CALLS if family is Family.NONE else Kind.UNARY, payload=payload, family=family)
+    assert worker.take()[0].ordinals == ()
+
+
+def test_quarantine_ends(router):
+    router.abandon(kill_twice(router, 0, now=100.0, payload=calls({1: relu(b"kill")})))
+    worker = up(router)
+    ask(router, payload=calls({1: relu(b"kill")}), arrived=699.0)
+    ask(router, payload=calls({1: relu(b"kill")}), arrived=700.0)
+    assert [frame.ordinals for frame in worker.take()] == [(QUARANTINED,), ()]
+
+
+def test_quarantine_is_bounded(router):
+    for number in range(300):
+        router.abandon(kill_twice(router, 0, payload=calls({1: relu(b"%3d" % number)})))
+    worker = up(router)
+    for number in range(300):
+        ask(router, payload=calls({1: relu(b"%3d" % number)}))
+    assert [bool(frame.ordinals) for frame in worker.take()] == [False] * 44 + [True] * 256
+
+
+def test_cancelled_calls_of_a_waiting_frame_are_answered_and_not_run(router):
+    frames = [ask(router, payload=calls({1: relu(), 2: relu(), 3: relu()})), ask(router, payload=calls({4: relu()}))]
+    router.cancel_calls(frames, 0, cancel(2, 4, 77))
+    assert [statuses(pending) for pending in frames] == [{2: "CANCELLED"}, {4: "CANCELLED"}]
+    assert [pending.answers[-1][1] for pending in frames] == [False, True]
+    router.cancel_calls(frames[:1], 0, cancel(2))
+    assert len(frames[0].answers) == 1
+    (frame,) = up(router).take()
+    assert (frame.frame, frame.ordinals, frame.flags) == (frames[0].number, (1,), Flag.NONE)
+
+
+def test_calls_of_a_waiting_frame_expire_at_their_time(router):
+    requests = {1: relu(timeout_seconds=2.0), 2: relu(), 3: relu(timeout_seconds=1.0), 4: relu(timeout_seconds=9.0)}
+    pending = ask(router, payload=calls(requests), arrived=50.0)
+    router.expire(50.9)
+    assert statuses(pending) == {}
+    router.expire(51.0)
+    assert statuses(pending) == {3: "DEADLINE_EXCEEDED"}
+    router.expire(52.5)
+    assert statuses(pending) == {1: "DEADLINE_EXCEEDED", 3: "DEADLINE_EXCEEDED"}
+    (frame,) = up(router).take()
+    assert frame.ordinals == (0, 2)
+
+
+def test_answered_calls_of_a_waiting_frame_are_not_answered_again(router):
+    worker = up(router)
+    pending = ask(router, payload=calls({1: relu(timeout_seconds=1.0), 2: relu(timeout_seconds=2.0)}))
+    router.received(worker, answers(pending, 0, payload=b""))
+    router.down(worker, 0.5)
+    router.cancel_calls([pending], 0, cancel(1))
+    router.expire(3.0)
+    assert statuses(pending) == {2: "DEADLINE_EXCEEDED"}
+    assert [last for _, last in pending.answers] == [False, True]
+    assert up(router).take() == []
+
+
+def test_a_waiting_unary_request_expires_at_its_time(router, metrics):
+    payload = relu(timeout_seconds=1.0).SerializeToString()
+    pending = ask(router, kind=Kind.UNARY, payload=payload, family=Family.ACTIVATE, arrived=5.0)
+    router.expire(5.9)
+    assert pending.error is None
+    router.expire(6.0)
+    assert isinstance(pending.error, DeadlineExceededError)
+    assert up(router).take() == []
+    assert metrics.counter("layerwire_rejected_total", reason="unavailable").value == 0
+
+
+@pytest.mark.parametrize("payload", [b"", b"\x12\x05\x0a\xff", b"\x0a\x03\x0a\x01\x07", b"\xff" * 20])
+def test_messages_that_cannot_be_followed_wait_and_go_on(router, payload):
+    pending = ask(router, payload=payload)
+    router.cancel_calls([pending], 0, payload)
+    router.expire(9.0)
+    assert pending.answers == []
+    assert [frame.ordinals for frame in up(router).take()] == [()]
 
 
 class Deaths(RuleBasedStateMachine):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -115,6 +116,41 @@ def test_from_the_ready_line_to_a_clean_end(server):
     assert one.process.wait(30) == 0
     assert one.process.stdout.read() == ""
     assert list(one.directory.iterdir()) == [one.log]
+
+
+def test_the_log_tells_of_start_death_and_end(server, monkeypatch):
+    monkeypatch.setenv("LAYERWIRE_WROKERS", "2")
+    one = server("--log-level", "debug", "--log-format", "json")
+    address, _ = one.ready()
+    (worker,) = one.pids("worker")
+    os.kill(worker, signal.SIGKILL)
+    wait_until_serving(address, False)
+    wait_until_serving(address, True)
+    one.process.send_signal(signal.SIGTERM)
+    assert one.process.wait(30) == 0
+    lines = [json.loads(line) for line in one.log.read_text().splitlines()]
+    misspelt = next(line for line in lines if line["message"] == "a variable is no setting")
+    assert (misspelt["variable"], misspelt["nearest"]) == ("LAYERWIRE_WROKERS", "LAYERWIRE_WORKERS")
+    told = [line["message"] for line in lines if line["process"] == "supervisor" and line["level"] != "warning"]
+    assert told[0] == "server starts" and told[-1] == "server stopped"
+    of_worker = [line["message"] for line in lines if line.get("child") == "worker-0"]
+    assert of_worker == ["child started", "child is ready", "child died", *("child started", "child is ready"),
+                         "child stopped"]  # fmt: skip
+    died = next(line for line in lines if line["message"] == "child died")
+    assert (died["status"], died["pid"], died["level"]) == ("SIGKILL", worker, "error")
+    assert next(line for line in lines if line["message"] == "server drains")["signal"] == "SIGTERM"
+    assert not [line for line in lines if not line.get("logger", "layerwire").startswith("layerwire")]
+
+
+def test_a_watch_that_stays_open_does_not_hold_up_the_end(server):
+    one = server()
+    address, _ = one.ready()
+    with grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=60)
+        assert next(watch).status == 1
+        one.process.send_signal(signal.SIGTERM)
+        assert one.process.wait(10) == 0  # of 30 s of grace
+        assert next(watch).status == 2
 
 
 def test_killed_children_come_back(server):

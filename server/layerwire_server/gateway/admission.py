@@ -16,6 +16,16 @@ from layerwire_server.metrics import Metrics
 _MEMORY_SECONDS = 1.0  # what happened longer ago hardly counts for the drain rate
 _LEAST_RETRY_SECONDS = 0.01
 _MOST_RETRY_SECONDS = 5.0
+_MOST_MESSAGE_BYTES = 2**31 - 1  # gRPC's option is an int
+
+
+def received_bytes(max_message_bytes: int) -> int:
+    """The largest message that gRPC is to take in.
+
+    A quarter above the limit, so that most of what is too large is refused and counted here, in words that name the
+    flag. Beyond that grpcio refuses before it reads the message, in its own words, uncounted.
+    """
+    return min(max_message_bytes + max_message_bytes // 4, _MOST_MESSAGE_BYTES)
 
 
 class DrainRate:
@@ -47,6 +57,7 @@ class Admission:
         nbytes: bytes of requests and answers held, streams' included.
         requests: unary requests held.
         answer_bytes: bytes of unary answers that wait for their clients to read them.
+        rejected: counters by reason.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
@@ -58,17 +69,31 @@ class Admission:
         self._drained_bytes = DrainRate()
         self._drained_requests = DrainRate()
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._rejected = {
-            reason: metrics.counter("layerwire_rejected_total", reason=reason)
-            for reason in ("bytes_in_flight", "requests_in_flight", "unread_answers")
-        }
+        self._max_message_bytes = int(settings.max_message_bytes)
+        self.rejected = metrics.rejections("gateway")
+
+    def check(self, nbytes: int) -> None:
+        """Looks at a message's size; `received_bytes` says which come so far.
+
+        Raises:
+            ResourceExhaustedError: it is over the limit; it always will be, so retry_after_seconds is None.
+        """
+        if nbytes > self._max_message_bytes:
+            self.rejected["message_bytes"].add()
+            # The words up to the bracket's end are grpcio's own: clients find the limit by them.
+            raise ResourceExhaustedError(
+                f"the message is larger than max ({nbytes} vs. {self._max_message_bytes}), "
+                f"the server's {flag('max_message_bytes')}"
+            )
 
     def admit(self, nbytes: int, now: float) -> None:
         """Takes a unary request in.
 
         Raises:
-            ResourceExhaustedError: there is no room; retry_after_seconds tells when there should be.
+            ResourceExhaustedError: it is too large, as `check` tells; or there is no room, then retry_after_seconds
+                tells when there should be.
         """
+        self.check(nbytes)
         if self.requests >= self._max_requests:
             seconds = self._drained_requests.seconds_for(1, now)
             raise self._refusal("requests_in_flight", "requests", self._max_requests, seconds)
@@ -95,7 +120,7 @@ class Admission:
             ResourceExhaustedError: too many others wait to be read.
         """
         if self.answer_bytes and self.answer_bytes + nbytes > self._max_bytes // 2:
-            self._rejected["unread_answers"].add()
+            self.rejected["unread_answers"].add()
             raise ResourceExhaustedError(
                 f"answers not read yet fill half of the server's {flag('max_bytes_in_flight')} of {self._max_bytes}",
                 retry_after_seconds=self._drained_bytes.seconds_for(nbytes, now),
@@ -135,7 +160,7 @@ class Admission:
             await future
 
     def _refusal(self, reason: str, unit: str, limit: int, seconds: float) -> ResourceExhaustedError:
-        self._rejected[reason].add()
+        self.rejected[reason].add()
         knob = flag("max_" + reason)
         return ResourceExhaustedError(
             f"the server holds as many {unit} as its {knob} of {limit} allows", retry_after_seconds=seconds

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from layerwire.v1 import layerwire_pb2
 from layerwire_server.config import Settings
+from layerwire_server.link import MAX_CALLS
 
 
 class Worker(Protocol):
@@ -53,5 +54,9 @@ def server_info(settings: Settings, workers: Iterable[Worker]) -> layerwire_pb2.
             max_call_operations=int(settings.max_call_operations),
             max_queue_calls=settings.max_queue_calls,
             max_queue_bytes=settings.max_queue_bytes,
+            max_requests_in_flight=settings.max_requests_in_flight,
+            max_bytes_in_flight=settings.max_bytes_in_flight,
+            max_weights_bytes=settings.max_weights_bytes,
+            max_message_calls=MAX_CALLS,
         ),
     )

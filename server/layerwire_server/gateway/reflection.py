@@ -5,19 +5,56 @@ It knows no service but by name.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection import aio
 
 NAMES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 
+Context = grpc.aio.ServicerContext[Any, Any]
 
-def handlers(services: tuple[str, ...]) -> list[grpc.GenericRpcHandler]:
-    """Handlers that tell of these services, and of reflection itself."""
+
+def handlers(services: tuple[str, ...], ended: asyncio.Event) -> list[grpc.GenericRpcHandler]:
+    """Handlers that tell of these services, and of reflection itself; `ended` ends those that nobody asks anything."""
     servicer = aio.ReflectionServicer((*services, NAMES[1]))  # the Python package has no descriptor of v1 to tell of
-    method = grpc.stream_stream_rpc_method_handler(
-        servicer.ServerReflectionInfo,
-        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
-        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+
+    async def tell(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
+        async for response in servicer.ServerReflectionInfo(_parsed(_until(ended, requests), context), context):
+            yield response
+
+    method: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(
+        tell, response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString
     )
     return [grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": method}) for name in NAMES]
+
+
+async def _until(ended: asyncio.Event, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The requests that come before the end."""
+    end = asyncio.ensure_future(ended.wait())
+    try:
+        while True:
+            request = asyncio.ensure_future(anext(requests, None))
+            try:
+                await asyncio.wait({request, end}, return_when=asyncio.FIRST_COMPLETED)
+                found = request.result() if request.done() else None
+            finally:
+                request.cancel()
+            if found is None:
+                return
+            yield found
+    finally:
+        end.cancel()
+
+
+async def _parsed(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
+    """The requests as messages; here and not by grpcio, which answers UNKNOWN to what can't be parsed."""
+    async for request in requests:
+        try:
+            yield reflection_pb2.ServerReflectionRequest.FromString(request)
+        except DecodeError:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the message is no ServerReflectionRequest")

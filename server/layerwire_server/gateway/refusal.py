@@ -11,14 +11,13 @@ import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 
-from layerwire.errors import LayerwireError, to_status
+from layerwire.errors import CODES, LayerwireError, to_status
 from layerwire_server.link import request_id
 
 DETAILS_KEY = "grpc-status-details-bin"
 REQUEST_ID_KEY = "layerwire-request-id"
 _MAX_DETAILS_BYTES = 4000
 _MAX_MESSAGE_CHARACTERS = 1000
-_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 def status_of(error: LayerwireError | bytes) -> status_pb2.Status:
@@ -33,7 +32,7 @@ def status_of(error: LayerwireError | bytes) -> status_pb2.Status:
 
 def code_of(status: status_pb2.Status) -> grpc.StatusCode:
     """The gRPC code of a status that is an error."""
-    code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
+    code = CODES.get(status.code, grpc.StatusCode.UNKNOWN)
     return grpc.StatusCode.UNKNOWN if code is grpc.StatusCode.OK else code
 
 

@@ -2,25 +2,27 @@
 
 It knows no gRPC, no sockets, no clock and nothing of the bytes. A frame is kept until its last answer is there. What a
 dead worker left goes to a live one, its calls one at a time (ISOLATE), without those that were answered. A call that
-ran alone when a second worker died is QUARANTINED: it is answered INTERNAL, and the rest of the frame goes on. A frame
-that wasn't running then is innocent and travels on, however many deaths it sees.
+ran alone when a second worker died is QUARANTINED, and so is the same call when it comes again: it is answered
+INTERNAL, and the rest of the frame goes on. A frame that wasn't running then is innocent and travels on, however many
+deaths it sees.
 """
 
 from __future__ import annotations
 
 import itertools
 import secrets
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Protocol
 
-from layerwire.errors import InternalError, LayerwireError, UnavailableError
-from layerwire_server.link import QUARANTINED, Family, Flag, Frame, Kind, request_id
+from layerwire.errors import InternalError
+from layerwire_server.gateway.pending import DECODING, Pending
+from layerwire_server.gateway.quarantine import Quarantine
+from layerwire_server.gateway.waiting import WaitingRoom
+from layerwire_server.link import Flag, Frame, Kind, request_id
 from layerwire_server.metrics import Metrics
 
 _FRAME_LOAD_BYTES = 16384  # what a frame weighs beside its bytes when workers are compared
 _LAST, _ERROR = int(Flag.LAST), int(Flag.ERROR)
-_DECODING = -1
-_RETRY_SECONDS = 1.0
 
 
 class Worker(Protocol):
@@ -28,50 +30,6 @@ class Worker(Protocol):
 
     def send(self, frame: Frame) -> None:
         """Sends it; to a worker that is gone, nothing happens, for `down` follows."""
-
-
-class Pending:
-    """A frame that awaits answers. Subclasses say who waits for them."""
-
-    __slots__ = (
-        *("number", "kind", "family", "payload", "stream", "arrived", "deadline"),
-        *("seat", "waiting_since", "answered", "quarantined", "isolated", "running"),
-    )
-
-    def __init__(
-        self, kind: Kind, payload: bytes, arrived: float, deadline: float, family: Family = Family.NONE, stream: int = 0
-    ) -> None:
-        self.number = 0
-        self.kind = kind
-        self.family = family
-        self.payload = payload
-        self.stream = stream
-        self.arrived = arrived
-        self.deadline = deadline
-        self.seat: Seat | None = None  # None while it waits for a worker
-        self.waiting_since = arrived
-        self.answered: set[int] = set()
-        self.quarantined: set[int] = set()
-        self.isolated = False
-        self.running: int | None = None  # ordinal of the call that runs alone now, or _DECODING
-
-    def answer(self, payload: bytes, last: bool) -> None:
-        """Answers came; they are a response's bytes."""
-        raise NotImplementedError
-
-    def fail(self, error: LayerwireError | bytes) -> None:
-        """It ended by an error, perhaps as the bytes of a google.rpc.Status; nothing follows."""
-        raise NotImplementedError
-
-    def frame(self) -> Frame:
-        """What a worker is to do with it now."""
-        flags = Flag.ISOLATE if self.isolated else Flag.NONE
-        ordinals: tuple[int, ...] = ()
-        if self.isolated:
-            ordinals = (*sorted(self.answered), *sorted(ordinal | QUARANTINED for ordinal in self.quarantined))
-        return Frame(
-            self.kind, self.number, self.payload, flags, self.family, ordinals, self.stream, self.arrived, self.deadline
-        )
 
 
 class Seat:
@@ -93,9 +51,9 @@ class Router:
     """
 
     def __init__(self, unavailable_after_seconds: float, metrics: Metrics) -> None:
-        self._unavailable_after_seconds = unavailable_after_seconds
         self._seats: dict[Worker, Seat] = {}
-        self._waiting: dict[int, Pending] = {}
+        self._waiting = WaitingRoom(unavailable_after_seconds)
+        self._quarantine = Quarantine()
         # Numbers are unique over restarts and gateways, so that they serve as request ids in all logs.
         self._numbers = itertools.count(secrets.randbits(31) << 32 | 1)
         self._retried = metrics.counter("layerwire_retried_frames_total")
@@ -123,19 +81,17 @@ class Router:
         if self._finish(pending) and seat is not None:
             seat.worker.send(Frame(Kind.CANCEL_FRAME, pending.number, stream=pending.stream))
 
-    def cancel_calls(self, frames: Iterable[Pending], stream: int, payload: bytes) -> None:
-        """Passes on which calls of a stream, whose unfinished frames are given, are no longer wanted.
-
-        Calls in frames that wait for a worker run nevertheless; a client must reckon with that for any cancelled call.
-        """
+    def cancel_calls(self, frames: Collection[Pending], stream: int, payload: bytes) -> None:
+        """Passes on which calls of a stream, whose unfinished frames are given, are no longer wanted."""
+        if self._waiting:
+            self._waiting.cancel(frames, payload)
         for seat in {pending.seat for pending in frames if pending.seat is not None}:
             seat.worker.send(Frame(Kind.CANCEL_CALLS, payload=payload, stream=stream))
 
     def up(self, worker: Worker, now: float) -> None:
         """A worker is live from now on."""
         self._seats[worker] = Seat(worker)
-        waiting, self._waiting = self._waiting, {}
-        for pending in waiting.values():
+        for pending in self._waiting.leave_all():
             self._place(pending, now)
 
     def down(self, worker: Worker, now: float) -> None:
@@ -157,7 +113,7 @@ class Router:
             return
         if frame.kind is Kind.STARTED:
             if pending.isolated:
-                pending.running = frame.ordinals[0] if frame.ordinals else _DECODING
+                pending.running = frame.ordinals[0] if frame.ordinals else DECODING
             return
         flags = int(frame.flags)
         if flags & _LAST:
@@ -172,17 +128,15 @@ class Router:
             pending.answer(bytes(frame.payload), bool(flags & _LAST))
 
     def expire(self, now: float) -> None:
-        """Gives up frames that waited too long for a worker."""
-        for pending in list(self._waiting.values()):
-            if now - pending.waiting_since >= self._unavailable_after_seconds:
-                self._finish(pending)
-                self._unavailable.add()
-                pending.fail(UnavailableError("the server has no worker now", retry_after_seconds=_RETRY_SECONDS))
+        """Ends what waited too long for a worker."""
+        self._unavailable.add(self._waiting.expire(now))
 
     def _place(self, pending: Pending, now: float) -> None:
+        if self._quarantine:
+            guilty = self._quarantine.guilty(pending.payload, pending.family, now)
+            pending.quarantined |= guilty - pending.answered
         if not self._seats:
-            pending.waiting_since = now
-            self._waiting[pending.number] = pending
+            self._waiting.enter(pending, now)
             return
         seat = min(self._seats.values(), key=_load) if len(self._seats) > 1 else next(iter(self._seats.values()))
         pending.seat = seat
@@ -194,7 +148,7 @@ class Router:
         """Forgets a frame; says whether it was there."""
         seat, pending.seat = pending.seat, None
         if seat is None:
-            return self._waiting.pop(pending.number, None) is not None
+            return self._waiting.leave(pending)
         seat.load -= _FRAME_LOAD_BYTES + len(pending.payload)
         return seat.pending.pop(pending.number, None) is not None
 
@@ -202,7 +156,9 @@ class Router:
         running, pending.running = pending.running, None
         if running is not None:
             self._quarantined.add()
-            if running == _DECODING or pending.kind is Kind.UNARY:
+            if running != DECODING or pending.kind is Kind.UNARY:
+                self._quarantine.learn(pending.payload, pending.family, max(running, 0), now)
+            if running == DECODING or pending.kind is Kind.UNARY:
                 error_id = request_id(pending.number)
                 pending.fail(InternalError(f"workers died of this request; error {error_id}", error_id=error_id))
                 return

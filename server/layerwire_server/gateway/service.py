@@ -10,14 +10,13 @@ import time
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health_pb2_grpc
 
 from layerwire.v1 import layerwire_pb2
 from layerwire_server import health
 from layerwire_server.child import Child
 from layerwire_server.config import Settings
 from layerwire_server.gateway import reflection
-from layerwire_server.gateway.admission import Admission
+from layerwire_server.gateway.admission import Admission, received_bytes
 from layerwire_server.gateway.crew import LINK_ROOM_BYTES, Crew
 from layerwire_server.gateway.info import server_info
 from layerwire_server.gateway.router import Router
@@ -54,7 +53,7 @@ def options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
         ("grpc.server.max_pending_requests", _MAX_PENDING_REQUESTS),
         ("grpc.server.max_pending_requests_hard_limit", 2 * _MAX_PENDING_REQUESTS),
-        ("grpc.max_receive_message_length", int(settings.max_message_bytes)),
+        ("grpc.max_receive_message_length", received_bytes(int(settings.max_message_bytes))),
         ("grpc.max_send_message_length", int(settings.max_message_bytes) + LINK_ROOM_BYTES),
         ("grpc.server_handshake_timeout_ms", int(_HANDSHAKE_SECONDS * 1000)),  # silent connections end
     ]
@@ -76,17 +75,18 @@ class Gateway:
         self._crew = Crew(child, self._router, self._on_change)
         self._health = health.Health(("", SERVICE_NAME, *(f"worker/{index}" for index in range(child.workers))))
         self.live = asyncio.Event()
+        self._ended = asyncio.Event()
         self._gauges = {
             name: metrics.gauge(f"layerwire_{name}", gateway=str(child.index))
             for name in ("bytes_in_flight", "requests_in_flight", "streams")
         }
         child.before_snapshot = self._bring_gauges_up_to_date
         self._server = grpc.aio.server(options=options(settings))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._server.add_generic_rpc_handlers(
             (
                 grpc.method_handlers_generic_handler(SERVICE_NAME, self._methods()),
-                *reflection.handlers((SERVICE_NAME, health.SERVICE_NAME)),
+                self._health.handlers(),
+                *reflection.handlers((SERVICE_NAME, health.SERVICE_NAME), self._ended),
             )
         )
 
@@ -116,14 +116,16 @@ class Gateway:
         stopped = asyncio.create_task(self._server.stop(settings.grace_seconds))  # sends GOAWAY at once
         await asyncio.sleep(0)
         self._streams.drain()
+        self._health.end()
+        self._ended.set()
         await asyncio.wait({stopped}, timeout=settings.grace_seconds + _STOP_ROOM_SECONDS)
 
     def _methods(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
         methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         for name, family in FAMILIES.items():
-            after = self._name_weights if family is Family.PUT_WEIGHTS else None
+            special = (self._name_weights, "weights_bytes") if family is Family.PUT_WEIGHTS else (None, "")
             child = self._child
-            method = UnaryMethod(name, family, self._router, self._admission, child.metrics, child.log, after)
+            method = UnaryMethod(name, family, self._router, self._admission, child.metrics, child.log, *special)
             methods[name] = grpc.unary_unary_rpc_method_handler(method.handle)
         methods["Stream"] = grpc.stream_stream_rpc_method_handler(self._streams.handle)
         methods["GetServerInfo"] = grpc.unary_unary_rpc_method_handler(self._get_server_info)

@@ -24,8 +24,9 @@ from layerwire.errors import (
     UnavailableError,
 )
 from layerwire_server.gateway.admission import Admission
+from layerwire_server.gateway.pending import Pending
 from layerwire_server.gateway.refusal import code_of, refuse, status_of
-from layerwire_server.gateway.router import Pending, Router
+from layerwire_server.gateway.router import Router
 from layerwire_server.link import Kind, request_id
 from layerwire_server.log import Log
 from layerwire_server.metrics import Metrics
@@ -33,7 +34,8 @@ from layerwire_server.metrics import Metrics
 _CALLS_TAG, _CANCEL_TAG = 0x0A, 0x12  # StreamRequest's fields 1 and 2, both length-delimited
 _MESSAGE_BYTES = 1024**2  # answers are put together up to here
 _FRAME_BYTES = 1024  # what a frame costs beside its bytes
-_STALL_SECONDS = 60.0
+_STALL_SECONDS = 10.0  # well below the 30 s that the SDK gives a call: who waits for the room gets it in time
+_MOST_CANCELLATION_BYTES = 65536  # 8,192 ids; a worker makes objects of them
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
@@ -167,6 +169,7 @@ class Stream:
 
     def give_up(self) -> None:
         """Ends at once, though the client reads nothing."""
+        self._admission.rejected["unread_answers"].add()
         self.fail(ResourceExhaustedError("answers were not read for too long, and the server needs the room"))
         if self._handler is not None:
             self._handler.cancel()
@@ -181,6 +184,7 @@ class Stream:
                 if message is grpc.aio.EOF:
                     break
                 self._streams.received.add(len(message))
+                self._admission.check(len(message))
                 action = actions.get(message[0]) if message else None
                 if action is None:
                     self.fail(InvalidArgumentError("stream: frame must be set to calls or cancel"))
@@ -188,6 +192,8 @@ class Stream:
                 action(message)
             self._reading = False
             _wake(self._writer_wake)
+        except LayerwireError as error:
+            self.fail(error.with_traceback(None))  # which would keep the message
         except Exception:
             identity = request_id(self.number)
             self._streams.log.exception("stream can't be read", request=identity)
@@ -200,6 +206,12 @@ class Stream:
         self._frames[pending.number] = pending
 
     def _take_cancellation(self, message: bytes) -> None:
+        if len(message) > _MOST_CANCELLATION_BYTES:
+            self._admission.rejected["cancellations"].add()
+            raise InvalidArgumentError(
+                f"stream: cancel must be at most {_MOST_CANCELLATION_BYTES} bytes a message, got {len(message)}",
+                field="cancel",
+            )
         self._router.cancel_calls(self._frames.values(), self.number, message)
 
     async def _write(self) -> None:

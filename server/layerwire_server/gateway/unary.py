@@ -14,8 +14,9 @@ import grpc
 
 from layerwire.errors import InternalError, LayerwireError
 from layerwire_server.gateway.admission import Admission
+from layerwire_server.gateway.pending import Pending
 from layerwire_server.gateway.refusal import code_of, refuse, status_of
-from layerwire_server.gateway.router import Pending, Router
+from layerwire_server.gateway.router import Router
 from layerwire_server.link import Family, Kind, request_id
 from layerwire_server.log import Log
 from layerwire_server.metrics import Metrics
@@ -69,11 +70,12 @@ class UnaryMethod:
         name: its name in the service, for metrics.
         family: what the worker takes its bytes for.
         after: what to do with the answer before the client gets it.
+        exhausted: why a call counts as rejected that the worker answers with RESOURCE_EXHAUSTED; "" if it counts them.
     """
 
     def __init__(
         self, name: str, family: Family, router: Router, admission: Admission, metrics: Metrics, log: Log,
-        after: After | None = None,
+        after: After | None = None, exhausted: str = "",
     ) -> None:  # fmt: skip
         self._name = name
         self._family = family
@@ -82,6 +84,7 @@ class UnaryMethod:
         self._metrics = metrics
         self._log = log
         self._after = after
+        self._exhausted = admission.rejected[exhausted] if exhausted else None
         self._ok = metrics.counter("layerwire_requests_total", method=name, code="OK")
         self._seconds = metrics.histogram("layerwire_request_seconds", method=name)
         self._received = metrics.counter("layerwire_received_bytes_total", method=name)
@@ -103,6 +106,8 @@ class UnaryMethod:
         try:
             answer = await self._answer(pending)
         except RefusedError as refused:
+            if self._exhausted is not None and _is_exhausted(refused.error):
+                self._exhausted.add()
             return await self._refuse(context, refused.error, pending)
         except asyncio.CancelledError:
             self._router.abandon(pending)
@@ -155,3 +160,7 @@ class UnaryMethod:
 
     def _count(self, code: str) -> None:
         self._metrics.counter("layerwire_requests_total", method=self._name, code=code).add()
+
+
+def _is_exhausted(error: LayerwireError | bytes) -> bool:
+    return code_of(status_of(error)) is grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -9,16 +9,19 @@ import time
 from typing import NamedTuple
 
 from layerwire.errors import LayerwireError
+from layerwire_server.limit import OverLimitError
 from layerwire_server.metrics import Counter, Histogram, Metrics
 from layerwire_server.operators import OPERATORS
 from layerwire_server.worker.call import Call
 from layerwire_server.worker.execution import Execution
-from layerwire_server.worker.lanes import Batch
+from layerwire_server.worker.lane import Batch
 
 # An error's operator comes from arguments, so it is looked up before it becomes a label.
 _TITLES = frozenset(
     f"{name}{dims}" for family in OPERATORS.values() for name in family for dims in ("", "1d", "2d", "3d")
 )
+
+_OF_LANES = {"calls": "queue_calls", "bytes": "queue_bytes"}  # Full.reason -> reason of layerwire_rejected_total
 
 
 class _OfOperator(NamedTuple):
@@ -38,6 +41,7 @@ class Measures:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._operators: dict[str, _OfOperator] = {}
+        self._rejections = metrics.rejections("worker")
         self._reasons = {
             reason: metrics.counter("layerwire_batch_closed_total", reason=reason)
             for reason in ("drained", "rows", "bytes", "cost", "single")
@@ -77,10 +81,12 @@ class Measures:
         operator = call.plan.operator.title if call is not None else error.operator
         operator = operator if operator in _TITLES else "unknown"
         self._metrics.counter("layerwire_calls_total", operator=operator, code=error.code.name).add()
+        if isinstance(error, OverLimitError):
+            self._rejections[error.reason].add()
 
     def rejected(self, reason: str) -> None:
-        """A call was turned away by a limit."""
-        self._metrics.counter("layerwire_rejected_total", reason=reason).add()
+        """A call was turned away: by `Full.reason` of the lanes, or "quarantined"."""
+        self._rejections[_OF_LANES.get(reason, reason)].add()
 
     def _of(self, operator: str) -> _OfOperator:
         found = self._operators.get(operator)

@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
 
-from layerwire.errors import InternalError, InvalidArgumentError, LayerwireError, invalid
+from layerwire.errors import InternalError, InvalidArgumentError, LayerwireError
 from layerwire.v1 import layerwire_pb2
+from layerwire_server.limit import OverLimitError
 from layerwire_server.link import MAX_CALLS, QUARANTINED, Family, Frame, Kind
+from layerwire_server.worker import outline
 from layerwire_server.worker.call import REQUESTS, Call, CallDecoder
 
 log = logging.getLogger(__name__)
@@ -35,8 +37,9 @@ def parse(message: Any, payload: bytes | memoryview) -> Any:
     """The message with the payload's fields.
 
     Raises:
-        InvalidArgumentError: the payload is no such message.
+        InvalidArgumentError: the payload is no such message, or would become far larger by parsing.
     """
+    outline.check(message.DESCRIPTOR, payload)
     try:
         message.ParseFromString(payload)
     except DecodeError:
@@ -55,7 +58,8 @@ def unread_calls(frame: Frame) -> list[Unread]:
         return [Unread(0, 0, family, parse(REQUESTS[family](), frame.payload))]
     calls = parse(layerwire_pb2.StreamRequest(), frame.payload).calls.calls
     if len(calls) > MAX_CALLS:
-        raise invalid("stream", "calls", f"must be at most {MAX_CALLS} a message, got {len(calls)}")
+        rule = f"must be at most {MAX_CALLS} a message, got {len(calls)}"
+        raise OverLimitError("message_calls", "stream", "calls", rule)
     return [Unread(ordinal, call.id, call.WhichOneof("request"), call) for ordinal, call in enumerate(calls)]
 
 

@@ -1,0 +1,56 @@
+"""A frame that awaits answers, as the router keeps it.
+
+It knows neither who waits for the answers nor what the bytes mean.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from layerwire.errors import LayerwireError
+from layerwire_server.link import QUARANTINED, Family, Flag, Frame, Kind
+
+DECODING = -1  # in place of the ordinal of the call that runs alone: the message is being parsed
+
+
+class Pending:
+    """A frame that awaits answers. Subclasses say who waits for them."""
+
+    __slots__ = (
+        *("number", "kind", "family", "payload", "stream", "arrived", "deadline"),
+        *("seat", "answered", "quarantined", "isolated", "running"),
+    )
+
+    def __init__(
+        self, kind: Kind, payload: bytes, arrived: float, deadline: float, family: Family = Family.NONE, stream: int = 0
+    ) -> None:
+        self.number = 0
+        self.kind = kind
+        self.family = family
+        self.payload = payload
+        self.stream = stream
+        self.arrived = arrived
+        self.deadline = deadline
+        self.seat: Any = None  # the router's; None while it waits for a worker
+        self.answered: set[int] = set()
+        self.quarantined: set[int] = set()
+        self.isolated = False
+        self.running: int | None = None  # ordinal of the call that runs alone now, or DECODING
+
+    def answer(self, payload: bytes, last: bool) -> None:
+        """Answers came; they are a response's bytes."""
+        raise NotImplementedError
+
+    def fail(self, error: LayerwireError | bytes) -> None:
+        """It ended by an error, perhaps as the bytes of a google.rpc.Status; nothing follows."""
+        raise NotImplementedError
+
+    def frame(self) -> Frame:
+        """What a worker is to do with it now."""
+        flags = Flag.ISOLATE if self.isolated else Flag.NONE
+        ordinals: tuple[int, ...] = ()
+        if self.answered or self.quarantined:
+            ordinals = (*sorted(self.answered), *sorted(ordinal | QUARANTINED for ordinal in self.quarantined))
+        return Frame(
+            self.kind, self.number, self.payload, flags, self.family, ordinals, self.stream, self.arrived, self.deadline
+        )

@@ -1,0 +1,153 @@
+"""Frames that wait while no worker is live, and which of their calls are given up meanwhile.
+
+It knows calls' ids and time limits, and how an error is answered; nothing of workers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterable
+
+from layerwire.errors import (
+    CallCancelledError,
+    DeadlineExceededError,
+    LayerwireError,
+    UnavailableError,
+    to_status,
+)
+from layerwire.v1 import layerwire_pb2
+from layerwire_server.gateway import calls
+from layerwire_server.gateway.calls import Span, UnclearError
+from layerwire_server.gateway.pending import Pending
+from layerwire_server.link import Kind
+
+_RETRY_SECONDS = 1.0
+
+
+class WaitingRoom:
+    """The frames that wait.
+
+    Args:
+        unavailable_after_seconds: how long a frame may.
+    """
+
+    def __init__(self, unavailable_after_seconds: float) -> None:
+        self._unavailable_after_seconds = unavailable_after_seconds
+        self._stays: dict[int, _Stay] = {}
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._stays)
+
+    def enter(self, pending: Pending, now: float) -> None:
+        """A frame waits from now on."""
+        self._stays[pending.number] = _Stay(pending, now + self._unavailable_after_seconds)
+
+    def leave(self, pending: Pending) -> bool:
+        """A frame waits no more; says whether it did."""
+        return self._stays.pop(pending.number, None) is not None
+
+    def leave_all(self) -> list[Pending]:
+        """All frames that waited."""
+        stays, self._stays = self._stays, {}
+        return [stay.pending for stay in stays.values()]
+
+    def cancel(self, frames: Iterable[Pending], payload: bytes) -> None:
+        """Answers CANCELLED to those calls of these frames that a StreamRequest cancels."""
+        with contextlib.suppress(UnclearError):
+            ids = calls.cancelled_ids(payload)
+            for pending in list(frames):
+                stay = self._stays.get(pending.number)
+                if stay is not None and stay.give_up(
+                    stay.ordinals_of(ids), CallCancelledError("cancelled by the client")
+                ):
+                    del self._stays[pending.number]
+
+    def expire(self, now: float) -> int:
+        """Ends calls and frames whose time is up; how many frames no worker came for."""
+        unavailable = 0
+        for number, stay in list(self._stays.items()):
+            late = stay.late(now)
+            if late and stay.give_up(late, DeadlineExceededError("the deadline passed before a worker was there")):
+                del self._stays[number]
+            elif now >= stay.until:
+                del self._stays[number]
+                unavailable += 1
+                stay.pending.fail(UnavailableError("the server has no worker now", retry_after_seconds=_RETRY_SECONDS))
+        return unavailable
+
+
+class _Stay:
+    """One frame's time in the waiting room. A frame whose calls can't be made out waits as a whole."""
+
+    __slots__ = ("_deadlines", "_ids", "pending", "until")
+
+    def __init__(self, pending: Pending, until: float) -> None:
+        self.pending = pending
+        self.until = until
+        self._deadlines: list[tuple[float, int]] = []  # and ordinals; the earliest last
+        self._ids: dict[int, list[int]] | None = None  # ordinals by id, once they are asked for
+        with contextlib.suppress(UnclearError):
+            self._read_deadlines()
+
+    def late(self, now: float) -> list[int]:
+        """The ordinals whose deadlines have passed since it was asked last."""
+        late = []
+        while self._deadlines and self._deadlines[-1][0] <= now:
+            late.append(self._deadlines.pop()[1])
+        return late
+
+    def ordinals_of(self, ids: set[int]) -> list[int]:
+        """The ordinals of the calls with these ids."""
+        if self._ids is None:
+            self._ids = {}
+            with contextlib.suppress(UnclearError):
+                for ordinal, span in enumerate(calls.spans(self.pending.payload)):
+                    with contextlib.suppress(UnclearError):
+                        call_id = calls.envelope(self.pending.payload, span).call_id
+                        self._ids.setdefault(call_id, []).append(ordinal)
+        return [ordinal for call_id in ids & self._ids.keys() for ordinal in self._ids[call_id]]
+
+    def give_up(self, ordinals: Iterable[int], error: LayerwireError) -> bool:
+        """Answers calls with an error, unless they are answered; says whether nothing is left of the frame."""
+        pending = self.pending
+        if pending.kind is Kind.UNARY:
+            pending.fail(error)
+            return True
+        owed = [ordinal for ordinal in ordinals if ordinal not in pending.answered]
+        if not owed:
+            return False
+        spans = calls.spans(pending.payload)
+        pending.answered.update(owed)
+        pending.quarantined.difference_update(owed)
+        last = len(pending.answered) == len(spans)
+        pending.answer(_answers(pending.payload, [spans[ordinal] for ordinal in owed], error), last)
+        return last
+
+    def _read_deadlines(self) -> None:
+        pending = self.pending
+        payload = pending.payload
+        if pending.kind is Kind.UNARY:
+            number = calls.UNARY_NUMBERS.get(pending.family)
+            if number is not None:
+                self._note(0, number, (0, len(payload)))
+            return
+        for ordinal, span in enumerate(calls.spans(payload)):
+            with contextlib.suppress(UnclearError):
+                _, number, request = calls.envelope(payload, span)
+                self._note(ordinal, number, request)
+        self._deadlines.sort(reverse=True)
+
+    def _note(self, ordinal: int, number: int, request: Span) -> None:
+        pending = self.pending
+        timeout_seconds = calls.timeout_seconds(pending.payload, number, request)
+        deadline = min(pending.deadline, pending.arrived + timeout_seconds)
+        if deadline < math.inf:
+            self._deadlines.append((deadline, ordinal))
+
+
+def _answers(payload: bytes, spans: Iterable[Span], error: LayerwireError) -> bytes:
+    status = layerwire_pb2.Status.FromString(to_status(error).SerializeToString())
+    answers = [layerwire_pb2.Answer(id=calls.envelope(payload, span).call_id, status=status) for span in spans]
+    return layerwire_pb2.StreamResponse(answers=answers).SerializeToString()

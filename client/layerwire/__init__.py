@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from layerwire.errors import LayerwireError
     from layerwire.futures import CallFuture
     from layerwire.options import Timed, Timing
+    from layerwire.tls import TLS
     from layerwire.unary import Estimate
 
 __all__ = [
+    "TLS",
     "AsyncClient",
     "CallFuture",
     "Client",
@@ -29,6 +31,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "TLS": "tls",
     "AsyncClient": "client",
     "CallFuture": "futures",
     "Client": "client",

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from layerwire.codec import DTYPE_NAMES, DTYPES, numpy_dtype
-from layerwire.errors import InternalError, invalid
+from layerwire.errors import InternalError, InvalidArgumentError, invalid
 from layerwire.v1 import tensor_pb2
 
 # Wire dtype and shape, as a plain tuple: a NamedTuple costs three times as much to make, and each call makes one.
@@ -37,17 +37,21 @@ def taken(function: str, name: str, value: Any) -> tuple[Spec, bytes, Maker | No
         value: a numpy array, torch tensor, number, or nested lists of numbers.
 
     Raises:
-        TypeError: it is none of these, or of a dtype without a place on the wire.
+        TypeError: it is none of these, of a dtype without a place on the wire, or its data aren't all there is to it:
+            masked, sparse, quantized.
         InvalidArgumentError: the lists are ragged, or a number fits no dtype.
     """
     if _is_torch(value):
         return _taken_torch(function, name, value)
     array = value if isinstance(value, np.ndarray | np.generic) else _from_numbers(function, name, value)
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(f"{function}: {name} is a masked array, whose mask would be lost: pass the .filled() one")
     array = np.asarray(array)
     native = array.astype(array.dtype.newbyteorder("="), copy=False)
     dtype = WIRE_DTYPES.get(native.dtype) or _new_wire_dtype(native.dtype)
     if dtype is None:
-        raise TypeError(f"{function}: {name} has dtype {array.dtype.name[:40]}, not one of {', '.join(DTYPES)}")
+        shown = str(array.dtype if array.dtype.names else array.dtype.name)[:40]
+        raise TypeError(f"{function}: {name} has dtype {shown}, not one of {', '.join(DTYPES)}")
     return (dtype, native.shape), native.tobytes(), None
 
 
@@ -76,25 +80,55 @@ def _new_wire_dtype(dtype: npt.DTypeLike) -> int | None:
 
 
 def _from_numbers(function: str, name: str, value: Any) -> npt.NDArray[Any]:
-    leaf = value
-    while isinstance(leaf, Sequence) and not isinstance(leaf, str | bytes) and len(leaf):
-        leaf = leaf[0]
-    if leaf is None or isinstance(leaf, str | bytes | dict | set):
-        raise TypeError(f"{function}: {name} must be a tensor or numbers, got {type(leaf).__name__}")
+    leaf = _first(value)
+    if leaf is None or isinstance(leaf, str | bytes | bytearray | dict | set):
+        raise _no_tensor(function, name, leaf)
+    if isinstance(leaf, np.ndarray) or _is_torch(leaf):
+        _check_list(function, name, value)
     try:
         array = np.asarray(value)
     except OverflowError:
-        raise invalid(function, name, "has an integer of more than 64 bits") from None
+        raise _too_wide(function, name) from None
     except ValueError:
         raise invalid(function, name, "is ragged: its lists differ in length") from None
+    except (RuntimeError, TypeError):  # tensors among the numbers, which have no array
+        raise _no_tensor(function, name, leaf) from None
     if isinstance(leaf, np.ndarray | np.generic) or hasattr(leaf, "__array__"):
         return array
-    if array.dtype.kind in "uO" and isinstance(leaf, int):
-        raise invalid(function, name, "has an integer of more than 64 bits")
+    strange = {"O": next((item for item in array.flat if not isinstance(item, int)), leaf), "U": "", "S": b""}
+    if array.dtype.kind in "uO" and isinstance(strange.get(array.dtype.kind, leaf), int):
+        raise _too_wide(function, name)
     if array.dtype.kind not in _NUMBERS:
-        raise TypeError(f"{function}: {name} must be a tensor or numbers, got {type(leaf).__name__}")
+        raise _no_tensor(function, name, strange.get(array.dtype.kind, leaf))
     with np.errstate(over="ignore"):  # 1e300 becomes infinity, as in torch.tensor
         return array.astype(_NUMBERS[array.dtype.kind])
+
+
+def _first(value: Any) -> Any:
+    """What the first of nested lists begins with."""
+    while isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray) and len(value):
+        value = value[0]
+    return value
+
+
+def _check_list(function: str, name: str, value: Any) -> None:
+    """Refuses lists of arrays whose like numpy would join and drop what is more to them than numbers."""
+    rest = [value]
+    while rest:
+        item = rest.pop()
+        if _is_torch(item) or isinstance(item, np.ma.MaskedArray):
+            joined = "torch.stack" if _is_torch(item) else "np.ma.stack, and pass the .filled() one"
+            raise TypeError(f"{function}: {name} is a list with a {type(item).__name__} in it: join them by {joined}")
+        if isinstance(item, Sequence):
+            rest += item
+
+
+def _no_tensor(function: str, name: str, value: Any) -> TypeError:
+    return TypeError(f"{function}: {name} must be a tensor or numbers, got {type(value).__name__}")
+
+
+def _too_wide(function: str, name: str) -> InvalidArgumentError:
+    return invalid(function, name, "has an integer of more than 64 bits")
 
 
 def _is_torch(value: Any) -> bool:
@@ -106,14 +140,31 @@ def _taken_torch(function: str, name: str, tensor: Any) -> tuple[Spec, bytes, Ma
     torch = sys.modules["torch"]  # imported by the caller, or there would be no tensor
 
     dtype = DTYPES.get(str(tensor.dtype).removeprefix("torch."))
-    if dtype is None or tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
+    if dtype is None or tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_nested:
+        raise TypeError(f"{function}: {name} {_strangeness(tensor)}")
+    try:
+        here = tensor.detach().cpu().resolve_neg().contiguous()
+        data = here.view(torch.int16).numpy() if tensor.dtype == torch.bfloat16 else here.numpy()
+    except (RuntimeError, ValueError):
+        if tensor.device.type != "cpu":
+            raise  # the device's own trouble
         raise TypeError(
-            f"{function}: {name} must be a dense tensor with data, of dtype {', '.join(DTYPES)}, "
-            f"got {tensor.dtype} on {tensor.device.type}"
-        )
-    here = tensor.detach().cpu().resolve_neg().contiguous()
-    data = here.view(torch.int16).numpy() if tensor.dtype == torch.bfloat16 else here.numpy()
+            f"{function}: {name} is a {type(tensor).__name__} without data of its own: fake, masked, or inside a "
+            "transform of torch.func"
+        ) from None
     return (dtype, tuple(here.shape)), data.tobytes(), _torch_maker(tensor.device)
+
+
+def _strangeness(tensor: Any) -> str:
+    table = {
+        "is nested: its rows differ in length": tensor.is_nested,
+        "is sparse, or of another layout than torch.strided: pass the .to_dense() one": str(tensor.layout)
+        != "torch.strided",
+        "is quantized: pass the .dequantize() one": tensor.is_quantized,
+        "is on the meta device, which holds no data": tensor.is_meta,
+        f"has dtype {tensor.dtype}, not one of {', '.join(DTYPES)}": True,
+    }
+    return next(what for what, so in table.items() if so)
 
 
 def _torch_maker(device: Any) -> Maker:

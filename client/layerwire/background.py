@@ -20,6 +20,7 @@ from concurrent.futures import CancelledError
 from typing import Any
 
 from layerwire.engine import Engine
+from layerwire.errors import ClientStateError
 from layerwire.settings import Settings
 
 _PAUSE_SECONDS = 2.0
@@ -32,6 +33,7 @@ class _State:
     def __init__(self, forks: int, obstacle: str = "") -> None:
         self.forks = forks
         self.obstacle = obstacle
+        self.inherited = obstacle  # stays for all children: what one fork broke, the next doesn't mend
         self.lock = threading.RLock()
         self.loop: asyncio.AbstractEventLoop | None = None
         self.thread: threading.Thread | None = None
@@ -59,14 +61,21 @@ def is_here() -> bool:
     return threading.current_thread() is _state.thread
 
 
-def make(settings: Settings) -> Engine:
-    """An engine on the background loop, which starts with the first.
+def check_fork() -> None:
+    """Whether gRPC can be used in this process.
 
     Raises:
-        RuntimeError: this is a child of a fork that gRPC didn't survive.
+        ClientStateError: it is a child of a fork that gRPC didn't survive.
     """
     if _state.obstacle:
-        raise RuntimeError(f"this process was forked while {_state.obstacle}, which gRPC does not survive: use spawn")
+        raise ClientStateError(
+            f"this process was forked while {_state.obstacle}, which gRPC does not survive: use spawn"
+        )
+
+
+def make(settings: Settings) -> Engine:
+    """An engine on the background loop, which starts with the first; raises as `check_fork`."""
+    check_fork()
 
     async def made() -> Engine:
         return Engine(settings)
@@ -159,7 +168,9 @@ async def _resume() -> None:
 
 def _before_fork() -> None:
     _state.lock.acquire()
-    _state.obstacle = ""
+    _state.obstacle = _state.inherited
+    if _state.inherited:
+        return
     if any(not engine.loop.is_closed() for engine in _elsewhere):
         _state.obstacle = "an AsyncClient was connected"
     elif is_here():
@@ -171,7 +182,7 @@ def _before_fork() -> None:
 def _after_fork_in_parent() -> None:
     if _state.engines and not is_here():
         _on_loop(_resume())
-    _state.obstacle = ""
+    _state.obstacle = _state.inherited
     _state.lock.release()
 
 

@@ -5,30 +5,69 @@ It knows what callers see; how calls travel is the engine's business.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Sequence
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 from layerwire import unary
 from layerwire.calls import Calls, Request, TensorLike
 from layerwire.futures import CallFuture
 from layerwire.options import Options, seconds
-from layerwire.sessions import LoopSession, ThreadSession
+from layerwire.sessions import LoopSession, Session, ThreadSession
 from layerwire.settings import (
     DEFAULT_MAX_BYTES_IN_FLIGHT,
     DEFAULT_MAX_CALLS_IN_FLIGHT,
     DEFAULT_MAX_MESSAGE_BYTES,
     Metadata,
-    Tls,
+    Settings,
     make_settings,
 )
+from layerwire.tls import Tls
 from layerwire.unary import Estimate
 from layerwire.v1 import layerwire_pb2 as messages
+
+View_co = TypeVar("View_co", covariant=True)
 
 _UNCHANGED: Any = object()
 
 
-class BlockingCalls(Calls[Any]):
+class Treated(ABC, Generic[View_co]):
+    """Methods whose calls are treated in some way, and a way to views of them that treat theirs otherwise."""
+
+    _options: Options
+
+    @abstractmethod
+    def _view(self, options: Options) -> View_co:
+        """The same methods with other options."""
+
+    def options(
+        self,
+        *,
+        timeout: float | None = _UNCHANGED,
+        priority: int = _UNCHANGED,
+        deterministic: bool = _UNCHANGED,
+        timing: bool = _UNCHANGED,
+    ) -> View_co:
+        """The same methods, whose calls are treated otherwise: `lw.options(priority=3).relu(x)`.
+
+        Args:
+            timeout: seconds until an answer is no longer wanted; None: never.
+            priority: which of the waiting calls goes first, -10 to 10; larger is sooner.
+            deterministic: whether answers are bit-identical whatever other calls share the batch.
+            timing: whether calls return `Timed`: `y, timing = lw.options(timing=True).relu(x)`.
+        """
+        given: dict[str, Any] = {
+            "timeout": timeout,
+            "priority": priority,
+            "deterministic": deterministic,
+            "timing": timing,
+        }
+        changed = {name: value for name, value in given.items() if value is not _UNCHANGED}
+        return self._view(replace(self._options, **changed))
+
+
+class BlockingCalls(Calls[Any], Treated["BlockingCalls"]):
     """Operators as methods that return the answer. Any number of threads may share it."""
 
     def __init__(self, session: ThreadSession, options: Options) -> None:
@@ -39,25 +78,7 @@ class BlockingCalls(Calls[Any]):
     def _call(self, request: Request) -> Any:
         return self._session.call(request, self._options)
 
-    def options(
-        self,
-        *,
-        timeout: float | None = _UNCHANGED,
-        priority: int = _UNCHANGED,
-        deterministic: bool = _UNCHANGED,
-        timing: bool = _UNCHANGED,
-    ) -> BlockingCalls:
-        """The same methods, whose calls are treated otherwise: `lw.options(priority=3).relu(x)`.
-
-        Args:
-            timeout: seconds until an answer is no longer wanted; None: never.
-            priority: which of the waiting calls goes first, -10 to 10; larger is sooner.
-            deterministic: whether answers are bit-identical whatever other calls share the batch.
-            timing: whether calls return `Timed`: `y, timing = lw.options(timing=True).relu(x)`.
-        """
-        options = _changed(
-            self._options, timeout=timeout, priority=priority, deterministic=deterministic, timing=timing
-        )
+    def _view(self, options: Options) -> BlockingCalls:
         return BlockingCalls(self._session, options)
 
 
@@ -76,7 +97,7 @@ class SubmittedCalls(Calls[CallFuture]):
         return self._session.submit(request, self._options)
 
 
-class AwaitableCalls(Calls[Coroutine[Any, Any, Any]]):
+class AwaitableCalls(Calls[Coroutine[Any, Any, Any]], Treated["AwaitableCalls"]):
     """Operators as methods to be awaited. Any number of tasks of one event loop may share it."""
 
     def __init__(self, session: LoopSession, options: Options) -> None:
@@ -86,40 +107,12 @@ class AwaitableCalls(Calls[Coroutine[Any, Any, Any]]):
     def _call(self, request: Request) -> Coroutine[Any, Any, Any]:
         return self._session.call(request, self._options)
 
-    def options(
-        self,
-        *,
-        timeout: float | None = _UNCHANGED,
-        priority: int = _UNCHANGED,
-        deterministic: bool = _UNCHANGED,
-        timing: bool = _UNCHANGED,
-    ) -> AwaitableCalls:
-        """As `Client.options`."""
-        options = _changed(
-            self._options, timeout=timeout, priority=priority, deterministic=deterministic, timing=timing
-        )
+    def _view(self, options: Options) -> AwaitableCalls:
         return AwaitableCalls(self._session, options)
 
 
-class Client(BlockingCalls):
-    """A client whose methods return the answer, for threads; `submit` has the same methods for futures.
-
-    Calls of all threads travel together on one connection an address. Use it as a context manager, or `close` it.
-
-    Args:
-        address: "host:port", or several among which calls go round; one that is broken or not serving is left out.
-        timeout: seconds until an answer is no longer wanted, for calls that say nothing else; None: never.
-        token: sent as "authorization: Bearer ..."; refused without TLS, except to this host itself.
-        tls: True for the system's authorities, a path to a CA's certificates, or grpc.ChannelCredentials.
-        metadata: further metadata of each connection.
-        max_message_bytes: largest message, either way.
-        max_calls_in_flight: calls that may be unanswered; further ones wait their turn.
-        max_bytes_in_flight: bytes of calls that may be unanswered; further ones wait their turn.
-        retries: times that a call is sent again when the server asks for it; 0 also for broken connections.
-
-    Raises:
-        TypeError, ValueError: an argument is wrong. Nothing is connected before the first call.
-    """
+class Configured(ABC):
+    """What clients of both faces are told."""
 
     def __init__(
         self,
@@ -139,7 +132,41 @@ class Client(BlockingCalls):
             max_message_bytes=max_message_bytes, max_calls_in_flight=max_calls_in_flight,
             max_bytes_in_flight=max_bytes_in_flight, max_retries=retries,
         )  # fmt: skip
-        super().__init__(ThreadSession(settings), Options(timeout))
+        self._opened = self._open(settings, Options(timeout))
+
+    @abstractmethod
+    def _open(self, settings: Settings, options: Options) -> Session:
+        """Makes the session, in which nothing is connected yet."""
+
+    def __repr__(self) -> str:
+        return f"<layerwire.{type(self).__name__} of {self._opened}>"
+
+
+class Client(Configured, BlockingCalls):
+    """A client whose methods return the answer, for threads; `submit` has the same methods for futures.
+
+    Calls of all threads travel together on one connection an address. Use it as a context manager, or `close` it.
+
+    Args:
+        address: "host:port", or several among which calls go round; one that is broken or not serving is left out.
+        timeout: seconds until an answer is no longer wanted, for calls that say nothing else; None: never.
+        token: sent as "authorization: Bearer ..."; a ValueError without TLS, except to this host itself.
+        tls: True for the system's authorities, a path to a CA's certificates, `TLS` for a certificate of the client's
+            own too, or grpc.ChannelCredentials.
+        metadata: further metadata of each connection.
+        max_message_bytes: largest message, either way.
+        max_calls_in_flight: calls that may be unanswered; further ones wait their turn.
+        max_bytes_in_flight: bytes of calls that may be unanswered; further ones wait their turn.
+        retries: times that a call is sent again when the server asks for it; 0 also for broken connections.
+
+    Raises:
+        TypeError, ValueError, OSError: an argument is wrong, or a certificate's file can't be read. Nothing is
+            connected before the first call.
+    """
+
+    def _open(self, settings: Settings, options: Options) -> ThreadSession:
+        BlockingCalls.__init__(self, ThreadSession(settings), options)
+        return self._session
 
     def wait_ready(self, timeout: float = 30.0) -> None:
         """Waits until a server says that it serves.
@@ -177,7 +204,7 @@ class Client(BlockingCalls):
         self.close()
 
 
-class AsyncClient(AwaitableCalls):
+class AsyncClient(Configured, AwaitableCalls):
     """A client whose methods are awaited; it belongs to the event loop of its first call.
 
     Calls of all tasks travel together on one connection an address. Use it as an async context manager, or `close` it.
@@ -185,25 +212,9 @@ class AsyncClient(AwaitableCalls):
     Args: those of `Client`.
     """
 
-    def __init__(
-        self,
-        address: str | Sequence[str],
-        *,
-        timeout: float | None = 30.0,
-        token: str | None = None,
-        tls: Tls = None,
-        metadata: Metadata | None = None,
-        max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
-        max_calls_in_flight: int = DEFAULT_MAX_CALLS_IN_FLIGHT,
-        max_bytes_in_flight: int = DEFAULT_MAX_BYTES_IN_FLIGHT,
-        retries: int = 2,
-    ) -> None:
-        settings = make_settings(
-            address, token, tls, metadata,
-            max_message_bytes=max_message_bytes, max_calls_in_flight=max_calls_in_flight,
-            max_bytes_in_flight=max_bytes_in_flight, max_retries=retries,
-        )  # fmt: skip
-        super().__init__(LoopSession(settings), Options(timeout))
+    def _open(self, settings: Settings, options: Options) -> LoopSession:
+        AwaitableCalls.__init__(self, LoopSession(settings), options)
+        return self._session
 
     async def wait_ready(self, timeout: float = 30.0) -> None:  # noqa: ASYNC109  # as in Client
         """As `Client.wait_ready`."""
@@ -247,7 +258,3 @@ def _request(function: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Re
         raise AttributeError(f"there is no operator {function!r}")
     request: Request = getattr(_Requests(), function)(*args, **kwargs)
     return request
-
-
-def _changed(options: Options, **given: Any) -> Options:
-    return replace(options, **{name: value for name, value in given.items() if value is not _UNCHANGED})

@@ -15,7 +15,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from layerwire import health, retry
+from layerwire import health, reasons, retry
 from layerwire.call import Call
 from layerwire.codec import prefix
 from layerwire.errors import InternalError, LayerwireError, UnavailableError, make
@@ -66,6 +66,7 @@ class Connection:
         self._waiting: deque[Call] = deque()
         self._cancelled: list[int] = []
         self._metadata = settings.metadata
+        self._tls = settings.credentials is not None
         self._owner = owner
         self._chance = random.Random()  # noqa: S311  # jitter keeps no secret
         self._loop = asyncio.get_running_loop()
@@ -238,7 +239,7 @@ class Connection:
             return InternalError(f"{self.address}: {details}")
         if code == grpc.StatusCode.OK:
             return UnavailableError(f"{self.address}: the server ended the stream")
-        error = make(code, f"{self.address}: {details}")
+        error = make(code, f"{self.address}: {reasons.told(details, tls=self._tls)}")
         return UnavailableError(error.message) if retry.broken(code, details) else error
 
 

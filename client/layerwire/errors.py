@@ -13,6 +13,8 @@ It knows neither channels nor servers. The tree, each with its gRPC status code:
     +-- UnauthenticatedError            UNAUTHENTICATED      also a PermissionError
     +-- PermissionDeniedError           PERMISSION_DENIED    also a PermissionError
     +-- InternalError                   INTERNAL             error_id stands in the server's log
+    +-- ClientStateError                FAILED_PRECONDITION  also a RuntimeError; raised by clients, never by servers
+        +-- ClientClosedError           FAILED_PRECONDITION
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import grpc
 from google.rpc import error_details_pb2, status_pb2
 
 _DOMAIN = "layerwire"
-_CODES = {code.value[0]: code for code in grpc.StatusCode}
+CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class LayerwireError(Exception):
@@ -116,6 +118,19 @@ class InternalError(LayerwireError):
     code = grpc.StatusCode.INTERNAL
 
 
+class ClientStateError(LayerwireError, RuntimeError):
+    """The client can't be used here: it is of another event loop, would wait for itself, or didn't survive a fork.
+
+    Not CANCELLED or UNAVAILABLE, for trying again is no use before the program is changed.
+    """
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+
+
+class ClientClosedError(ClientStateError):
+    """The client was closed before the call was made. Calls that were waiting then end with CallCancelledError."""
+
+
 _CLASSES: dict[grpc.StatusCode, type[LayerwireError]] = {
     error.code: error
     for error in (
@@ -164,7 +179,7 @@ def to_status(error: LayerwireError) -> status_pb2.Status:
 
 def from_status(status: status_pb2.Status) -> LayerwireError:
     """The error that a google.rpc.Status tells of; details that can't be read are passed over."""
-    error = make(_CODES.get(status.code, grpc.StatusCode.UNKNOWN), status.message)
+    error = make(CODES.get(status.code, grpc.StatusCode.UNKNOWN), status.message)
     bad_request, retry, info = (
         error_details_pb2.BadRequest(),
         error_details_pb2.RetryInfo(),

@@ -6,17 +6,18 @@ It knows engines, threads and loops; no operator.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import threading
 import weakref
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from layerwire import background
 from layerwire.call import Call
 from layerwire.calls import Request
 from layerwire.engine import Engine, until
-from layerwire.errors import DeadlineExceededError
+from layerwire.errors import ClientClosedError, ClientStateError, DeadlineExceededError
 from layerwire.futures import CallFuture, Waiter
 from layerwire.options import Options
 from layerwire.settings import Settings
@@ -24,8 +25,8 @@ from layerwire.settings import Settings
 Value = TypeVar("Value")
 
 
-class ThreadSession:
-    """A client's engine on the process's background thread, for callers in any other thread.
+class Session:
+    """What a client is told, and its engine once there is one.
 
     A forked child finds none of its parent's threads, so the first use there makes a new engine.
     """
@@ -36,11 +37,26 @@ class ThreadSession:
         self._closed = False
         self._forks = background.forks()
 
+    def __str__(self) -> str:
+        return ", ".join(self._settings.addresses) + (" (closed)" if self._closed else "")
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a client can't be pickled or deeply copied: make one where it is used")
+
+    def _check(self) -> None:
+        if self._closed:
+            raise ClientClosedError("the client is closed")
+
+
+class ThreadSession(Session):
+    """A client's engine on the process's background thread, for callers in any other thread."""
+
     def engine(self) -> Engine:
         """The engine of this process.
 
         Raises:
-            RuntimeError: the client is closed.
+            ClientClosedError: the client is closed.
+            ClientStateError: gRPC didn't survive the fork that made this process.
         """
         engine = self._engine
         if engine is None or self._forks != background.forks():
@@ -54,7 +70,7 @@ class ThreadSession:
         call = Call(request, options, waiter)
         engine.check(call)
         if background.is_here():
-            raise RuntimeError(f"{call.function}: a blocking call in a future's callback would wait for itself")
+            raise ClientStateError(f"{call.function}: a blocking call in a future's callback would wait for itself")
         self._enter(engine, call)
         engine.post(call)
         try:
@@ -71,7 +87,7 @@ class ThreadSession:
         call = Call(request, options, future)
         engine.check(call)
         self._enter(engine, call)
-        future.on_cancel(lambda: _cancel(engine, call))
+        future.on_cancel(lambda: self._cancel(engine, call))  # the future keeps the client too until it is answered
         engine.post(call)
         return future
 
@@ -79,7 +95,7 @@ class ThreadSession:
         """What a coroutine on the engine's loop returns."""
         engine = self.engine()
         if background.is_here():
-            raise RuntimeError("a blocking call in a future's callback would wait for itself")
+            raise ClientStateError("a blocking call in a future's callback would wait for itself")
 
         async def done() -> Value:
             return await work(engine)
@@ -98,13 +114,17 @@ class ThreadSession:
             background.locked(lambda: background.close(engine))
 
     def _make(self) -> Engine:
-        if self._closed:
-            raise RuntimeError("the client is closed")
+        self._check()
         if self._engine is None or self._forks != background.forks():
             self._engine = background.make(self._settings)
             self._forks = background.forks()
             weakref.finalize(self, background.abandon, self._engine, self._forks).atexit = False
         return self._engine
+
+    @staticmethod
+    def _cancel(engine: Engine, call: Call) -> None:
+        if not engine.loop.is_closed():
+            engine.loop.call_soon_threadsafe(engine.cancel, call)
 
     @staticmethod
     def _enter(engine: Engine, call: Call) -> None:
@@ -125,29 +145,22 @@ class ThreadSession:
             raise _no_room(call)
 
 
-class LoopSession:
+class LoopSession(Session):
     """A client's engine on the event loop of its first call, for the tasks of that loop."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._engine: Engine | None = None
-        self._closed = False
-
     def engine(self) -> Engine:
-        """The engine, made at first use.
+        """The engine of this process, made at first use.
 
         Raises:
-            RuntimeError: the client is closed, or belongs to another loop.
+            ClientClosedError: the client is closed.
+            ClientStateError: it belongs to another loop, or gRPC didn't survive the fork that made this process.
         """
         loop = asyncio.get_running_loop()
         engine = self._engine
-        if engine is None:
-            if self._closed:
-                raise RuntimeError("the client is closed")
-            self._engine = engine = Engine(self._settings)
-            background.runs_elsewhere(engine)
+        if engine is None or self._forks != background.forks():
+            engine = self._make()
         if engine.loop is not loop:
-            raise RuntimeError("this AsyncClient belongs to another event loop: make one for each")
+            raise ClientStateError("this AsyncClient belongs to another event loop: make one for each")
         return engine
 
     async def call(self, request: Request, options: Options) -> Any:
@@ -171,10 +184,23 @@ class LoopSession:
 
     async def close(self) -> None:
         """Gives up all calls and ends the connections."""
-        engine, self._engine, self._closed = self._engine, None, True
-        if engine is not None:
+        engine, inherited = self._engine, self._forks != background.forks()
+        if engine is not None and not inherited and not engine.loop.is_closed():
+            if engine.loop is not asyncio.get_running_loop():
+                raise ClientStateError("this AsyncClient belongs to another event loop: close it there")
+            self._engine, self._closed = None, True
             await engine.close()
             background.ended_elsewhere(engine)
+        self._closed = True
+
+    def _make(self) -> Engine:
+        self._check()
+        background.check_fork()
+        self._engine = engine = Engine(self._settings)
+        self._forks = background.forks()
+        background.runs_elsewhere(engine)
+        weakref.finalize(self, _abandon, engine, self._forks).atexit = False
+        return engine
 
     @staticmethod
     async def _enter(engine: Engine, call: Call) -> None:
@@ -196,9 +222,19 @@ class LoopSession:
             raise
 
 
-def _cancel(engine: Engine, call: Call) -> None:
-    if not engine.loop.is_closed():
-        engine.loop.call_soon_threadsafe(engine.cancel, call)
+def _abandon(engine: Engine, born: int) -> None:
+    """Closes the engine of an AsyncClient that was dropped without `close`, when its loop runs next."""
+
+    async def close() -> None:
+        await engine.close()
+        background.ended_elsewhere(engine)
+
+    if born == background.forks() and engine.connections and not engine.loop.is_closed():
+        with contextlib.suppress(RuntimeError):  # the loop closed meanwhile
+            engine.loop.call_soon_threadsafe(lambda: _closing.add(engine.loop.create_task(close())))
+
+
+_closing: weakref.WeakSet[asyncio.Task[None]] = weakref.WeakSet()
 
 
 def _no_room(call: Call) -> DeadlineExceededError:

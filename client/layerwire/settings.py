@@ -5,19 +5,18 @@ It knows gRPC's credentials and options; neither calls nor loops.
 
 from __future__ import annotations
 
-import ipaddress
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from os import PathLike
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
 
+from layerwire import addresses as naming
+from layerwire.tls import Tls, make_credentials
+
 Metadata: TypeAlias = Mapping[str, str | bytes] | Sequence[tuple[str, str | bytes]]
-Tls: TypeAlias = bool | str | PathLike[str] | grpc.ChannelCredentials | None
 
 DEFAULT_MAX_MESSAGE_BYTES = 64 << 20
 DEFAULT_MAX_CALLS_IN_FLIGHT = 4096
@@ -25,6 +24,7 @@ DEFAULT_MAX_BYTES_IN_FLIGHT = 256 << 20
 
 _KEY = re.compile(r"[0-9a-z_.-]+")
 _VALUE = re.compile(r"[ -~]*")
+_AUTHORIZATION = "authorization"
 _CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
     # Each client has connections of its own, so that closing one, or a fork, leaves others alone.
     ("grpc.use_local_subchannel_pool", 1),
@@ -44,8 +44,9 @@ class Settings:
     """What a client is told once."""
 
     addresses: tuple[str, ...]
-    metadata: tuple[tuple[str, str | bytes], ...] = ()
+    metadata: tuple[tuple[str, str | bytes], ...] = field(default=(), repr=False)  # it may hold a token
     credentials: grpc.ChannelCredentials | None = None
+    server_name: str | None = None
     max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
     max_retries: int = 2
     max_calls_in_flight: int = DEFAULT_MAX_CALLS_IN_FLIGHT
@@ -53,11 +54,15 @@ class Settings:
 
     def channel(self, address: str) -> grpc.aio.Channel:
         """A channel to one of the addresses, on the running loop."""
-        options = (
+        options: tuple[tuple[str, Any], ...] = (
             *_CHANNEL_OPTIONS,
             ("grpc.max_send_message_length", self.max_message_bytes),
             ("grpc.max_receive_message_length", self.max_message_bytes),
         )
+        if naming.is_loopback(address):
+            options += (("grpc.enable_http_proxy", 0),)  # a proxy's own localhost is another host
+        if self.server_name is not None:
+            options += (("grpc.ssl_target_name_override", self.server_name),)
         if self.credentials is None:
             return grpc.aio.insecure_channel(address, options=options)
         return grpc.aio.secure_channel(address, self.credentials, options=options)
@@ -74,31 +79,37 @@ def make_settings(
 
     Raises:
         TypeError: one is of a wrong type.
-        ValueError: one is out of range, or the token would travel in the clear.
+        ValueError: one is out of range, or a token would travel in the clear.
+        OSError: a certificate's file can't be read.
     """
-    addresses = (address,) if isinstance(address, str) else tuple(address)
+    addresses = (address,) if isinstance(address, str) or not isinstance(address, Iterable) else tuple(address)
     if not addresses:
         raise ValueError("address: at least one is needed")
     for one in addresses:
-        _check_address(one)
+        naming.check(one)
     for name, limit in limits.items():
         least = 0 if name == "max_retries" else 1
         if isinstance(limit, bool) or not isinstance(limit, int):
             raise TypeError(f"{name.removeprefix('max_') if not least else name} must be an integer, got {limit!r}")
         if limit < least:
             raise ValueError(f"{name} must be at least {least}, got {limit}")
-    credentials = _credentials(tls)
+    credentials, server_name = make_credentials(tls)
     pairs = [_checked_pair(*pair) for pair in (metadata.items() if isinstance(metadata, Mapping) else metadata or ())]
     if token is not None:
-        exposed = [one for one in addresses if credentials is None and not _is_loopback(one)]
-        if exposed:
-            raise ValueError(f"token: {exposed[0]} would get it in the clear; pass tls=True, or tls=PATH of a CA")
-        if not isinstance(token, str):
-            raise TypeError(f"token must be a string, got {type(token).__name__}")
-        if not _VALUE.fullmatch(token):
-            raise ValueError("token: has characters other than printable ASCII")
-        pairs.append(("authorization", f"Bearer {token}"))
-    return Settings(addresses, tuple(pairs), credentials, **limits)
+        pairs.append((_AUTHORIZATION, f"Bearer {_checked_token(token)}"))
+    exposed = [one for one in addresses if credentials is None and not naming.is_loopback(one)]
+    if exposed and any(key == _AUTHORIZATION for key, _ in pairs):
+        what = "token" if token is not None else f"metadata: {_AUTHORIZATION}"
+        raise ValueError(f"{what}: {exposed[0]} would get it in the clear; pass tls=True, or tls=PATH of a CA")
+    return Settings(addresses, tuple(pairs), credentials, server_name, **limits)
+
+
+def _checked_token(token: Any) -> str:
+    if not isinstance(token, str):
+        raise TypeError(f"token must be a string, got {type(token).__name__}")
+    if not _VALUE.fullmatch(token):
+        raise ValueError("token: has characters other than printable ASCII")
+    return token
 
 
 def _checked_pair(key: Any, value: Any) -> tuple[str, str | bytes]:
@@ -109,31 +120,3 @@ def _checked_pair(key: Any, value: Any) -> tuple[str, str | bytes]:
     if not _KEY.fullmatch(key.lower()) or (isinstance(value, str) and not _VALUE.fullmatch(value)):
         raise ValueError(f"metadata: {key!r} or its value has characters that HTTP/2 headers can't have")
     return key.lower(), value
-
-
-def _check_address(address: str) -> None:
-    if not isinstance(address, str):
-        raise TypeError(f'address must be "host:port", got {type(address).__name__}')
-    port = address.rpartition(":")[2]
-    if not address.startswith("unix:") and not (port.isdigit() and 0 < int(port) < 1 << 16):
-        raise ValueError(f'address must be "host:port", got "{address}"')
-
-
-def _credentials(tls: Tls) -> grpc.ChannelCredentials | None:
-    if tls is None or tls is False:
-        return None
-    if isinstance(tls, grpc.ChannelCredentials):
-        return tls
-    if tls is True:
-        return grpc.ssl_channel_credentials()
-    return grpc.ssl_channel_credentials(Path(tls).read_bytes())
-
-
-def _is_loopback(address: str) -> bool:
-    if address.startswith("unix:"):
-        return True
-    host = address.removeprefix("ipv4:").removeprefix("ipv6:").rpartition(":")[0].strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

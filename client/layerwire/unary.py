@@ -15,7 +15,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError, Message
 from google.rpc import status_pb2
 
-from layerwire import arrays, health, retry
+from layerwire import arrays, health, reasons, retry
 from layerwire.call import as_message
 from layerwire.calls import Request
 from layerwire.codec import DTYPE_NAMES
@@ -126,9 +126,9 @@ async def _ready(engine: Engine, connection: Connection, deadline: float) -> str
             reason = f"{connection.address}: NOT_SERVING"
         except grpc.aio.AioRpcError as error:
             if error.code() in _REFUSED:
-                raise _error(error, connection.address) from None
+                raise _error(engine, error, connection.address) from None
             if time.monotonic() < deadline or not failures:
-                reason = f"{connection.address}: {error.details()}"
+                reason = _told(engine, error, connection.address)
         failures += 1
         pause = min(retry.backoff_seconds(failures, chance), 0.5)
         await asyncio.sleep(max(0.0, min(pause, deadline - time.monotonic())))
@@ -161,12 +161,12 @@ async def _ask(
             raise InternalError(f"{method}: {connection.address} sent what is no answer") from None
         except grpc.aio.AioRpcError as error:
             if failures == engine.settings.max_retries or not retry.broken(error.code(), error.details() or ""):
-                raise _error(error, connection.address) from None
+                raise _error(engine, error, connection.address) from None
             await asyncio.sleep(retry.backoff_seconds(failures + 1, chance))
     raise AssertionError("the last try returns or raises")
 
 
-def _error(error: grpc.aio.AioRpcError, address: str) -> LayerwireError:
+def _error(engine: Engine, error: grpc.aio.AioRpcError, address: str) -> LayerwireError:
     for key, value in error.trailing_metadata() or ():
         if key == "grpc-status-details-bin":
             status = status_pb2.Status()
@@ -175,4 +175,8 @@ def _error(error: grpc.aio.AioRpcError, address: str) -> LayerwireError:
             except (DecodeError, TypeError):
                 break
             return from_status(status)
-    return make(error.code(), f"{address}: {error.details()}")
+    return make(error.code(), _told(engine, error, address))
+
+
+def _told(engine: Engine, error: grpc.aio.AioRpcError, address: str) -> str:
+    return f"{address}: {reasons.told(error.details() or '', tls=engine.settings.credentials is not None)}"

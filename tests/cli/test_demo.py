@@ -72,6 +72,20 @@ def test_an_output_that_cannot_be_made_is_one_sentence(cli, tmp_path):
     assert result.stderr.splitlines()[-1] == told
 
 
+def test_an_address_that_is_none_is_one_sentence(cli):
+    result = cli("demo", "--address", "localhost")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1] == 'Error: address must be "host:port", got "localhost"'
+
+
+def test_a_server_that_is_not_there_is_one_sentence(cli, tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "WAIT_SECONDS", 0.5)
+    result = cli("demo", "--address", "127.0.0.1:1", "--output", tmp_path)
+    assert result.exit_code == 1
+    reason = "127.0.0.1:1: connection refused; is a server running there?"
+    assert result.stderr == f"Error: not ready within 0.5 s: {reason} (deadline exceeded)\n"
+
+
 def test_photograph_runs_alike_here_and_there(address):
     import layerwire
 

@@ -44,6 +44,8 @@ def test_reads(read, text, value):
     [
         (tensor, "[[1, 2], [3, 4]]", "float32", [[1, 2], [3, 4]]),
         (tensor, "-1.5", "float32", -1.5),
+        (tensor, "[Infinity]", "float32", [np.inf]),
+        (tensor, "[true, false]", "float32", [1, 0]),
         (indices, "[0, 3]", "int64", [0, 3]),
     ],
 )
@@ -70,7 +72,11 @@ def test_reads_npy(tmp_path):
         (numbers, "1,x", "must be numbers"),
         (tensor, "[1, [2]]", "neither a file nor numbers"),
         (tensor, "[1, a]", "neither a file nor numbers"),
-        (indices, "[1e400]", "neither a file nor numbers"),
+        (tensor, '["1"]', "neither a file nor numbers"),
+        (tensor, "[1, null]", "neither a file nor numbers"),
+        (tensor, "[1, 1e39]", "1e\\+39 doesn't fit in float32; --dtype float64"),
+        (indices, "[1e400]", "doesn't fit in int64"),
+        (indices, "[0, 1.5]", "1.5 doesn't fit in int64"),
         (tensor, "missing.npy", "No such file"),
     ],
 )
@@ -117,19 +123,40 @@ def test_no_reader_is_left_over():
     ("args", "words"),
     [
         (["relo", "--input", "1"], "did you mean relu"),
-        (["zzzz"], "see layerwire call --list"),
+        (["zzzz", "--input", "1"], "see layerwire call --list"),
+        ([], "FUNCTION is missing"),
+        (["relu", "--input", "300", "--dtype", "int8"], "300 doesn't fit in int8"),
+        (["relu", "--dtype", "int4", "--input", "1"], "int4: must be one of float32"),
         (["max_pool2d", "--input", "1"], "Missing option '--kernel-size'"),
         (["max_pool2d", "--input", "1", "--kernel-size", "x"], "must be integers"),
         (["relu", "--input", "1", "--alpha", "2"], "No such option"),
         (["relu", "--input", "1", "--timeout", "0"], "0"),
     ],
-    ids=["almost", "unknown", "missing", "wrong", "foreign", "timeout"],
+    ids=["almost", "unknown", "no-function", "range", "dtype", "missing", "wrong", "foreign", "timeout"],
 )
 def test_usage_errors(args, words):
     result = cli("call", NOWHERE, *args)
     assert result.exit_code == 2
     assert words in result.output
     assert "Traceback" not in result.output
+
+
+def test_a_forgotten_address_is_told():
+    result = cli("call", "relu", "--input", "1")
+    assert (result.exit_code, result.output.splitlines()[-1]) == (
+        2, "Error: ADDRESS is missing: layerwire call ADDRESS relu ..."
+    )  # fmt: skip
+
+
+def test_a_file_is_converted_where_it_is_asked_for(tmp_path):
+    np.save(tmp_path / "x.npy", np.array([1.0, 1e39]))
+    context = click.Context(click.Command("call"))
+    context.params["dtype"] = "float16"
+    assert tensor(str(tmp_path / "x.npy")).dtype == "float64"
+    with pytest.raises(click.BadParameter, match=r"x\.npy: 1e\+39 doesn't fit in float16"):
+        tensor.convert(str(tmp_path / "x.npy"), None, context)
+    assert indices.convert("[1]", None, context).dtype == "int64"
+    assert tensor.convert("[1]", None, context).dtype == "float16"
 
 
 def test_list_shows_every_function_with_its_parameters():

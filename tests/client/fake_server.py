@@ -76,12 +76,14 @@ class FakeServer:
         streams: all streams that were opened.
         unary: method name -> what answers its bytes.
         health: the health service's answer; None: there is no such service.
+        credentials: what TLS is spoken with; None: none is.
     """
 
     def __init__(
         self,
         script: Callable[[FakeStream, pb.Call], None] = FakeStream.reply,
         health: bytes | None = SERVING,
+        credentials: grpc.ServerCredentials | None = None,
         **options: int,
     ) -> None:
         self.script = script
@@ -92,6 +94,7 @@ class FakeServer:
         self.streams: list[FakeStream] = []
         self.unary: dict[str, Callable[[bytes], bytes]] = {}
         self.health = health
+        self.credentials = credentials
         self.port = 0
         self._changed = threading.Condition()
         self._loop = asyncio.new_event_loop()
@@ -157,7 +160,10 @@ class FakeServer:
             watch = grpc.unary_stream_rpc_method_handler(self._watch)
             handlers.append(grpc.method_handlers_generic_handler(HEALTH, {"Check": check, "Watch": watch}))
         self._server.add_generic_rpc_handlers(tuple(handlers))
-        self.port = self._server.add_insecure_port(self.address)
+        if self.credentials is None:
+            self.port = self._server.add_insecure_port(self.address)
+        else:
+            self.port = self._server.add_secure_port(self.address, self.credentials)
         await self._server.start()
 
     def _unary_handler(self, name: str) -> Any:

@@ -8,10 +8,81 @@ import numpy as np
 import pytest
 
 import layerwire
-from layerwire import errors
+from layerwire import errors, reasons
 from layerwire.v1 import layerwire_pb2 as pb
 from tests.client.fake_server import NOT_SERVING, SERVING
 from tests.client.rows import ROW, assert_own_answers, keep, numbered
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("localhost", ""),
+        ("", ""),
+        ("localhost:", ""),
+        ("localhost:0", ""),
+        ("localhost:65536", ""),
+        ("localhost:\u0661", ""),
+        (":50051", ""),
+        ("local host:1", ""),
+        ("user@host:1", ""),
+        ("unix:", ""),
+        ("http://localhost:50051", ", without a scheme"),
+        ("::1:50051", ", with brackets round IPv6"),
+        ("fe80:1:2:3:4:5:6:7:50051", ", with brackets round IPv6"),
+    ],
+)
+def test_what_is_no_address(address, words):
+    with pytest.raises(ValueError, match=f'^address must be "host:port"{words}, got "{address}"$'):
+        layerwire.Client(address)
+    with pytest.raises(ValueError, match="^address must be"):
+        layerwire.AsyncClient(["localhost:1", address])
+
+
+@pytest.mark.parametrize("address", [None, 50051, b"localhost:1", ["localhost:1", 2]], ids=str)
+def test_an_address_is_text(address):
+    with pytest.raises(TypeError, match='^address must be "host:port", got '):
+        layerwire.Client(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["localhost:1", "a_b.example-1:65535", "[::1]:1", "[fe80::1%eth0]:1", "unix:/a", "dns:///a:1", "ipv4:1.2.3.4:5"],
+)
+def test_what_is_an_address(address):
+    assert address in repr(layerwire.Client(address))
+
+
+UNREACHED = {
+    "refused": ("127.0.0.1:1", "connection refused; is a server running there"),
+    "socket": ("unix:/nowhere/layerwire", "there is no such socket"),
+}
+
+
+@pytest.mark.parametrize(("address", "words"), UNREACHED.values(), ids=UNREACHED)
+def test_why_a_server_cannot_be_reached(address, words):
+    with layerwire.Client(address, timeout=20) as lw:
+        with pytest.raises(errors.UnavailableError, match=f"^relu: {address}: {words}"):
+            lw.relu(ROW)
+        with pytest.raises(errors.UnavailableError, match=f"^{address}: {words}"):
+            lw.server_info()
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        "errors resolving a:1: [field:hostname lookup error:address lookup failed for a:1: Domain name not found]",
+        "DNS resolution failed for a:1: C-ares status is not ARES_SUCCESS name=a is_balancer=0: Domain name not found",
+    ],
+    ids=["grpcio-1.85", "grpcio-1.74"],
+)
+def test_a_host_that_is_not_there(details):
+    assert reasons.told(details, tls=False) == "there is no such host"
+
+
+def test_reasons_without_a_sentence_are_passed_on():
+    for details in ("failed to connect to all addresses; last error: of a new kind", "Socket closed", ""):
+        assert reasons.told(details, tls=False) == details
 
 
 async def test_calls_go_round_addresses(serve):

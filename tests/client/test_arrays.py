@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import layerwire
 from layerwire import arrays, codec
@@ -67,6 +68,12 @@ LAYOUTS = {
     "read-only": np.frombuffer(BASE.tobytes(), np.float32),
     "scalar": np.float64(2.5),
     "subclass": BASE.view(np.recarray),
+    "zero-axes": np.array(2.5, np.float32),
+    "zero-axes-big-endian": np.array(2.5, ">f8"),
+    "big-endian-half": BASE.astype(">f2"),
+    "big-endian-integers": BASE.astype(">i4")[::-2],
+    "unaligned": np.frombuffer(b"x" + BASE.tobytes(), np.float32, offset=1),
+    "bool-strided": (BASE > 3)[:, ::2],
 }
 
 
@@ -132,10 +139,24 @@ WRONG_TYPES = {
     "complex-numbers": [1j],
     "unsigned-16": np.zeros(2, np.uint16),
     "dates": np.zeros(2, "datetime64[s]"),
+    "date": np.datetime64("2020-01-01"),
+    "time-spans": np.zeros(2, "timedelta64[s]"),
     "records": np.zeros(2, [("a", "f4")]),
+    "void": np.zeros(2, "V4"),
+    "object-array": np.array([1, 2], object),
+    "list-of-object-arrays": [np.array([1, 2], object)],
+    "none-among-numbers": [[1, None]],
+    "text-among-numbers": [1, "a"],
+    "bytearray": bytearray(b"ab"),
+    "unsigned-32-big-endian": np.zeros(2, ">u4"),
+    "list-of-tensors": [torch.zeros(2), torch.zeros(2)],
+    "list-of-tensors-with-gradient": [1.0, torch.zeros(1, requires_grad=True)],
     "strings": np.array(["a"]),
     "torch-complex": torch.zeros(2, dtype=torch.complex64),
+    "torch-conjugate": torch.zeros(2, dtype=torch.complex64).conj(),
+    "torch-unsigned-16": torch.zeros(2, dtype=torch.uint16),
     "torch-sparse": torch.eye(2).to_sparse(),
+    "torch-mkldnn": torch.zeros(2, 2).to_mkldnn(),
     "torch-meta": torch.zeros(2, device="meta"),
 }
 WRONG_VALUES = {
@@ -158,6 +179,49 @@ def test_wrong_value(lw, value):
     with pytest.raises(InvalidArgumentError, match="relu: input ") as caught:
         lw.relu(value)
     assert caught.value.field == "input"
+
+
+MASKED = np.ma.masked_array(BASE, BASE > 3)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [MASKED, np.ma.masked_array(BASE), np.ma.masked, [MASKED, MASKED], [BASE, MASKED], [[BASE], [MASKED]]],
+    ids=["some", "nothing", "constant", "list", "second-in-list", "nested-list"],
+)
+def test_a_mask_is_not_lost_in_silence(lw, value):
+    with pytest.raises(TypeError, match=r"relu: input is a .*\.filled\(\)"):
+        lw.relu(value)
+    assert lw.relu(MASKED.filled(0)).sum() == 6
+
+
+STRANGE = {
+    "sparse": (lambda: torch.eye(2).to_sparse(), r"\.to_dense\(\)"),
+    "quantized": (lambda: torch.quantize_per_tensor(TENSOR, 0.1, 0, torch.quint8), r"\.dequantize\(\)"),
+    "nested": (lambda: torch.nested.nested_tensor([TENSOR[0], TENSOR[0, :2]], layout=torch.jagged), "rows differ"),
+    "fake": (lambda: in_mode(FakeTensorMode()), "FakeTensor without data of its own"),
+    "list": (lambda: [TENSOR, TENSOR], r"torch\.stack"),
+}
+
+
+def in_mode(mode):
+    with mode:
+        return torch.zeros(2)
+
+
+@pytest.mark.filterwarnings(
+    "ignore::UserWarning"
+)  # torch says of some that they are young, of others that they are old
+@pytest.mark.parametrize(("make", "words"), STRANGE.values(), ids=STRANGE)
+def test_a_tensor_that_is_more_than_numbers_is_told_what_to_do(lw, make, words):
+    with pytest.raises(TypeError, match=f"relu: input is .*{words}"):
+        lw.relu(make())
+
+
+@pytest.mark.parametrize("transform", [torch.func.vmap, torch.func.grad])
+def test_inside_a_transform_of_torch_there_are_no_data(lw, transform):
+    with pytest.raises(TypeError, match=r"inside a transform of torch\.func"):
+        transform(lambda row: lw.relu(row).sum())(TENSOR)
 
 
 def test_one_torch_tensor_makes_the_answer_torch(serve):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import layerwire
-from layerwire import errors
+from layerwire import background, errors
 from layerwire.connection import MAX_FRAME_BYTES, MAX_FRAME_CALLS, WHOLE_FRAME_CALLS
 from layerwire.v1 import layerwire_pb2 as pb
 from tests.client.fake_server import FakeStream
@@ -213,9 +213,30 @@ async def test_close_ends_calls_and_the_client(serve):
     await lw.close()
     with pytest.raises(errors.CallCancelledError, match="relu: the client was closed"):
         await answer
-    with pytest.raises(RuntimeError, match="closed"):
-        await lw.relu(ROW)
+    for closed in (lw, lw.options(priority=1)):
+        with pytest.raises(errors.ClientClosedError, match="closed"):
+            await closed.relu(ROW)
+    with pytest.raises(errors.ClientClosedError):
+        await lw.server_info()
     await lw.close()
+
+
+async def test_a_client_closed_unused_stays_closed(server):
+    lw = layerwire.AsyncClient(server.address)
+    await lw.close()
+    with pytest.raises(errors.ClientClosedError):
+        await lw.relu(ROW)
+    assert repr(lw) == f"<layerwire.AsyncClient of {server.address} (closed)>"
+
+
+async def test_a_dropped_client_hangs_up(server):
+    lw = layerwire.AsyncClient(server.address)
+    await lw.relu(ROW)
+    engine = lw._session.engine()
+    del lw
+    gc.collect()
+    while engine.connections or engine in background._elsewhere:
+        await asyncio.sleep(0)
 
 
 def test_another_loop_is_told_clearly(server):
@@ -226,8 +247,10 @@ def test_another_loop_is_told_clearly(server):
 
     with asyncio.Runner() as first, asyncio.Runner() as second:
         first.run(call())
-        with pytest.raises(RuntimeError, match="another event loop"):
+        with pytest.raises(errors.ClientStateError, match="another event loop"):
             second.run(call())
+        with pytest.raises(errors.ClientStateError, match="another event loop"):
+            second.run(lw.close())
         first.run(lw.close())
 
 

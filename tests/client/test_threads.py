@@ -1,14 +1,14 @@
-"""The blocking face: threads, futures, interruption, callbacks, the end of the process, forks."""
+"""The blocking face: threads, futures, interruption, callbacks, closing."""
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
+import copy
 import gc
+import pickle
 import signal
 import socket
-import subprocess
-import sys
-import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -105,7 +105,7 @@ def test_callbacks_may_submit_and_must_not_wait(server):
             answers.append(lw.submit.relu(ROW))
             try:
                 lw.relu(ROW)
-            except RuntimeError as error:
+            except errors.ClientStateError as error:
                 answers.append(error)
             told.set()
 
@@ -179,9 +179,38 @@ def test_close_ends_calls_and_the_client(serve):
     lw.close()
     with pytest.raises(errors.CallCancelledError):
         future.result(20)
-    with pytest.raises(RuntimeError, match="closed"):
-        lw.relu(ROW)
+    for call in (lw.relu, lw.submit.relu, lw.options(priority=1).relu, lambda row: lw.wait_ready()):
+        with pytest.raises(errors.ClientClosedError, match="closed"):
+            call(ROW)
+    assert repr(lw) == f"<layerwire.Client of {server.address} (closed)>"
     lw.close()
+
+
+def test_a_future_outlives_its_client(serve):
+    held = []
+    server = serve(lambda stream, call: held.append((stream, call)))
+    future = layerwire.Client(server.address).submit.relu(ROW)
+    server.wait_for(lambda: len(held) == 1)
+    gc.collect()
+    server.soon(held[0][0].reply, held[0][1])
+    np.testing.assert_array_equal(future.result(20), [[0, 2]])
+    gc.collect()
+    assert not any(engine.settings.addresses == (server.address,) for engine in background._state.engines)
+
+
+@pytest.mark.parametrize("face", [layerwire.Client, layerwire.AsyncClient])
+@pytest.mark.parametrize("spread", [pickle.dumps, copy.deepcopy], ids=["pickle", "deepcopy"])
+def test_a_client_stays_where_it_is(face, spread):
+    with pytest.raises(TypeError, match="make one where it is used"):
+        spread(face("localhost:1"))
+
+
+def test_a_blocking_client_inside_a_running_loop(server):
+    async def main():
+        with layerwire.Client(server.address) as lw:
+            return lw.relu(ROW)
+
+    np.testing.assert_array_equal(asyncio.run(main()), [[0, 2]])
 
 
 def test_a_dropped_client_leaves_no_engine(server):
@@ -230,116 +259,3 @@ def estimate(request: bytes) -> bytes:
 def test_unary_calls_of_an_older_server(server):
     with layerwire.Client(server.address) as lw, pytest.raises(errors.UnimplementedError):
         lw.server_info()
-
-
-def run(code: str, *args: str) -> str:
-    """What a fresh process prints; stderr must stay empty."""
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), *args], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.strip()
-
-
-def test_a_process_ends_quietly_with_a_client_open(server):
-    code = """
-        import sys, layerwire
-        lw = layerwire.Client(sys.argv[1])
-        future = lw.submit.relu([1.0])
-        print(lw.relu([2.0]))
-    """
-    assert run(code, server.address) == "[2.]"
-
-
-def test_a_forked_child_gets_a_connection_of_its_own(server):
-    code = """
-        import os, sys, threading, layerwire
-        lw = layerwire.Client(sys.argv[1])
-        lw.relu([1.0])
-        stop = threading.Event()
-        wrong = []
-
-        def work(number):
-            while not stop.is_set():
-                if lw.relu([number, -1.0]).tolist() != [number, 0.0]:
-                    wrong.append(number)
-
-        threads = [threading.Thread(target=work, args=(float(number),)) for number in range(4)]
-        for thread in threads:
-            thread.start()
-        for child in range(5):
-            pid = os.fork()
-            if not pid:
-                with layerwire.Client(sys.argv[1]) as other:
-                    good = lw.relu([child, -2.0]).tolist() == other.relu([child, -3.0]).tolist() == [child, 0.0]
-                os._exit(0 if good else 1)
-            print(os.waitpid(pid, 0)[1], end=" ")
-        stop.set()
-        for thread in threads:
-            thread.join()
-        print(wrong, lw.relu([3.0]))
-    """
-    assert run(code, server.address) == "0 0 0 0 0 [] [3.]"
-
-
-def test_calls_in_flight_survive_a_fork(serve):
-    held = []
-    server = serve(lambda stream, call: held.append(call))
-    code = """
-        import os, sys, layerwire
-        lw = layerwire.Client(sys.argv[1])
-        futures = [lw.submit.relu([float(number)]) for number in range(10)]
-        print("sent", flush=True)
-        sys.stdin.readline()
-        pid = os.fork()
-        if not pid:
-            os._exit(0)
-        os.waitpid(pid, 0)
-        print([future.result().tolist() for future in futures] == [[float(number)] for number in range(10)])
-    """
-    child = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code), server.address],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    server.wait_for(lambda: len(held) == 10)
-    server.script = FakeStream.reply
-    assert child.communicate("go\n", timeout=60)[0] == "sent\nTrue\n"
-    assert len(server.streams) == 2
-
-
-def test_a_fork_beside_an_async_client_is_told_clearly(server):
-    code = """
-        import asyncio, os, sys, layerwire
-
-        async def main():
-            async with layerwire.AsyncClient(sys.argv[1]) as lw:
-                await lw.relu([1.0])
-                pid = os.fork()
-                if not pid:
-                    try:
-                        layerwire.Client(sys.argv[1]).relu([1.0])
-                    except RuntimeError as error:
-                        os.write(1, str(error).encode())
-                    os._exit(0)
-                os.waitpid(pid, 0)
-                print(await lw.relu([2.0]))
-
-        asyncio.run(main())
-        pid = os.fork()
-        if not pid:
-            os.write(1, str(layerwire.Client(sys.argv[1]).relu([3.0])).encode())
-            os._exit(0)
-        os.waitpid(pid, 0)
-    """
-    out = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), server.address],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    ).stdout
-    assert "an AsyncClient was connected" in out
-    assert "[2.]" in out
-    assert "[3.]" in out

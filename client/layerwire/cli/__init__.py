@@ -73,8 +73,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except LayerwireError as error:
-            message = error.message.partition("; last error")[0]  # gRPC tells of each address and try
-            raise click.ClickException(f"{message} ({error.code.name.lower().replace('_', ' ')})") from None
+            raise click.ClickException(f"{error.message} ({error.code.name.lower().replace('_', ' ')})") from None
 
 
 def _missing(name: str, reason: str) -> click.Command:

@@ -14,16 +14,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from layerwire.cli import connection
-from layerwire.cli.parameters import option, output_file
+from layerwire.cli.parameters import DTYPE, dtype_option, option, output_file
 
 if TYPE_CHECKING:
     from layerwire.options import Timing
 
 NOT_FUNCTIONS = {"activate"}  # takes another function's name, which is a command itself
-CONTROLS = {"self", "timeout"}
+CONTROLS = {"self", "timeout", "inplace", "out", "_stacklevel"}  # no options of a function: they change no answer
 EXAMPLES = """\b
-layerwire call localhost:50051 relu --input '[-1, 2]'
-layerwire call localhost:50051 max_pool2d --input x.npy --kernel-size 2 --output y.npy
+Examples:
+  layerwire call localhost:50051 relu --input '[-1, 2]'
+  layerwire call localhost:50051 max_pool2d --input x.npy --kernel-size 2 --output y.npy
+  layerwire call localhost:50051 linear --input x.npy --weight name:classifier.weight
+  layerwire call localhost:50051 sigmoid --input '[1e39]' --dtype float64
+  layerwire call localhost:50051 max_pool2d --help
 """
 MAX_SHOWN = 64  # elements of an output that are printed
 
@@ -38,6 +42,14 @@ def functions() -> dict[str, Callable[..., Any]]:
 
 class Functions(click.Group):
     """One command for each function."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click's, with a word for those who forget the address or the function."""
+        if args and args[0] in functions():
+            ctx.fail(f"ADDRESS is missing: layerwire call ADDRESS {' '.join(args[:1])} ...")
+        if len(args) == 1 and not args[0].startswith("-"):
+            ctx.fail(f"FUNCTION is missing: layerwire call {args[0]} FUNCTION ...; layerwire call --list lists them")
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names for --help."""
@@ -68,6 +80,8 @@ class Functions(click.Group):
 def _command(name: str, method: Callable[..., Any]) -> click.Command:
     parameters = inspect.signature(method).parameters.values()
     options: list[click.Parameter] = [option(each) for each in parameters if each.name not in CONTROLS]
+    if DTYPE not in inspect.signature(method).parameters:
+        options.append(dtype_option())
     options += [
         click.Option(
             ["--output"],
@@ -97,6 +111,8 @@ def _run(
     """Makes the call and shows or keeps what comes back."""
     function = str(ctx.info_name)
     parameters = inspect.signature(functions()[function]).parameters
+    if DTYPE not in parameters:
+        del given[DTYPE]  # the tensors have it
     arguments = {  # what was left out takes its default; None where it has none, as batch_norm's running statistics
         name: value
         for name, value in given.items()
@@ -169,6 +185,8 @@ def _list(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
 def command(address: str) -> None:
     """Call one operator by its torch.nn.functional name.
 
-    A TENSOR is a .npy file, numbers such as [[1, 2], [3, 4]] (float32; indices int64), or name:NAME for weights that
-    the server holds. `layerwire call ADDRESS FUNCTION --help` shows a function's options.
+    ADDRESS is host:port. A TENSOR is a .npy file, numbers such as [[1, 2], [3, 4]] (float32 unless --dtype says
+    otherwise; indices int64), or name:NAME for weights that the server holds. Options are the function's arguments,
+    kernel_size as --kernel-size; `layerwire call ADDRESS FUNCTION --help` shows them. Answers of up to 64 elements are
+    printed; --output keeps them in a file.
     """

@@ -45,7 +45,7 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _readable(name: str, value: int) -> str:
-    if not name.endswith("_bytes"):
+    if "_bytes" not in name:
         return f"{value:,}"
     mib = value / 1024**2
     return f"{value:,}  ({mib:,.4g} MiB)"

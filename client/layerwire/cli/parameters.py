@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 STORED = "name:"
+DTYPE = "dtype"  # the option that says what numbers are read as
 STANDARD_OUTPUT = "-"
 
 
@@ -38,27 +39,73 @@ def load_npy(path: str) -> npt.NDArray[np.generic]:
     return array
 
 
-def tensor(text: str) -> Any:
-    """A .npy file, numbers as JSON in float32, or `name:` and the name of stored weights."""
-    return _tensor(text, "float32")
+class Tensor(click.ParamType):  # type: ignore[type-arg]  # older clicks' has no []
+    """A .npy file, numbers as JSON, or `name:` and the name of stored weights.
+
+    Args:
+        dtype: of numbers, where the command line has no --dtype.
+        fixed: whether --dtype leaves it alone.
+    """
+
+    name = "tensor"
+
+    def __init__(self, dtype: str, *, fixed: bool = False) -> None:
+        self.dtype = dtype
+        self.fixed = fixed
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The array, or the name."""
+        asked = None if ctx is None or self.fixed else ctx.params.get(DTYPE)
+        if not isinstance(asked, str):  # click has a mark of its own for an option that isn't there
+            asked = None
+        if value.startswith(STORED):
+            return value.removeprefix(STORED)
+        if Path(value).exists() or value.lstrip()[:1] not in set("[-0123456789."):
+            array = load_npy(value)
+            return array if asked is None else _as_dtype(value, array, asked)
+        try:
+            array = _from_json(value)
+        except (ValueError, OverflowError, RecursionError):
+            raise click.BadParameter(f"{value}: neither a file nor numbers such as [[1, 2], [3, 4]]") from None
+        return _as_dtype(value, array, asked or self.dtype)
 
 
-def indices(text: str) -> Any:
-    """As `tensor`, numbers in int64."""
-    return _tensor(text, "int64")
+tensor = Tensor("float32")
+indices = Tensor("int64", fixed=True)
 
 
-def _tensor(text: str, dtype: str) -> Any:
+def _from_json(text: str) -> npt.NDArray[Any]:
+    """Numbers in a dtype that holds them as they are.
+
+    Raises:
+        ValueError: they are none, or ragged, or integers of more than 64 bits.
+    """
     import numpy as np
 
-    if text.startswith(STORED):
-        return text.removeprefix(STORED)
-    if Path(text).exists() or text.lstrip()[:1] not in set("[-0123456789."):
-        return load_npy(text)
+    array = np.array(json.loads(text))
+    if array.dtype.kind not in "biuf":
+        raise ValueError("no numbers")
+    return array
+
+
+def _as_dtype(text: str, array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
+    """The array in another dtype, whose elements may be rounded but must not become others."""
+    import numpy as np
+
+    from layerwire.codec import DTYPES, numpy_dtype
+
     try:
-        return np.array(json.loads(text), dtype=dtype)
-    except (ValueError, TypeError, OverflowError):
-        raise click.BadParameter(f"{text}: neither a file nor numbers such as [[1, 2], [3, 4]]") from None
+        dtype = numpy_dtype(DTYPES[name])
+    except TypeError as error:  # bfloat16, where ml_dtypes isn't there
+        raise click.BadParameter(str(error), param_hint="'--dtype'") from None
+    with np.errstate(over="ignore", invalid="ignore"):
+        made = array.astype(dtype)
+        held = np.isfinite(made) | ~np.isfinite(array) if dtype.kind not in "biu" else made == array
+    if not held.all():
+        worst = array[~held].flat[0]
+        hint = "; --dtype float64 has more room" if name == "float32" else ""
+        raise click.BadParameter(f"{text[:80]}: {worst} doesn't fit in {name}{hint}")
+    return made
 
 
 def size(text: str) -> Any:
@@ -90,6 +137,15 @@ def _items(read: Callable[[str], Any], wanted: str, text: str) -> Any:
     return items[0] if len(items) == 1 else items
 
 
+def dtype(text: str) -> str:
+    """The name of a dtype that tensors can have."""
+    from layerwire.codec import DTYPES
+
+    if text not in DTYPES:
+        raise click.BadParameter(f"{text}: must be one of {', '.join(DTYPES)}")
+    return text
+
+
 def output_file(path: str) -> str:
     """A file that can be written, as far as can be told without writing; `-` is standard output."""
     if path == STANDARD_OUTPUT:
@@ -107,7 +163,7 @@ def output_file(path: str) -> str:
 class Reader(NamedTuple):
     """How a parameter is read, and what --help shows in its place."""
 
-    read: Callable[[str], Any]
+    read: Callable[[str], Any] | click.ParamType[Any]
     metavar: str
 
 
@@ -129,6 +185,7 @@ READERS: Mapping[str, Reader] = {  # annotation -> reader
     "SupportsIndex | None": _INTEGER,
     "SupportsFloat": _NUMBER,
     "SupportsFloat | None": _NUMBER,
+    "DTypeLike | None": Reader(dtype, "DTYPE"),
     "SupportsFloat | Sequence[SupportsFloat] | None": Reader(numbers, "FLOAT[,FLOAT...]"),
 }
 
@@ -143,7 +200,16 @@ def option(parameter: inspect.Parameter) -> click.Option:
     required = parameter.default is parameter.empty and not str(parameter.annotation).endswith("None")
     shown = "" if parameter.default in (parameter.empty, None) else f"Default: {parameter.default}."
     if parameter.annotation == "bool":
-        flags = [f"{name}/--no-{name[2:]}", parameter.name]
-        return click.Option(flags, default=None, help=shown, required=required)
+        negative = f"/--no-{name[2:]}" if parameter.default is not False else ""
+        flags = [f"{name}{negative}", parameter.name]
+        return click.Option(flags, is_flag=True, default=None, help=shown if negative else "", required=required)
+    if parameter.name == DTYPE:
+        return dtype_option()
     reader = _INDICES if parameter.name == "indices" else READERS[parameter.annotation]
     return click.Option([name, parameter.name], type=reader.read, metavar=reader.metavar, required=required, help=shown)
+
+
+def dtype_option() -> click.Option:
+    """--dtype, read before the tensors; where the function has a `dtype` of its own, both come to the same."""
+    told = "What TENSORs are converted to. Default: .npy files as they are, numbers float32, indices int64."
+    return click.Option(["--dtype", DTYPE], type=dtype, metavar="DTYPE", is_eager=True, help=told)

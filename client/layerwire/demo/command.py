@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from layerwire.cli import connection
+
 if TYPE_CHECKING:
     from rich.console import Console
 
 CALLERS = 16
 NEEDS = ("torch", "matplotlib", "sklearn")
 PICTURE, LOG = "stages.png", "server.log"
+WAIT_SECONDS = 10.0  # for a server that is told to be there already
 PREFIX = "layerwire-demo/"  # of the names of its weights on the server
 
 
@@ -36,9 +39,12 @@ PREFIX = "layerwire-demo/"  # of the names of its weights on the server
 def command(address: str | None, output: Path) -> None:
     """A photograph and a small CNN through a server of its own.
 
-    Takes a photograph through convolution, batch norm, ReLU, max pooling and unpooling and draws the stages; trains a
-    CNN on handwritten digits and classifies those held out with every layer run remotely by 16 callers at once.
+    Or through one that runs already, at --address. Takes a photograph through convolution, batch norm, ReLU, max
+    pooling and unpooling and draws the stages; trains a CNN on handwritten digits and classifies those held out with
+    every layer run remotely by 16 callers at once.
     """
+    if address is not None:
+        connection.check_address(address)
     _check_installed()
     from rich.console import Console
 
@@ -86,7 +92,8 @@ def _run(console: Console, address: str, output: Path) -> None:
 
     torch.set_num_threads(1)  # training so small a network is faster so, and the server has the other cores
     with layerwire.Client(address) as client:
-        client.wait_ready()
+        with console.status(f"Waiting for {address}"):
+            client.wait_ready(WAIT_SECONDS)
         _photograph(console, client, output / PICTURE)
     asyncio.run(_digits(console, address))
 

@@ -11,16 +11,20 @@ import resource
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 from layerwire_server import control, log, vitals
 from layerwire_server.config import Settings
+from layerwire_server.heap import Heap
 from layerwire_server.metrics import Metrics
 
 BEAT_SECONDS = 0.5
-METRICS_SECONDS = 1.0
+METRICS_SECONDS = 1.0  # between snapshots while nothing is counted
+COUNTS_SECONDS = 0.1  # while something is: what a child has counted since is lost if it is killed
+_COUNTING_SHARE = 0.005  # of a child's time that snapshots may take: with sixty operators one takes a millisecond
 
 
 class Child:
@@ -94,9 +98,17 @@ class Child:
             await asyncio.sleep(BEAT_SECONDS)
 
     async def _report(self) -> None:
+        sent, sent_at = self.metrics.snapshot(), time.monotonic()
+        heap = Heap(time.monotonic(), time.process_time())
+        pause_seconds = COUNTS_SECONDS
         while True:
-            await asyncio.sleep(METRICS_SECONDS)
-            self.push_metrics()
+            await asyncio.sleep(pause_seconds)
+            begun = time.monotonic()
+            if begun - sent_at >= METRICS_SECONDS or self.metrics.snapshot() != sent:
+                self.push_metrics()
+                sent, sent_at = self.metrics.snapshot(), begun
+            heap.give_back_when_idle(begun, time.process_time())
+            pause_seconds = max((time.monotonic() - begun) / _COUNTING_SHARE, COUNTS_SECONDS)
 
 
 def _set_up_process() -> None:

@@ -6,10 +6,15 @@ import os
 import signal
 from collections.abc import Callable
 
+import grpc
 import numpy as np
 import pytest
 
 import layerwire
+from layerwire.codec import from_numpy
+from layerwire.v1 import layerwire_pb2 as pb
+from layerwire.v1 import layerwire_pb2_grpc as pb_grpc
+from layerwire.v1 import operators_pb2
 from tests.chaos.conftest import Load, Server
 from tests.chaos.faulty_worker import FAIL, HANG, SEGFAULT, STICKY_ONCE
 
@@ -73,6 +78,24 @@ def test_call_that_kills_twice_is_quarantined_and_neighbours_are_answered(start:
                     future.result(60)
             else:
                 np.testing.assert_array_equal(future.result(60), row(value))
+    assert server.metric("layerwire_worker_restarts_total") == 2
+    assert server.metric("layerwire_quarantined_requests_total") == 1
+
+
+def test_call_that_killed_kills_no_more_when_it_comes_again(start: Start) -> None:
+    server = start("--threads", "1")
+    with layerwire.Client(server.address, timeout=60, retries=0) as client:
+        for again in range(4):
+            futures = [client.options(priority=again).submit.relu(row(value)) for value in (1.0, SEGFAULT, 3.0)]
+            np.testing.assert_array_equal(futures[0].result(60), row(1.0))
+            np.testing.assert_array_equal(futures[2].result(60), row(3.0))
+            with pytest.raises(layerwire.errors.InternalError, match="workers died of this call twice"):
+                futures[1].result(60)
+        request = pb.ActivateRequest(
+            operator=operators_pb2.ActivateOperator(relu=operators_pb2.Relu()), input=from_numpy(row(SEGFAULT))
+        )
+        with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError, match="sent before"):
+            pb_grpc.LayerwireServiceStub(channel).Activate(request, timeout=60)
     assert server.metric("layerwire_worker_restarts_total") == 2
     assert server.metric("layerwire_quarantined_requests_total") == 1
 

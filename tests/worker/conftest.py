@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from layerwire import codec
 from layerwire.v1 import layerwire_pb2 as pb
@@ -20,7 +21,8 @@ from layerwire_server.metrics import Metrics
 from layerwire_server.store import Store
 from layerwire_server.worker.call import Call, CallDecoder
 from layerwire_server.worker.device import CpuDevice, Ran
-from layerwire_server.worker.lanes import Lanes, Limits
+from layerwire_server.worker.lane import Limits
+from layerwire_server.worker.lanes import Lanes
 from layerwire_server.worker.loop import WorkerLoop
 from layerwire_server.worker.measures import Measures
 from layerwire_server.worker.plan import CallLimits, LaneKey, Plans
@@ -35,7 +37,7 @@ class HeldDevice(CpuDevice):
     inline = False
 
     def __init__(self) -> None:
-        super().__init__(threads=1)
+        super().__init__(torch.get_num_threads())
         self.batches: list[int] = []
         self.started = threading.Semaphore(0)
         self.gate = threading.Event()

@@ -202,6 +202,15 @@ async def test_isolated_frame_runs_alone_and_announced(bench: Bench) -> None:
     assert code(bench, 3) == "INTERNAL"
 
 
+async def test_calls_that_killed_before_or_are_answered_do_not_run(bench: Bench) -> None:
+    number = bench.gateway.send([relu(i, float(i)) for i in range(4)], ordinals=(2, 1 | QUARANTINED))
+    await bench.gateway.last(number)
+    assert set(bench.gateway.answers) == {0, 1, 3}
+    assert [code(bench, i) for i in (0, 1, 3)] == ["OK", "INTERNAL", "OK"]
+    assert "workers died of this call twice when it was sent before" in bench.gateway.answers[1].status.message
+    assert bench.device.batches == [2]
+
+
 async def test_canary_sings(bench: Bench) -> None:
     bench.gateway.link.send(Frame(Kind.CANARY, 9))
     frame = await bench.gateway.kind(Kind.CANARY_RESULT)

@@ -19,7 +19,8 @@ from layerwire_server.store import Store
 from layerwire_server.worker import canary
 from layerwire_server.worker.call import Call, CallDecoder
 from layerwire_server.worker.device import Device, numerics, open_device
-from layerwire_server.worker.lanes import Lanes, Limits
+from layerwire_server.worker.lane import Limits
+from layerwire_server.worker.lanes import Lanes
 from layerwire_server.worker.loop import WorkerLoop
 from layerwire_server.worker.measures import Measures
 from layerwire_server.worker.plan import CallLimits, Plans
@@ -35,21 +36,37 @@ async def run(process: child.Child) -> None:
     """The worker's life."""
     settings = process.settings
     asyncio.get_running_loop().set_exception_handler(_end)
+    loop, about = _open(process)
+    room = settings.max_message_bytes * 2  # a message and what frames add; the gateway has its own, exact limit
+    server = await asyncio.get_running_loop().create_unix_server(
+        lambda: Link(loop, room), process.worker_path(process.index)
+    )
+    process.ready(about)
+    watch = asyncio.create_task(loop.watch())
+    await process.stopping.wait()
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(loop.idle(), _DRAIN_SECONDS)
+    watch.cancel()
+    server.close()
+
+
+def _open(process: child.Child) -> tuple[WorkerLoop, dict[str, object]]:
+    """The worker, awake, and what it tells of itself."""
+    settings = process.settings
     device = open_device(process.device, settings.threads or max((os.cpu_count() or 1) // process.workers, 1))
     weights = WeightsHolder(Store(Path(settings.store)), device.upload, settings.max_weights_bytes)
     plans = Plans(CallLimits(settings.max_output_bytes, settings.max_call_operations), device.kind)
     decoder = CallDecoder(plans, weights.get, deterministic=settings.deterministic)
     canary.wake_up(device, decoder)
-    lanes: Lanes[Call] = Lanes(
-        Limits(
-            settings.max_batch_rows,
-            settings.max_batch_bytes,
-            _BATCH_OPERATIONS,
-            settings.max_queue_calls,
-            settings.max_queue_bytes,
-            settings.max_delay_seconds,
-        )
+    limits = Limits(
+        settings.max_batch_rows,
+        settings.max_batch_bytes,
+        _BATCH_OPERATIONS,
+        settings.max_queue_calls,
+        settings.max_queue_bytes,
+        settings.max_delay_seconds,
     )
+    lanes: Lanes[Call] = Lanes(limits)
     about = _about(process, device)
     loop = WorkerLoop(
         process.index,
@@ -62,17 +79,7 @@ async def run(process: child.Child) -> None:
         hang_seconds=settings.hang_seconds,
     )
     process.before_snapshot = lambda: _gauge(process, device, loop, lanes, weights)
-    room = settings.max_message_bytes * 2  # a message and what frames add; the gateway has its own, exact limit
-    server = await asyncio.get_running_loop().create_unix_server(
-        lambda: Link(loop, room), process.worker_path(process.index)
-    )
-    process.ready(about)
-    watch = asyncio.create_task(loop.watch())
-    await process.stopping.wait()
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(loop.idle(), _DRAIN_SECONDS)
-    watch.cancel()
-    server.close()
+    return loop, about
 
 
 def _end(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

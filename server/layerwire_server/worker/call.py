@@ -15,9 +15,9 @@ from layerwire.codec import TensorSpec
 from layerwire.errors import InvalidArgumentError, NotFoundError, invalid
 from layerwire.v1 import layerwire_pb2, tensor_pb2
 from layerwire_server.operators import OPERATORS
-from layerwire_server.operators.operator import Merge, Operator
+from layerwire_server.operators.operator import Merge, Operator, Specs
 from layerwire_server.worker import wire
-from layerwire_server.worker.lanes import Waiting
+from layerwire_server.worker.lane import Waiting
 from layerwire_server.worker.plan import LaneKey, Plan, Plans
 from layerwire_server.worker.weights import Weights
 
@@ -104,29 +104,8 @@ class CallDecoder:
         for field in others:
             if request.HasField(field):
                 raise operator.invalid(field, "is not taken")
-        specs: list[Any] = []
-        contents: list[Content] = []
-        for role in operator.inputs:
-            if not request.HasField(role.name):
-                specs.append(None)
-                contents.append(None)
-                continue
-            message = getattr(request, role.name)
-            data = message.data
-            if not data and message.WhichOneof("content") == "name":
-                weights = self._named(message.name, operator, role.name)
-                specs.append(weights.spec)
-                contents.append(weights if role.shared else bytes(wire.to_bytes(weights.host)))
-                continue
-            claimed = message.dtype, tuple(message.shape)
-            spec = self._specs.get(claimed)
-            if spec is None:
-                spec = self._specs[claimed] = wire.spec_of(message, operator.title, role.name)
-                if len(self._specs) > _CACHED:
-                    self._specs.clear()
-            specs.append(spec)
-            contents.append(data)
-        plan = self._plans.get(operator, tuple(specs), options.deterministic)
+        specs, contents = self._inputs(operator, request)
+        plan = self._plans.get(operator, specs, options.deterministic)
         _check_contents(plan, contents)
 
         call = Call()
@@ -158,6 +137,32 @@ class CallDecoder:
             output_bytes=sum(spec.nbytes for spec in plan.outputs),
             floating_point_operations=plan.operations,
         )
+
+    def _inputs(self, operator: Operator, request: Any) -> tuple[Specs, list[Content]]:
+        """What the request brings for each input of the operator."""
+        specs: list[TensorSpec | None] = []
+        contents: list[Content] = []
+        for role in operator.inputs:
+            if not request.HasField(role.name):
+                specs.append(None)
+                contents.append(None)
+                continue
+            message = getattr(request, role.name)
+            data = message.data
+            if not data and message.WhichOneof("content") == "name":
+                weights = self._named(message.name, operator, role.name)
+                specs.append(weights.spec)
+                contents.append(weights if role.shared else bytes(wire.to_bytes(weights.host)))
+                continue
+            claimed = message.dtype, tuple(message.shape)
+            spec = self._specs.get(claimed)
+            if spec is None:
+                spec = self._specs[claimed] = wire.spec_of(message, operator.title, role.name)
+                if len(self._specs) > _CACHED:
+                    self._specs.clear()
+            specs.append(spec)
+            contents.append(data)
+        return tuple(specs), contents
 
     def _claimed_spec(self, request: Any, field: str, operator: Operator) -> Any:
         if not request.HasField(field):
@@ -245,7 +250,7 @@ def _check_contents(plan: Plan, contents: list[Content]) -> None:
         assert spec is not None
         if len(content) != plan.input_bytes[index] or spec.dtype == wire.BOOL:
             wire.check_data(content, spec, operator.title, operator.inputs[index].name)
-    if operator.checks_values:
+    if operator.value_inputs:
         operator.check_values(
             tuple(
                 None

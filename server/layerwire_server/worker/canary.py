@@ -57,43 +57,38 @@ class Canary:
         return bytes(result[0]) == _ANSWER
 
 
-def wake_up(device: Device, decoder: CallDecoder) -> None:
-    """Runs one call of the kinds that load something at first use: max_unpool2d alone imports 487 modules."""
+def first_requests() -> list[tuple[str, Any]]:
+    """A request of each family, and of each kind that loads something at first use, with the family's name."""
+    image, channel = _tensor(np.zeros((1, 1, 4, 4))), _tensor([1])
     pool = operators_pb2.PoolOperator(
         max_pool=operators_pb2.MaxPool(spatial_dims=2, kernel_size=[2], return_indices=True)
     )
+    power = operators_pb2.PoolOperator(lp_pool=operators_pb2.LpPool(spatial_dims=2, norm_type=2, kernel_size=[2]))
     unpool = operators_pb2.UnpoolOperator(max_unpool=operators_pb2.MaxUnpool(spatial_dims=2, kernel_size=[2]))
     conv = operators_pb2.ConvolveOperator(conv=operators_pb2.Conv(spatial_dims=2))
-    image = _tensor(np.zeros((1, 1, 4, 4)))
-    power = operators_pb2.PoolOperator(lp_pool=operators_pb2.LpPool(spatial_dims=2, norm_type=2, kernel_size=[2]))
-    requests: dict[str, list[Any]] = {
-        "pool": [
-            layerwire_pb2.PoolRequest(operator=pool, input=image),
-            layerwire_pb2.PoolRequest(operator=power, input=image),
-        ],
-        "unpool": [
-            layerwire_pb2.UnpoolRequest(
-                operator=unpool,
-                input=_tensor(np.zeros((1, 1, 2, 2))),
-                indices=_tensor([[[[0, 2], [8, 10]]]], "int64"),
-            )
-        ],
-        "linear": [_canary_request()],
-        "activate": [
-            layerwire_pb2.ActivateRequest(
-                operator=operators_pb2.ActivateOperator(relu=operators_pb2.Relu()),
-                input=image,
-            )
-        ],
-        "convolve": [
-            layerwire_pb2.ConvolveRequest(
-                operator=conv,
-                input=image,
-                weight=_tensor(np.zeros((1, 1, 3, 3))),
-            )
-        ],
-    }
-    for family, some in requests.items():
-        for request in some:
-            call: Call = decoder.decode(family, request, time.monotonic(), float("inf"))
-            execute(device, call.key, [call])
+    batch_norm = operators_pb2.NormalizeOperator(batch_norm=operators_pb2.BatchNorm())
+    group_norm = operators_pb2.NormalizeOperator(group_norm=operators_pb2.GroupNorm(num_groups=1))
+    relu = operators_pb2.ActivateOperator(relu=operators_pb2.Relu())
+    corners, positions = _tensor(np.zeros((1, 1, 2, 2))), _tensor([[[[0, 2], [8, 10]]]], "int64")
+    return [
+        ("pool", layerwire_pb2.PoolRequest(operator=pool, input=image)),
+        ("pool", layerwire_pb2.PoolRequest(operator=power, input=image)),
+        ("unpool", layerwire_pb2.UnpoolRequest(operator=unpool, input=corners, indices=positions)),
+        ("linear", _canary_request()),
+        ("activate", layerwire_pb2.ActivateRequest(operator=relu, input=image)),
+        ("convolve", layerwire_pb2.ConvolveRequest(operator=conv, input=image, weight=_tensor(np.zeros((1, 1, 3, 3))))),
+        (
+            "normalize",
+            layerwire_pb2.NormalizeRequest(
+                operator=batch_norm, input=image, running_mean=channel, running_var=channel, weight=channel
+            ),
+        ),
+        ("normalize", layerwire_pb2.NormalizeRequest(operator=group_norm, input=image)),
+    ]
+
+
+def wake_up(device: Device, decoder: CallDecoder) -> None:
+    """Runs first calls, which load what torch loads at first use: max_unpool2d alone imports 487 modules."""
+    for family, request in first_requests():
+        call: Call = decoder.decode(family, request, time.monotonic(), float("inf"))
+        execute(device, call.key, [call])

@@ -20,7 +20,8 @@ from layerwire.errors import DeadlineExceededError, LayerwireError
 from layerwire_server.worker.call import Call
 from layerwire_server.worker.device import Device
 from layerwire_server.worker.execution import DeviceLostError, Execution, execute
-from layerwire_server.worker.lanes import Batch, Lanes
+from layerwire_server.worker.lane import Batch
+from layerwire_server.worker.lanes import Lanes
 from layerwire_server.worker.measures import Measures
 from layerwire_server.worker.reply import Reply, Timed
 

@@ -1,9 +1,7 @@
-"""Which waiting calls run next, and together: the pure rule. Time is an argument; standard library and accounts only.
+"""Which waiting calls run next, and together: the pure rule. Time is an argument; lane, accounts and standard library.
 
 It knows nothing of tensors, sockets or clocks; what waits is opaque to it.
 
-- A lane holds the calls that may share a batch. Inside a lane the order is priority, then earliest deadline, then
-  arrival.
 - Callers, and then lanes, of the highest waiting priority share the device by deficit round robin (Shreedhar and
   Varghese 1995) over measured device seconds: each that waits earns its share of the seconds that pass on the device
   and pays for its own, so that alternating keys don't end each other's batches, one key can't starve another, and a
@@ -17,28 +15,15 @@ import heapq
 import math
 from collections import Counter, OrderedDict
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Generic
 
 from layerwire_server.worker.accounts import Accounts
+from layerwire_server.worker.lane import Batch, Call, Lane, Limits
 
 OLDEST_EVERY = 8
 _IDLE_LANES = 1024  # lanes without calls whose ceilings are remembered
 _SLACK = 4096  # calls that are gone but still stand in a heap, at most beside as many that wait
 _LEAST_SECONDS = 1e-6  # a batch never counts as free
-
-Call = TypeVar("Call", bound="Waiting")
-
-
-class Limits(NamedTuple):
-    """What a batch and the queue may hold."""
-
-    batch_rows: int
-    batch_bytes: int
-    batch_cost: float
-    queue_calls: int
-    queue_bytes: int
-    max_delay_seconds: float = 0.0
 
 
 class Full(Exception):
@@ -50,52 +35,6 @@ class Full(Exception):
         self.retry_after_seconds = retry_after_seconds
 
 
-class Waiting:
-    """What a call shows of itself while it waits, from `offer` until it is taken, expires, or is withdrawn."""
-
-    __slots__ = ("account", "arrived", "cost", "deadline", "gone", "key", "nbytes", "order", "priority", "rows")
-
-    key: Any  # hashable, and otherwise opaque: the lane
-    account: Any  # likewise: who pays for it
-    rows: int
-    nbytes: int
-    cost: float
-    priority: int
-    deadline: float  # infinity if there is none
-    arrived: float
-    order: int  # set by the lanes
-    gone: bool  # set by the lanes
-
-
-class Batch(NamedTuple, Generic[Call]):
-    """Calls of one lane, to run together."""
-
-    key: Any  # the calls'
-    calls: list[Call]
-    rows: int
-    cost: float
-    reason: str  # why it holds no more: "drained", "rows", "bytes", "cost", "single"
-
-
-@dataclass(eq=False, slots=True)
-class _Lane(Generic[Call]):
-    key: Hashable
-    max_rows: int
-    ceiling: float  # rows that the device's memory bore last
-    heap: list[tuple[int, float, int, Call]] = field(default_factory=list)
-    rows: int = 0
-    count: int = 0
-    level: int = 0  # the ring it stands in: its head's priority
-
-    def head(self) -> Call:
-        while self.heap[0][3].gone:
-            heapq.heappop(self.heap)
-        return self.heap[0][3]
-
-    def oldest(self) -> float:
-        return min(entry[3].arrived for entry in self.heap if not entry[3].gone)
-
-
 class Lanes(Generic[Call]):
     """All lanes of a device."""
 
@@ -103,9 +42,9 @@ class Lanes(Generic[Call]):
         self.calls = 0
         self.nbytes = 0
         self._limits = limits
-        self._lanes: dict[Hashable, _Lane[Call]] = {}
-        self._idle: OrderedDict[Hashable, _Lane[Call]] = OrderedDict()
-        self._rings: dict[int, OrderedDict[Hashable, _Lane[Call]]] = {}
+        self._lanes: dict[Hashable, Lane[Call]] = {}
+        self._idle: OrderedDict[Hashable, Lane[Call]] = OrderedDict()
+        self._rings: dict[int, OrderedDict[Hashable, Lane[Call]]] = {}
         self._deadlines: list[tuple[float, int, Call]] = []
         self._arrivals: list[tuple[float, int, Call]] = []
         self._order = 0
@@ -132,10 +71,8 @@ class Lanes(Generic[Call]):
         self._order += 1
         call.order, call.gone = self._order, False
         lane = self._lanes.get(call.key) or self._open(call.key, min(max_rows, limits.batch_rows), call.priority, now)
-        heapq.heappush(lane.heap, (-call.priority, call.deadline, call.order, call))
+        lane.push(call)
         self._callers.enter(call.account, now)
-        lane.rows += call.rows
-        lane.count += 1
         self.calls += 1
         self.nbytes += call.nbytes
         heapq.heappush(self._arrivals, (call.arrived, call.order, call))
@@ -151,7 +88,8 @@ class Lanes(Generic[Call]):
         if call.gone:
             return False
         lane = self._lanes[call.key]
-        self._leave(lane, call, now)
+        lane.leave(call)
+        self._left(call, now)
         self._settle(lane, now)
         return True
 
@@ -170,8 +108,11 @@ class Lanes(Generic[Call]):
         lane = self._choose(now)
         if lane is None:
             return None
+        lead = self._oldest() if self._taken % OLDEST_EVERY == OLDEST_EVERY - 1 else None
         self._taken += 1
-        batch = self._fill(lane, now)
+        batch = lane.fill(self._limits, lead if lead is not None and lead.key == lane.key else None)
+        for call in batch.calls:
+            self._left(call, now)
         self._settle(lane, now)
         return batch
 
@@ -211,19 +152,17 @@ class Lanes(Generic[Call]):
     def waiting(self) -> Iterator[Call]:
         """The calls that wait, in no order."""
         for lane in self._lanes.values():
-            for entry in lane.heap:
-                if not entry[3].gone:
-                    yield entry[3]
+            yield from lane.waiting()
 
-    def _open(self, key: Hashable, max_rows: int, level: int, now: float) -> _Lane[Call]:
-        lane = self._idle.pop(key, None) or _Lane(key, max_rows, max_rows)
+    def _open(self, key: Hashable, max_rows: int, level: int, now: float) -> Lane[Call]:
+        lane = self._idle.pop(key, None) or Lane(key, max_rows, max_rows)
         self._lane_accounts.enter(key, now)
         self._lanes[key] = lane
         lane.level = level
         self._rings.setdefault(level, OrderedDict())[key] = lane
         return lane
 
-    def _move(self, lane: _Lane[Call], level: int) -> None:
+    def _move(self, lane: Lane[Call], level: int) -> None:
         ring = self._rings[lane.level]
         del ring[lane.key]
         if not ring:
@@ -231,22 +170,19 @@ class Lanes(Generic[Call]):
         lane.level = level
         self._rings.setdefault(level, OrderedDict())[lane.key] = lane
 
-    def _leave(self, lane: _Lane[Call], call: Call, now: float) -> None:
-        call.gone = True
+    def _left(self, call: Call, now: float) -> None:
         self._callers.leave(call.account, now)
-        lane.rows -= call.rows
-        lane.count -= 1
         self.calls -= 1
         self.nbytes -= call.nbytes
 
-    def _settle(self, lane: _Lane[Call], now: float) -> None:
+    def _settle(self, lane: Lane[Call], now: float) -> None:
         """Puts a lane where its remaining calls belong."""
         if lane.count:
             level = lane.head().priority
             if level != lane.level:
                 self._move(lane, level)
             return
-        lane.heap.clear()
+        lane.clear()
         ring = self._rings[lane.level]
         del ring[lane.key], self._lanes[lane.key]
         if not ring:
@@ -267,12 +203,13 @@ class Lanes(Generic[Call]):
             heapq.heappop(self._arrivals)
         return self._arrivals[0][2]
 
-    def _choose(self, now: float) -> _Lane[Call] | None:
+    def _choose(self, now: float) -> Lane[Call] | None:
         if not self.calls:
             self._arrivals.clear()
             return None
+        delay = self._limits.max_delay_seconds
         oldest = self._oldest()
-        if self._taken % OLDEST_EVERY == OLDEST_EVERY - 1 and self._ripe(self._lanes[oldest.key], now):
+        if self._taken % OLDEST_EVERY == OLDEST_EVERY - 1 and self._lanes[oldest.key].ripe(now, delay):
             return self._lanes[oldest.key]
         for level in sorted(self._rings, reverse=True):
             lane = self._next_of_ring(self._rings[level], now)
@@ -280,19 +217,16 @@ class Lanes(Generic[Call]):
                 return lane
         return None
 
-    def _ripe(self, lane: _Lane[Call], now: float) -> bool:
-        delay = self._limits.max_delay_seconds
-        return not delay or lane.rows >= lane.max_rows or now - lane.oldest() >= delay
-
-    def _next_of_ring(self, ring: OrderedDict[Hashable, _Lane[Call]], now: float) -> _Lane[Call] | None:
+    def _next_of_ring(self, ring: OrderedDict[Hashable, Lane[Call]], now: float) -> Lane[Call] | None:
         """Deficit round robin: the first lane whose caller and itself owe nothing, else where they owe least.
 
         A lane's caller is that of its first call.
         """
-        best: _Lane[Call] | None = None
+        delay = self._limits.max_delay_seconds
+        best: Lane[Call] | None = None
         best_debts = (math.inf, math.inf)
         for lane in ring.values():
-            if not self._ripe(lane, now):
+            if not lane.ripe(now, delay):
                 continue
             debts = self._callers.debt(lane.head().account), self._lane_accounts.debt(lane.key)
             if debts < best_debts:
@@ -302,33 +236,3 @@ class Lanes(Generic[Call]):
         if best is not None:
             ring.move_to_end(best.key)
         return best
-
-    def _fill(self, lane: _Lane[Call], now: float) -> Batch[Call]:
-        limits = self._limits
-        max_rows = min(lane.max_rows, int(lane.ceiling))
-        calls: list[Call] = []
-        rows, nbytes, cost, reason = 0, 0, 0.0, "drained"
-        lead = self._oldest() if self._taken % OLDEST_EVERY == 0 else None
-        if lead is not None and lead.key == lane.key:
-            self._leave(lane, lead, now)
-            calls, rows, nbytes, cost = [lead], lead.rows, lead.nbytes, lead.cost
-        while lane.count:
-            call = lane.head()
-            if calls:
-                if rows + call.rows > max_rows:
-                    reason = "rows"
-                    break
-                if nbytes + call.nbytes > limits.batch_bytes:
-                    reason = "bytes"
-                    break
-                if cost + call.cost > limits.batch_cost:
-                    reason = "cost"
-                    break
-            heapq.heappop(lane.heap)
-            self._leave(lane, call, now)
-            calls.append(call)
-            rows, nbytes, cost = rows + call.rows, nbytes + call.nbytes, cost + call.cost
-            if max_rows <= 1:
-                reason = "single"
-                break
-        return Batch(lane.key, calls, rows, cost, reason)

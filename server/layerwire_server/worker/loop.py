@@ -1,6 +1,7 @@
 """The worker's loop: what each frame from a gateway leads to.
 
-It joins the parts that know more: unpack (what is asked), lanes (what waits), dispatcher (what runs), reply (answers).
+It joins the parts that know more: unpack (what is asked), lanes (what waits), dispatcher (what runs), reply (answers),
+errands (what is asked besides calls).
 """
 
 from __future__ import annotations
@@ -10,8 +11,7 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
 
 from layerwire.errors import (
     CallCancelledError,
@@ -20,12 +20,12 @@ from layerwire.errors import (
     ResourceExhaustedError,
 )
 from layerwire.v1 import layerwire_pb2
-from layerwire_server.link import Family, Flag, Frame, Kind, Link
+from layerwire_server.link import Flag, Frame, Kind, Link
 from layerwire_server.worker import unpack
 from layerwire_server.worker.call import Call, CallDecoder
-from layerwire_server.worker.canary import Canary
 from layerwire_server.worker.device import Device
 from layerwire_server.worker.dispatcher import Dispatcher, expired
+from layerwire_server.worker.errands import Errands
 from layerwire_server.worker.lanes import Full, Lanes
 from layerwire_server.worker.measures import Measures
 from layerwire_server.worker.reply import Reply
@@ -51,24 +51,19 @@ class WorkerLoop:
     ) -> None:
         self._lanes = lanes
         self._decoder = decoder
-        self._weights = weights
         self._measures = measures
         self._hello = hello
         self._dispatcher = Dispatcher(index, device, lanes, measures, self._sent, hang_seconds)
-        self._canary = Canary(device, decoder)
-        self._loop = asyncio.get_running_loop()
+        self._errands = Errands(device, decoder, weights, self._dispatcher)
         self._replies: dict[tuple[Link, int], Reply] = {}
         self._isolated: deque[tuple[Reply, Frame]] = deque()
         self._isolating = False
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._naming = asyncio.Lock()  # names move one after the other, in the order they were told
         self._kinds: dict[Kind, Callable[[Link, Frame], None]] = {
             Kind.CALLS: self._on_calls,
             Kind.UNARY: self._on_unary,
             Kind.CANCEL_FRAME: self._on_cancel_frame,
             Kind.CANCEL_CALLS: self._on_cancel_calls,
-            Kind.CANARY: self._on_canary,
-            Kind.NAME_WEIGHTS: self._on_name_weights,
+            **self._errands.kinds,
         }
 
     # what gateways say
@@ -95,7 +90,7 @@ class WorkerLoop:
 
     async def idle(self) -> None:
         """Returns when nothing waits or runs."""
-        while self._replies or self._tasks:  # once in a life
+        while self._replies or not self._errands.idle:  # once in a life
             await asyncio.sleep(0.01)
 
     @property
@@ -118,49 +113,22 @@ class WorkerLoop:
             self._isolated.append((reply, frame))
             if not self._isolating:
                 self._isolating = True
-                self._start(self._run_isolated())
+                self._errands.start(self._run_isolated())
             return
         unread = self._unread(reply, frame)
         if unread is None:
             return
         now = time.monotonic()
-        for found, _ in unread:
-            self._admit(reply, frame, found, now)
+        for found, quarantined in unread:
+            if quarantined:
+                self._refuse_quarantined(reply, found)
+            else:
+                self._admit(reply, frame, found, now)
         self._sent(reply)
         self._dispatcher.wake()
 
     def _on_unary(self, link: Link, frame: Frame) -> None:
-        special = {Family.ESTIMATE: self._on_estimate, Family.PUT_WEIGHTS: self._on_put_weights}.get(frame.family)
-        (special or self._on_calls)(link, frame)
-
-    def _on_estimate(self, link: Link, frame: Frame) -> None:
-        reply = Reply(link, frame, 1)
-        try:
-            request = unpack.parse(layerwire_pb2.EstimateRequest(), frame.payload)
-            reply.give(self._decoder.estimate(request).SerializeToString())
-        except LayerwireError as error:
-            reply.refuse(error)
-        except Exception as error:  # whatever it is, the caller is told and the worker lives on
-            reply.refuse(_unforeseen("estimate", error))
-
-    def _on_put_weights(self, link: Link, frame: Frame) -> None:
-        async def put() -> bytes:
-            request = unpack.parse(layerwire_pb2.PutWeightsRequest(), frame.payload)
-            async with self._naming:
-                weights = await asyncio.to_thread(self._weights.keep, request)
-                self._weights.adopt(request.name, weights)
-            return layerwire_pb2.PutWeightsResponse(name=request.name, digest=weights.digest).SerializeToString()
-
-        self._start(self._give(Reply(link, frame, 1), "put_weights", put()))
-
-    def _on_name_weights(self, link: Link, frame: Frame) -> None:
-        async def adopt() -> bytes:
-            name, _, digest = bytes(frame.payload).decode().partition("\0")
-            async with self._naming:
-                self._weights.adopt(name, await asyncio.to_thread(self._weights.load, digest))
-            return b""
-
-        self._start(self._give(Reply(link, frame, 1), "name_weights", adopt()))
+        self._errands.families.get(frame.family, self._on_calls)(link, frame)
 
     def _on_cancel_frame(self, link: Link, frame: Frame) -> None:
         reply = self._replies.get((link, frame.frame))
@@ -178,17 +146,6 @@ class WorkerLoop:
                 if self._lanes.withdraw(call, now):
                     self._fail(reply, call.ordinal, call.call_id, CallCancelledError("cancelled by the client"), call)
             self._sent(reply)
-
-    def _on_canary(self, link: Link, frame: Frame) -> None:
-        if not self._naming.locked():
-            self._weights.refresh()  # before it counts as live, a worker knows what the store has
-
-        async def sing() -> None:
-            # A busy device is taken to be well: if it hangs, the dispatcher's watch ends the process.
-            well = self._dispatcher.busy or await self._dispatcher.on_thread(self._canary.sings)
-            link.send(Frame(Kind.CANARY_RESULT, frame.frame, b"{}", Flag.NONE if well else Flag.ERROR))
-
-        self._start(sing())
 
     # from frames to lanes
 
@@ -256,9 +213,7 @@ class WorkerLoop:
             if reply.dropped:
                 return
             if quarantined:
-                self._measures.rejected("quarantined")
-                error = _quarantined(reply.frame, found.ordinal)
-                self._fail(reply, found.ordinal, found.call_id, error, None)
+                self._refuse_quarantined(reply, found)
                 continue
             await self._announce(reply, found.ordinal)
             call = self._read(reply, frame, found)
@@ -282,6 +237,10 @@ class WorkerLoop:
             error.operator = call.plan.operator.title
         reply.fail(ordinal, call_id, error)
 
+    def _refuse_quarantined(self, reply: Reply, found: unpack.Unread) -> None:
+        self._measures.rejected("quarantined")
+        self._fail(reply, found.ordinal, found.call_id, _quarantined(reply.frame, found.ordinal), None)
+
     def _sent(self, reply: Reply) -> None:
         """Sends what has been gathered; forgets the reply if that was all."""
         reply.flush()
@@ -298,27 +257,10 @@ class WorkerLoop:
                 self._measures.failed(call, CallCancelledError("cancelled by the client"))
                 call.contents = []
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _give(self, reply: Reply, what: str, work: Coroutine[Any, Any, bytes]) -> None:
-        try:
-            reply.give(await work)
-        except LayerwireError as error:
-            reply.refuse(error)
-        except Exception as error:  # whatever it is, the caller is told and the worker lives on
-            reply.refuse(_unforeseen(what, error))
-
 
 def _quarantined(frame: Frame, ordinal: int) -> InternalError:
     error_id = secrets.token_hex(8)
     log.error("call is quarantined", extra={"fields": {"error_id": error_id, "request": frame.id, "ordinal": ordinal}})
-    return InternalError(f"workers died of this call twice; error id {error_id}", error_id=error_id)
-
-
-def _unforeseen(what: str, error: Exception) -> InternalError:
-    error_id = secrets.token_hex(8)
-    log.error("%s failed", what, exc_info=error, extra={"fields": {"error_id": error_id}})
-    return InternalError(f"{what}: failed, error id {error_id}", error_id=error_id)
+    # A frame that isn't isolated saw no death: the gateway knows the call from before.
+    again = "" if frame.flags & Flag.ISOLATE else " when it was sent before"
+    return InternalError(f"workers died of this call twice{again}; error id {error_id}", error_id=error_id)

@@ -12,18 +12,13 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
-
-from layerwire.codec import DTYPE_NAMES, Entry, TensorSpec
-from layerwire.errors import InvalidArgumentError, invalid
+from layerwire.codec import Entry, TensorSpec
+from layerwire_server.limit import OverLimitError
 from layerwire_server.operators.operator import (
-    TORCH_DTYPES,
-    WIRE_DTYPES,
     Merge,
     Operator,
     Placement,
     Specs,
-    dtype_names,
 )
 
 ELEMENTWISE_MULTIPLE = 64  # torch's vector tail rounds otherwise than its body: parts are padded to whole vectors
@@ -135,105 +130,68 @@ class Plans:
         return key
 
     def _make(self, operator: Operator, specs: Specs, deterministic: bool) -> Plan:
-        _check_inputs(operator, specs, self._device_type)
+        operator.check_inputs(specs, self._device_type)
         operator.check(specs)
         bound = operator.output_bytes_bound(specs)
         if bound > self._limits.output_bytes:
-            raise operator.invalid(
-                "input", f"gives up to {bound} bytes, over the server's --max-output-bytes {self._limits.output_bytes}"
-            )
-        outputs = infer(operator, specs)
+            rule = f"gives up to {bound} bytes, over the server's --max-output-bytes {self._limits.output_bytes}"
+            raise OverLimitError("output_bytes", operator.title, "input", rule)
+        outputs = operator.infer(specs)
         operations = operator.operations(specs, outputs)
         work = operator.work(specs, operations)
         if work > self._limits.operations:
-            raise operator.invalid(
-                "input",
-                f"takes work of {work:.2g} operations, over the server's --max-call-operations "
-                f"{self._limits.operations:.2g}",
-            )
+            most = f"{self._limits.operations:.2g}"
+            rule = f"takes work of {work:.2g} operations, over the server's --max-call-operations {most}"
+            raise OverLimitError("operations", operator.title, "input", rule)
         return self._place(operator, specs, outputs, operations, deterministic)
 
     def _place(
         self, operator: Operator, specs: Specs, outputs: tuple[TensorSpec, ...], operations: int, deterministic: bool
     ) -> Plan:
-        placement = operator.placement(specs)
         first = specs[0]
         assert first is not None
-        elements = math.prod(first.shape)
-        if placement.merge is Merge.ELEMENTWISE and elements > _ELEMENTWISE_ELEMENTS:
-            placement = placement._replace(merge=Merge.ALONE)
+        placement, rows, max_rows = _merged(operator.placement(specs), first)
         tile = placement.operator.tile_rows if deterministic and placement.merge is Merge.ROWS else None
-        rows, max_rows = 1, 1
-        if placement.merge is Merge.ROWS:
-            rows, max_rows = math.prod(first.shape[: placement.axes]), 2**31
-        elif placement.merge is Merge.ELEMENTWISE:
-            rows = -(-elements // ELEMENTWISE_MULTIPLE)
-            max_rows = _ELEMENTWISE_ELEMENTS // ELEMENTWISE_MULTIPLE
-        trailing = tuple(
-            spec.shape[placement.axes :] if spec is not None and not role.shared else None
-            for role, spec in zip(operator.inputs, specs, strict=True)
-        )
-        # Shared inputs count whole: equal bytes of another shape are other weights.
-        alike = tuple(
-            spec.dtype if spec is not None and not role.shared else spec
-            for role, spec in zip(operator.inputs, specs, strict=True)
-        )
+        trailing, alike = _batchable(operator, specs, placement)
         facts = (placement.operator, placement.merge, alike, tile is not None) + (
             (trailing,) if placement.merge is Merge.ROWS else ()
         )
-        key = self.lane_key(facts, LaneKey(placement.operator, placement.merge, max_rows, tile is not None))
         input_bytes = tuple(0 if spec is None else spec.nbytes for spec in specs)
-        nbytes = sum(input_bytes) + sum(spec.nbytes for spec in outputs)
-        names = operator.outputs[: len(outputs)]
         return Plan(
-            operator,
-            specs,
-            placement,
-            outputs,
-            names,
-            rows,
-            trailing,
-            input_bytes,
-            nbytes,
-            operations,
-            operator.work(specs, operations),
-            key,
+            operator=operator,
+            specs=specs,
+            placement=placement,
+            outputs=outputs,
+            output_names=operator.outputs[: len(outputs)],
+            rows=rows,
+            trailing=trailing,
+            input_bytes=input_bytes,
+            nbytes=sum(input_bytes) + sum(spec.nbytes for spec in outputs),
+            operations=operations,
+            cost=operator.work(specs, operations),
+            key=self.lane_key(facts, LaneKey(placement.operator, placement.merge, max_rows, tile is not None)),
         )
 
 
-def infer(operator: Operator, specs: Specs) -> tuple[TensorSpec, ...]:
-    """Specs of a call's outputs: the operator's own `run` on the meta device. The specs passed `check`.
-
-    Raises:
-        InvalidArgumentError: torch refuses the call all the same.
-    """
-    tensors = [
-        None if spec is None else torch.empty(spec.shape, dtype=TORCH_DTYPES[spec.dtype], device="meta")
-        for spec in specs
-    ]
-    try:
-        outputs = operator.run(*tensors)
-    except InvalidArgumentError:
-        raise
-    except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError, ZeroDivisionError) as error:
-        log.warning("torch refuses what the checks let pass: %s %s: %s", operator, specs, error)
-        raise invalid(operator.title, "input", f"doesn't go with the parameters, got {_shapes(specs)}") from None
-    return tuple(TensorSpec(WIRE_DTYPES[output.dtype], tuple(output.shape)) for output in outputs)
+def _merged(placement: Placement, first: TensorSpec) -> tuple[Placement, int, int]:
+    """How a call is merged, given its size; its rows; and most rows of a batch."""
+    elements = math.prod(first.shape)
+    if placement.merge is Merge.ROWS:
+        return placement, math.prod(first.shape[: placement.axes]), 2**31
+    if placement.merge is Merge.ELEMENTWISE and elements <= _ELEMENTWISE_ELEMENTS:
+        return placement, -(-elements // ELEMENTWISE_MULTIPLE), _ELEMENTWISE_ELEMENTS // ELEMENTWISE_MULTIPLE
+    return placement._replace(merge=Merge.ALONE), 1, 1
 
 
-def _check_inputs(operator: Operator, specs: Specs, device_type: str) -> None:
-    for role, spec in zip(operator.inputs, specs, strict=True):
-        if role.required and spec is None:
-            raise operator.invalid(role.name, "is required")
-    first = specs[0]
-    assert first is not None
-    dtypes = operator.dtypes_on(device_type)
-    if first.dtype not in dtypes:
-        raise operator.invalid(
-            operator.inputs[0].name,
-            f"must have one of the dtypes {dtype_names(dtypes)}, got {DTYPE_NAMES[first.dtype]}",
-        )
-
-
-def _shapes(specs: Specs) -> str:
-    return ", ".join(str(list(spec.shape)) for spec in specs if spec is not None)
+def _batchable(
+    operator: Operator, specs: Specs, placement: Placement
+) -> tuple[tuple[tuple[int, ...] | None, ...], tuple[Hashable, ...]]:
+    """For each input, its shape in a batch, and what of it must be alike throughout a batch."""
+    own = [spec is not None and not role.shared for role, spec in zip(operator.inputs, specs, strict=True)]
+    trailing = tuple(
+        spec.shape[placement.axes :] if spec is not None and owned else None
+        for spec, owned in zip(specs, own, strict=True)
+    )
+    # Shared inputs count whole: equal bytes of another shape are other weights.
+    alike = tuple(spec.dtype if spec is not None and owned else spec for spec, owned in zip(specs, own, strict=True))
+    return trailing, alike

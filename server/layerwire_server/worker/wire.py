@@ -14,7 +14,7 @@ import torch
 from layerwire.codec import DTYPE_NAMES, ITEMSIZES, MAX_AXES, TensorSpec
 from layerwire.errors import invalid
 from layerwire.v1 import tensor_pb2
-from layerwire_server.operators.operator import TORCH_DTYPES
+from layerwire_server.operators.operator import TORCH_DTYPES, WIRE_DTYPES
 
 BOOL = tensor_pb2.DATA_TYPE_BOOL
 _MOST_BYTES = 2**62  # strides of torch's tensors are int64
@@ -39,6 +39,11 @@ def spec_of(message: tensor_pb2.Tensor, operator: str, field: str) -> TensorSpec
     if math.prod(max(size, 1) for size in shape) * ITEMSIZES[dtype] > _MOST_BYTES:
         raise invalid(operator, field, f"must have fewer elements, got {list(shape)}")
     return TensorSpec(dtype, shape)
+
+
+def spec_of_tensor(tensor: torch.Tensor) -> TensorSpec:
+    """Dtype and shape of a tensor whose dtype has a place on the wire."""
+    return TensorSpec(WIRE_DTYPES[tensor.dtype], tuple(tensor.shape))
 
 
 def check_data(data: bytes, spec: TensorSpec, operator: str, field: str) -> None:

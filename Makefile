@@ -22,7 +22,7 @@ $(READY): pyproject.toml constraints.txt
 
 protos: $(READY) ## Regenerate client/layerwire/v1 from protos/
 	$(BIN)/python -m grpc_tools.protoc -I protos --python_out=client --pyi_out=client protos/layerwire/v1/*.proto
-	$(BIN)/python -m grpc_tools.protoc -I protos --grpc_python_out=client protos/layerwire/v1/layerwire.proto
+	$(BIN)/python -m grpc_tools.protoc -I protos --grpc_python_out=client protos/layerwire/v1/layerwire.proto protos/layerwire/v1/store.proto
 
 tables: $(READY) ## Rewrite the README's tables from the code
 	$(BIN)/python -m tests.readme_tables

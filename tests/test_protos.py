@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PROTOS = ROOT / "protos"
 GENERATED = ROOT / "client" / "layerwire" / "v1"
+SERVICES = ["layerwire/v1/layerwire.proto", "layerwire/v1/store.proto"]
 PROTOC = [sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTOS}"]
 
 
@@ -21,7 +22,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     out = tmp_path_factory.mktemp("protos")
     names = [str(path.relative_to(PROTOS)) for path in sorted(PROTOS.rglob("*.proto"))]
     subprocess.run([*PROTOC, f"--python_out={out}", f"--pyi_out={out}", *names], check=True)
-    subprocess.run([*PROTOC, f"--grpc_python_out={out}", "layerwire/v1/layerwire.proto"], check=True)
+    subprocess.run([*PROTOC, f"--grpc_python_out={out}", *SERVICES], check=True)
     return {path.name: path.read_text() for path in (out / "layerwire" / "v1").iterdir()}
 
 

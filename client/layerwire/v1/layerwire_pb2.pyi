@@ -341,15 +341,23 @@ class Worker(_message.Message):
     def __init__(self, index: _Optional[int] = ..., device: _Optional[str] = ..., device_name: _Optional[str] = ..., healthy: bool = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_message_bytes", "max_output_bytes", "max_call_operations", "max_queue_calls", "max_queue_bytes")
+    __slots__ = ("max_message_bytes", "max_output_bytes", "max_call_operations", "max_queue_calls", "max_queue_bytes", "max_requests_in_flight", "max_bytes_in_flight", "max_weights_bytes", "max_message_calls")
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_OUTPUT_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_CALL_OPERATIONS_FIELD_NUMBER: _ClassVar[int]
     MAX_QUEUE_CALLS_FIELD_NUMBER: _ClassVar[int]
     MAX_QUEUE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_REQUESTS_IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
+    MAX_BYTES_IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
+    MAX_WEIGHTS_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_MESSAGE_CALLS_FIELD_NUMBER: _ClassVar[int]
     max_message_bytes: int
     max_output_bytes: int
     max_call_operations: int
     max_queue_calls: int
     max_queue_bytes: int
-    def __init__(self, max_message_bytes: _Optional[int] = ..., max_output_bytes: _Optional[int] = ..., max_call_operations: _Optional[int] = ..., max_queue_calls: _Optional[int] = ..., max_queue_bytes: _Optional[int] = ...) -> None: ...
+    max_requests_in_flight: int
+    max_bytes_in_flight: int
+    max_weights_bytes: int
+    max_message_calls: int
+    def __init__(self, max_message_bytes: _Optional[int] = ..., max_output_bytes: _Optional[int] = ..., max_call_operations: _Optional[int] = ..., max_queue_calls: _Optional[int] = ..., max_queue_bytes: _Optional[int] = ..., max_requests_in_flight: _Optional[int] = ..., max_bytes_in_flight: _Optional[int] = ..., max_weights_bytes: _Optional[int] = ..., max_message_calls: _Optional[int] = ...) -> None: ...

@@ -122,7 +122,7 @@ class LayerwireServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Convolve(self, request, context):
-        """Convolves, plainly or transposed.
+        """Convolves, plainly or transposed; takes sliding blocks apart and puts them together.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

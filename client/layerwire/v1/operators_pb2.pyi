@@ -1,3 +1,4 @@
+from layerwire.v1 import tensor_pb2 as _tensor_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -273,22 +274,28 @@ class Glu(_message.Message):
     def __init__(self, dim: _Optional[int] = ...) -> None: ...
 
 class Softmax(_message.Message):
-    __slots__ = ("dim",)
+    __slots__ = ("dim", "dtype")
     DIM_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
     dim: int
-    def __init__(self, dim: _Optional[int] = ...) -> None: ...
+    dtype: _tensor_pb2.DataType
+    def __init__(self, dim: _Optional[int] = ..., dtype: _Optional[_Union[_tensor_pb2.DataType, str]] = ...) -> None: ...
 
 class Softmin(_message.Message):
-    __slots__ = ("dim",)
+    __slots__ = ("dim", "dtype")
     DIM_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
     dim: int
-    def __init__(self, dim: _Optional[int] = ...) -> None: ...
+    dtype: _tensor_pb2.DataType
+    def __init__(self, dim: _Optional[int] = ..., dtype: _Optional[_Union[_tensor_pb2.DataType, str]] = ...) -> None: ...
 
 class LogSoftmax(_message.Message):
-    __slots__ = ("dim",)
+    __slots__ = ("dim", "dtype")
     DIM_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
     dim: int
-    def __init__(self, dim: _Optional[int] = ...) -> None: ...
+    dtype: _tensor_pb2.DataType
+    def __init__(self, dim: _Optional[int] = ..., dtype: _Optional[_Union[_tensor_pb2.DataType, str]] = ...) -> None: ...
 
 class Tanh(_message.Message):
     __slots__ = ()
@@ -402,13 +409,51 @@ class ConvTranspose(_message.Message):
     dilation: _containers.RepeatedScalarFieldContainer[int]
     def __init__(self, spatial_dims: _Optional[int] = ..., stride: _Optional[_Iterable[int]] = ..., padding: _Optional[_Iterable[int]] = ..., output_padding: _Optional[_Iterable[int]] = ..., groups: _Optional[int] = ..., dilation: _Optional[_Iterable[int]] = ...) -> None: ...
 
+class ConvTbc(_message.Message):
+    __slots__ = ("pad",)
+    PAD_FIELD_NUMBER: _ClassVar[int]
+    pad: int
+    def __init__(self, pad: _Optional[int] = ...) -> None: ...
+
+class Unfold(_message.Message):
+    __slots__ = ("kernel_size", "dilation", "padding", "stride")
+    KERNEL_SIZE_FIELD_NUMBER: _ClassVar[int]
+    DILATION_FIELD_NUMBER: _ClassVar[int]
+    PADDING_FIELD_NUMBER: _ClassVar[int]
+    STRIDE_FIELD_NUMBER: _ClassVar[int]
+    kernel_size: _containers.RepeatedScalarFieldContainer[int]
+    dilation: _containers.RepeatedScalarFieldContainer[int]
+    padding: _containers.RepeatedScalarFieldContainer[int]
+    stride: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, kernel_size: _Optional[_Iterable[int]] = ..., dilation: _Optional[_Iterable[int]] = ..., padding: _Optional[_Iterable[int]] = ..., stride: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Fold(_message.Message):
+    __slots__ = ("output_size", "kernel_size", "dilation", "padding", "stride")
+    OUTPUT_SIZE_FIELD_NUMBER: _ClassVar[int]
+    KERNEL_SIZE_FIELD_NUMBER: _ClassVar[int]
+    DILATION_FIELD_NUMBER: _ClassVar[int]
+    PADDING_FIELD_NUMBER: _ClassVar[int]
+    STRIDE_FIELD_NUMBER: _ClassVar[int]
+    output_size: _containers.RepeatedScalarFieldContainer[int]
+    kernel_size: _containers.RepeatedScalarFieldContainer[int]
+    dilation: _containers.RepeatedScalarFieldContainer[int]
+    padding: _containers.RepeatedScalarFieldContainer[int]
+    stride: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, output_size: _Optional[_Iterable[int]] = ..., kernel_size: _Optional[_Iterable[int]] = ..., dilation: _Optional[_Iterable[int]] = ..., padding: _Optional[_Iterable[int]] = ..., stride: _Optional[_Iterable[int]] = ...) -> None: ...
+
 class ConvolveOperator(_message.Message):
-    __slots__ = ("conv", "conv_transpose")
+    __slots__ = ("conv", "conv_transpose", "conv_tbc", "unfold", "fold")
     CONV_FIELD_NUMBER: _ClassVar[int]
     CONV_TRANSPOSE_FIELD_NUMBER: _ClassVar[int]
+    CONV_TBC_FIELD_NUMBER: _ClassVar[int]
+    UNFOLD_FIELD_NUMBER: _ClassVar[int]
+    FOLD_FIELD_NUMBER: _ClassVar[int]
     conv: Conv
     conv_transpose: ConvTranspose
-    def __init__(self, conv: _Optional[_Union[Conv, _Mapping]] = ..., conv_transpose: _Optional[_Union[ConvTranspose, _Mapping]] = ...) -> None: ...
+    conv_tbc: ConvTbc
+    unfold: Unfold
+    fold: Fold
+    def __init__(self, conv: _Optional[_Union[Conv, _Mapping]] = ..., conv_transpose: _Optional[_Union[ConvTranspose, _Mapping]] = ..., conv_tbc: _Optional[_Union[ConvTbc, _Mapping]] = ..., unfold: _Optional[_Union[Unfold, _Mapping]] = ..., fold: _Optional[_Union[Fold, _Mapping]] = ...) -> None: ...
 
 class BatchNorm(_message.Message):
     __slots__ = ("training", "momentum", "eps", "return_statistics")

@@ -1,0 +1,127 @@
+"""`Run`, the operator that a call of a program is.
+
+It knows variants and operators; nothing of stores, lanes or devices. Weights come to `run` as one bound tuple, so that
+plans and lanes, which keep operators, keep no weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import torch
+
+from layerwire.codec import DTYPE_NAMES, TensorSpec
+from layerwire.errors import InvalidArgumentError
+from layerwire_server.operators.operator import Input, Merge, Operator, Placement, Specs
+from layerwire_server.programs.graph import ABSENT, ProgramInput, Step
+from layerwire_server.programs.variant import Cost, Variant
+
+WEIGHTS = Input("weights", required=False, shared=True)
+
+
+@dataclass(frozen=True)
+class Run(Operator):
+    """A program as an operator: its inputs are the program's, then the bound weights. Equal by digest and outputs."""
+
+    name = "run"
+    family = "run"
+    alone_if_deterministic = True  # its kernels round by the number of rows
+
+    digest: str
+    version: int
+    intermediates: tuple[str, ...]
+    variant: Variant = field(compare=False, repr=False)
+
+    @classmethod
+    def from_message(cls, message: Any) -> Self:
+        """Not used: programs are loaded, not made of one message."""
+        raise NotImplementedError(type(message).__name__)
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:  # type: ignore[override]
+        """The program's inputs, then its weights."""
+        return (*(Input(found.name) for found in self.variant.graph.inputs), WEIGHTS)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the program's outputs, then of the intermediates."""
+        return tuple(name for name, _ in self.variant.graph.outputs)
+
+    def dtypes_on(self, device_type: str) -> frozenset[int]:  # nodes were checked for the device
+        """All: `check` knows each input's."""
+        return frozenset(DTYPE_NAMES)
+
+    def check(self, specs: Specs) -> None:
+        """See Operator."""
+        rows: int | None = None
+        for found, spec in zip(self.variant.graph.inputs, specs, strict=False):
+            assert spec is not None
+            self._check_input(found, spec)
+            if found.free:
+                if rows is not None and spec.shape[0] != rows:
+                    rule = f"must have the size along axis 0 of the inputs before it, {rows}, got {spec.shape[0]}"
+                    raise self.invalid(found.name, rule)
+                rows = spec.shape[0]
+
+    def _check_input(self, found: ProgramInput, spec: TensorSpec) -> None:
+        if spec.dtype != found.dtype:
+            rule = f"must have dtype {DTYPE_NAMES[found.dtype]}, got {DTYPE_NAMES[spec.dtype]}"
+            raise self.invalid(found.name, rule)
+        fixed = 1 if found.free else 0
+        if len(spec.shape) != len(found.shape) or spec.shape[fixed:] != found.shape[fixed:]:
+            raise self.invalid(found.name, f"must have shape {list(found.shape)}, got {list(spec.shape)}")
+
+    def cost(self, specs: Specs) -> Cost:
+        """What a call takes; its specs passed `check`."""
+        return self.variant.cost(tuple(spec for spec in specs if spec is not None))
+
+    def placement(self, specs: Specs) -> Placement:
+        """See Operator."""
+        assert specs[0] is not None
+        joins = self.variant.batched and specs[0].shape[0] > 0
+        return Placement(Merge.ROWS if joins else Merge.ALONE, self, 1)
+
+    def infer(self, specs: Specs) -> tuple[TensorSpec, ...]:
+        """See Operator."""
+        return self.cost(specs).outputs
+
+    def operations(self, specs: Specs, outputs: tuple[TensorSpec, ...]) -> int:
+        """See Operator."""
+        return self.cost(specs).operations
+
+    def work(self, specs: Specs, operations: int) -> float:
+        """See Operator."""
+        return self.cost(specs).work
+
+    def output_bytes_bound(self, specs: Specs) -> int:
+        """See Operator."""
+        return max(spec.nbytes for spec in self.cost(specs).outputs)
+
+    def footprint_bytes(self, specs: Specs, outputs: tuple[TensorSpec, ...]) -> int:
+        """See Operator."""
+        return self.cost(specs).peak_bytes
+
+    def run(self, *tensors: Any) -> tuple[torch.Tensor, ...]:
+        """See Operator; the last argument is the tuple of bound weights."""
+        *inputs, weights = tensors
+        graph = self.variant.graph
+        values: list[torch.Tensor | None] = [*inputs, *weights, *[None] * (graph.slots - len(inputs) - len(weights))]
+        for step, kernel, reads, writes, dead, check in self.variant.plan:
+            given = [None if slot == ABSENT else values[slot] for slot in reads]
+            if check:
+                check_values(step, given)
+            for slot, value in zip(writes, kernel(*given), strict=False):
+                values[slot] = value
+            for slot in dead:
+                values[slot] = None
+        return tuple(values[slot] for _, slot in graph.outputs)  # type: ignore[misc]  # outputs are there
+
+
+def check_values(step: Step, given: Sequence[torch.Tensor | None]) -> None:
+    """The operator's check of its inputs' elements; raises InvalidArgumentError naming the node."""
+    try:
+        step.operator.check_values(tuple(given))
+    except InvalidArgumentError as error:
+        raise step.invalid(error) from None

@@ -1,0 +1,184 @@
+"""A program's graph with the outputs that a call wants, and what is known of it at any number of rows.
+
+It knows graphs and operators; nothing of weights' contents, lanes or devices.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from layerwire.codec import TensorSpec
+from layerwire.errors import invalid
+from layerwire_server.limit import OverLimitError
+from layerwire_server.operators.operator import Specs
+from layerwire_server.programs import fold
+from layerwire_server.programs.check import CHECKED_ROWS, ProgramLimits, Sized, doubtful_values, row_multiples, sized
+from layerwire_server.programs.graph import Graph, last_reads
+
+_COSTS = 256
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a call of a program takes and gives.
+
+    Attributes:
+        outputs: specs of the outputs.
+        operations: floating-point operations.
+        work: the same weighed.
+        peak_bytes: most bytes of values at one time.
+    """
+
+    outputs: tuple[TensorSpec, ...]
+    operations: int
+    work: float
+    peak_bytes: int
+
+
+class Facts(NamedTuple):
+    """What a program is checked against."""
+
+    limits: ProgramLimits
+    device_type: str
+
+
+class Variant:
+    """A program's graph with the outputs that a call wants, and what is known of it at any number of rows.
+
+    Attributes:
+        graph: what runs.
+        folded: whether it lacks batch norms that were folded.
+        constants: specs of its constants.
+        stored: the tensors of the store that they are made of, each once.
+        sizes: the graph at CHECKED_ROWS.
+        alone_because: why calls can't be joined along axis 0; empty if they can.
+        plan: for each step its kernel, slots read and written, slots that are free behind it, and whether elements of
+            its inputs are to be checked.
+        checked_once: steps whose elements to be checked are all weights'.
+    """
+
+    def __init__(self, graph: Graph, constants: tuple[TensorSpec, ...], facts: Facts, *, folded: bool) -> None:
+        self.folded = folded
+        self.constants = constants
+        self.stored = tuple(dict.fromkeys(stored for _, recipe in graph.constants for stored in fold.needs(recipe)))
+        self._facts = facts
+        self._costs: OrderedDict[tuple[TensorSpec, ...], Cost] = OrderedDict()
+        self.graph = graph
+        first, second = (self._sized([found.at(rows) for found in graph.inputs]) for rows in CHECKED_ROWS)
+        self.sizes = first, second
+        self._multiples = row_multiples(graph, first)
+        self._doubtful = doubtful_values(graph, first)
+        self.checked_once = [step for step in graph.steps if self._doubtful.get(step.name) is False]
+        self._set_outputs(graph.outputs)
+
+    def with_outputs(self, outputs: tuple[tuple[str, int], ...]) -> Variant:
+        """The same, returning other values; nothing is worked out anew but what concerns them."""
+        other = copy(self)
+        other._costs = OrderedDict()  # noqa: SLF001  # it is one of us
+        other._set_outputs(outputs)  # noqa: SLF001
+        return other
+
+    @property
+    def batched(self) -> bool:
+        """Whether calls may be joined along axis 0."""
+        return not self.alone_because
+
+    def _set_outputs(self, outputs: tuple[tuple[str, int], ...]) -> None:
+        self.graph = replace(self.graph, outputs=outputs)
+        first, second = self.sizes
+        self._outputs = _given(self.graph, first)
+        self.multiples: tuple[int, ...] = ()
+        if isinstance(self._multiples, str):
+            self.alone_because = self._multiples
+        else:
+            self.multiples = tuple(self._multiples[slot] for _, slot in outputs)
+            self.alone_because = self._disagreement(_given(self.graph, second))
+        kept = {slot for _, slot in outputs}
+        self.plan = [
+            (step, step.operator.run, step.inputs, step.outputs, gone, self._doubtful.get(step.name, False))
+            for step, gone in zip(self.graph.steps, last_reads(self.graph.steps, kept), strict=True)
+        ]
+
+    def cost(self, inputs: tuple[TensorSpec, ...]) -> Cost:
+        """What a call with these inputs takes.
+
+        Raises:
+            InvalidArgumentError: it can't run, or costs too much.
+        """
+        if self.batched and inputs[0].shape[0]:
+            return self._scaled(inputs[0].shape[0])
+        cost = self._costs.get(inputs)
+        if cost is None:
+            size = self._sized(inputs)
+            cost = Cost(_given(self.graph, size), sum(size.operations), size.work, size.peak_bytes)
+            self._costs[inputs] = cost
+            if len(self._costs) > _COSTS:
+                self._costs.popitem(last=False)
+        return cost
+
+    def is_known(self, inputs: tuple[TensorSpec, ...]) -> bool:
+        """Whether `cost` has the answer at hand; else it takes up to 0.1 ms a node."""
+        return (self.batched and bool(inputs[0].shape[0])) or inputs in self._costs
+
+    def all_bytes(self, inputs: Specs) -> int:
+        """Bytes of all values together, as where none is freed before the end."""
+        specs = self._sized([spec for spec in inputs if spec is not None]).specs
+        first = len(self.graph.inputs) + len(self.constants)
+        return sum(spec.nbytes for spec in specs[first:] if spec is not None)
+
+    def _scaled(self, rows: int) -> Cost:
+        first, second = self.sizes
+        outputs = tuple(
+            TensorSpec(spec.dtype, (rows * multiple, *spec.shape[1:]))
+            for spec, multiple in zip(self._outputs, self.multiples, strict=True)
+        )
+        peak = _at(rows, first.peak_bytes, second.peak_bytes) + sum(spec.nbytes for spec in outputs)
+        operations = _at(rows, sum(first.operations), sum(second.operations))
+        cost = Cost(outputs, int(operations), _at(rows, first.work, second.work), int(peak))
+        self._check(rows, cost)
+        return cost
+
+    def _check(self, rows: int, cost: Cost) -> None:
+        limits = self._facts.limits
+        for reason, value, limit, flag in (
+            ("program_bytes", cost.peak_bytes, limits.peak_bytes, "--max-program-bytes"),
+            ("output_bytes", max(spec.nbytes for spec in cost.outputs), limits.value_bytes, "--max-output-bytes"),
+            ("operations", cost.work, limits.operations, "--max-call-operations"),
+        ):
+            if value > limit:
+                rule = f"of {rows} rows makes {value:.4g}, over the server's {flag} {limit:.4g}"
+                raise OverLimitError(reason, "run", self.graph.inputs[0].name, rule)
+
+    def _sized(self, inputs: Sequence[TensorSpec]) -> Sized:
+        return sized(self.graph, inputs, self.constants, self._facts.limits, self._facts.device_type)
+
+    def _disagreement(self, second: tuple[TensorSpec, ...]) -> str:
+        """Why calls can't be joined: an output without rows, or a size that belies what the rules say of rows."""
+        for (name, _), one, two, multiple in zip(
+            self.graph.outputs, self._outputs, second, self.multiples, strict=True
+        ):
+            if not multiple:
+                return f"output {name} doesn't depend on the inputs"
+            expected = tuple(rows * multiple for rows in CHECKED_ROWS)
+            if one.shape[1:] != two.shape[1:] or (one.shape[0], two.shape[0]) != expected:
+                return f"output {name} doesn't grow with axis 0 of the inputs"
+        return ""
+
+
+def _given(graph: Graph, size: Sized) -> tuple[TensorSpec, ...]:
+    specs = []
+    for name, slot in graph.outputs:
+        spec = size.specs[slot]
+        if spec is None:
+            raise invalid("program", name, "is a value that isn't given")
+        specs.append(spec)
+    return tuple(specs)
+
+
+def _at(rows: int, first: float, second: float) -> float:
+    """A line through what was found at both CHECKED_ROWS."""
+    return first + (rows - CHECKED_ROWS[0]) * (second - first) / (CHECKED_ROWS[1] - CHECKED_ROWS[0])

@@ -5,14 +5,13 @@ A table stands between `<!-- NAME -->` and `<!-- /NAME -->`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
-from pydantic import ByteSize
-
 from layerwire.v1 import layerwire_pb2, operators_pb2
-from layerwire_server.config import Settings, bounds, flag
+from layerwire_server import flags
+from layerwire_server.config import Settings, flag
+from layerwire_server.metrics import REJECTIONS
 
 README = Path(__file__).parents[1] / "README.md"
 DIMS = {"fractional_max_pool": (2, 3)}  # torch has no 1-d form of it
@@ -45,36 +44,28 @@ def operator_table() -> list[str]:
     return rows
 
 
-def _bytes(value: int) -> str:
-    """65536 -> 64 KiB; what is no multiple of 1024 stays as it is."""
-    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
-        if value and value % size == 0:
-            return f"{value // size:,} {unit}"
-    return f"{value:,}"
-
-
-def _default(value: object) -> str:
-    if isinstance(value, ByteSize):
-        return _bytes(value)
-    words = {True: "yes", False: "no", "": ""}
-    if isinstance(value, bool | str):
-        return words.get(value, f"`{value}`")
-    return f"{value:,g}" if isinstance(value, float) else f"{value:,}"
-
-
 def flag_table() -> list[str]:
     """Every setting of the server."""
     rows = ["| flag | default | unit | bounds | |", "|---|---|---|---|---|"]
     for name, field in Settings.model_fields.items():
-        unit = str(field.json_schema_extra["unit"]).replace("|", "\\|")
-        limits = bounds(field)
-        if isinstance(field.default, ByteSize):
-            limits = re.sub(r"[\d,]+\d", lambda number: _bytes(int(number.group().replace(",", ""))), limits)
-        rows.append(f"| `{flag(name)}` | {_default(field.default)} | {unit} | {limits} | {field.description} |")
+        default = flags.default(field)
+        told = f"`{default}`" if default and isinstance(field.default, str) else default
+        unit = flags.unit(field).replace("|", "\\|")
+        rows.append(f"| `{flag(name)}` | {told} | {unit} | {flags.bounds(field)} | {field.description} |")
     return rows
 
 
-TABLES: dict[str, Callable[[], list[str]]] = {"operators": operator_table, "flags": flag_table}
+def rejection_table() -> list[str]:
+    """Every reason to turn a call away."""
+    rows = ["| `reason` | what was full or over a limit |", "|---|---|"]
+    return rows + [f"| `{reason}` | {told} |" for role in REJECTIONS.values() for reason, told in role.items()]
+
+
+TABLES: dict[str, Callable[[], list[str]]] = {
+    "operators": operator_table,
+    "flags": flag_table,
+    "rejections": rejection_table,
+}
 
 
 def refreshed(text: str) -> str:

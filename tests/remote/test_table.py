@@ -82,7 +82,7 @@ def test_numpy_is_torch(client: layerwire.Client) -> None:
 
 def _has_bfloat16(case: Case) -> bool:
     args, kwargs = case.arguments()
-    return any(getattr(value, "dtype", None) == torch.bfloat16 for value in (*args, *kwargs.values()))
+    return any(getattr(value, "dtype", value) is torch.bfloat16 for value in (*args, *kwargs.values()))
 
 
 def test_unary_is_stream(client: layerwire.Client, stub: layerwire_pb2_grpc.LayerwireServiceStub) -> None:

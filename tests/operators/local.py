@@ -10,23 +10,17 @@ from typing import Any
 import torch
 
 from layerwire.call import Call as ClientCall
-from layerwire.calls import Calls, Request
+from layerwire.calls import Request, Requests
 from layerwire.codec import prefix
 from layerwire.options import Options
 from layerwire.v1 import layerwire_pb2 as pb
 from layerwire_server.operators.operator import TORCH_DTYPES
-from layerwire_server.worker.call import Call, CallDecoder
+from layerwire_server.worker.call import Call
+from layerwire_server.worker.decode import CallDecoder
 from layerwire_server.worker.device import Device, open_device
 from layerwire_server.worker.execution import execute
 from layerwire_server.worker.plan import CallLimits, Plans
 from tests.operator_cases import Bad, Case
-
-
-class Requests(Calls[Request]):
-    """Every method gives its request."""
-
-    def _call(self, request: Request) -> Request:
-        return request
 
 
 class _Nobody:
@@ -56,13 +50,23 @@ def message_of(request: Request) -> pb.Call:
     return frame.calls.calls[0]
 
 
+class _NoStore:
+    """A catalog that nobody should ask."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(name)
+
+
+NO_STORE: Any = _NoStore()
+
+
 class Local:
     """A device and a decoder."""
 
     def __init__(self, device: Device | None = None, *, deterministic: bool = False) -> None:
         self.device = device or open_device("cpu", torch.get_num_threads())
         plans = Plans(CallLimits(1 << 26, 2e11), self.device.kind)
-        self.decoder = CallDecoder(plans, _no_weights, deterministic=deterministic)
+        self.decoder = CallDecoder(plans, NO_STORE, deterministic=deterministic)
 
     def decode(self, case: Case | Bad) -> Call:
         """The worker's call of a case."""
@@ -85,10 +89,6 @@ def _tensors(call: Call, result: Any) -> tuple[torch.Tensor, ...]:
         flat = torch.frombuffer(bytearray(data), dtype=dtype) if len(data) else torch.empty(0, dtype=dtype)
         tensors.append(flat.view(spec.shape))
     return tuple(tensors)
-
-
-def _no_weights(name: str) -> Any:
-    raise AssertionError(name)
 
 
 def same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:

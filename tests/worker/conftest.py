@@ -18,15 +18,20 @@ from layerwire.v1 import layerwire_pb2 as pb
 from layerwire.v1 import operators_pb2
 from layerwire_server.link import Flag, Frame, Kind, Link
 from layerwire_server.metrics import Metrics
-from layerwire_server.store import Store
-from layerwire_server.worker.call import Call, CallDecoder
+from layerwire_server.programs.check import ProgramLimits
+from layerwire_server.programs.variant import Facts
+from layerwire_server.storage import Store
+from layerwire_server.worker.call import Call
+from layerwire_server.worker.catalog import Catalog
+from layerwire_server.worker.copies import Copies
+from layerwire_server.worker.decode import CallDecoder
 from layerwire_server.worker.device import CpuDevice, Ran
 from layerwire_server.worker.lane import Limits
 from layerwire_server.worker.lanes import Lanes
 from layerwire_server.worker.loop import WorkerLoop
 from layerwire_server.worker.measures import Measures
+from layerwire_server.worker.originals import Originals
 from layerwire_server.worker.plan import CallLimits, LaneKey, Plans
-from layerwire_server.worker.weights import WeightsHolder
 
 LIMITS = Limits(64, 1 << 20, 1e9, queue_calls=64, queue_bytes=1 << 20)
 
@@ -59,7 +64,7 @@ class Gateway:
     def __init__(self) -> None:
         self.link: Link
         self.answers: dict[int, pb.Answer] = {}
-        self.unary: dict[int, Frame] = {}
+        self.unary: dict[int, Frame] = {}  # by number, frames whose answers are no StreamResponse
         self.frames: asyncio.Queue[Frame] = asyncio.Queue()
         self.started: list[tuple[int, ...]] = []
         self._numbers = iter(range(1, 1 << 30))
@@ -70,7 +75,7 @@ class Gateway:
 
     def received(self, link: Link, frame: Frame) -> None:
         """link.Receiver."""
-        if frame.kind is Kind.ANSWERS and not frame.flags & Flag.ERROR:
+        if frame.kind is Kind.ANSWERS and not frame.flags & Flag.ERROR and frame.frame not in self.unary:
             for answer in pb.StreamResponse.FromString(frame.payload).answers:
                 assert answer.id not in self.answers, "no call is answered twice"
                 self.answers[answer.id] = answer
@@ -139,10 +144,14 @@ class Bench:
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     """A worker to try."""
     device, metrics = HeldDevice(), Metrics()
-    weights = WeightsHolder(Store(tmp_path / "store"), device.upload, 1 << 20)
-    decoder = CallDecoder(Plans(CallLimits(1 << 20, 1e9), "cpu"), weights.get, deterministic=False)
+    store = Store(tmp_path / "store")
+    originals = Originals(store)
+    facts = Facts(ProgramLimits(1 << 20, 1 << 22, 1e9), "cpu")
+    catalog = Catalog(store, originals, Copies(originals, device.upload, 1 << 20), facts)
+    decoder = CallDecoder(Plans(CallLimits(1 << 20, 1e9), "cpu"), catalog, deterministic=False)
     lanes: Lanes[Call] = Lanes(LIMITS)
-    worker = WorkerLoop(0, device, lanes, decoder, weights, Measures(metrics), hello=b'{"index": 0}', hang_seconds=60.0)
+    told = {"hello": b'{"index": 0}', "hang_seconds": 60.0, "max_answer_bytes": 1 << 26, "ran": lambda batch: None}
+    worker = WorkerLoop(0, device, lanes, decoder, catalog, Measures(metrics), **told)
     gateway = Gateway()
     ours, theirs = socket.socketpair()
     loop = asyncio.get_running_loop()

@@ -5,20 +5,16 @@ from __future__ import annotations
 import torch
 
 from layerwire_server.operators import OPERATORS
-from layerwire_server.worker.call import CallDecoder
 from layerwire_server.worker.canary import first_requests
+from layerwire_server.worker.decode import CallDecoder
 from layerwire_server.worker.device import CpuDevice
 from layerwire_server.worker.execution import execute
 from layerwire_server.worker.plan import CallLimits, Plans
-from layerwire_server.worker.weights import Weights
-
-
-def no_weights(name: str) -> Weights:
-    raise AssertionError(f"no call asks for weights, got {name}")
+from tests.operators.local import NO_STORE
 
 
 def decoder() -> CallDecoder:
-    return CallDecoder(Plans(CallLimits(1 << 20, 1e9), "cpu"), no_weights, deterministic=False)
+    return CallDecoder(Plans(CallLimits(1 << 20, 1e9), "cpu"), NO_STORE, deterministic=False)
 
 
 def test_first_calls_touch_every_family_and_run() -> None:

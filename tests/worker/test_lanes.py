@@ -23,7 +23,7 @@ class Item(Waiting):
         self.key = key
         self.account = facts.get("account", 0)
         self.rows = int(facts.get("rows", 1))
-        self.nbytes = int(facts.get("nbytes", 1))
+        self.nbytes = self.footprint = int(facts.get("nbytes", 1))
         self.cost = facts.get("cost", 1.0)
         self.priority = int(facts.get("priority", 0))
         self.deadline = facts.get("deadline", math.inf)

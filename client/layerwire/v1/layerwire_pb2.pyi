@@ -1,5 +1,6 @@
 from google.protobuf import any_pb2 as _any_pb2
 from layerwire.v1 import operators_pb2 as _operators_pb2
+from layerwire.v1 import program_pb2 as _program_pb2
 from layerwire.v1 import tensor_pb2 as _tensor_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
@@ -183,21 +184,107 @@ class NormalizeResponse(_message.Message):
     timing: Timing
     def __init__(self, output: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., batch_mean: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., batch_var: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., running_mean: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., running_var: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ...) -> None: ...
 
-class EstimateRequest(_message.Message):
-    __slots__ = ("pool", "unpool", "linear", "activate", "convolve", "normalize")
+class RunRequest(_message.Message):
+    __slots__ = ("options", "name", "definition", "version", "inputs", "intermediates")
+    class InputsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: _tensor_pb2.Tensor
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ...) -> None: ...
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DEFINITION_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    INTERMEDIATES_FIELD_NUMBER: _ClassVar[int]
+    options: CallOptions
+    name: str
+    definition: _program_pb2.Program
+    version: int
+    inputs: _containers.MessageMap[str, _tensor_pb2.Tensor]
+    intermediates: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, options: _Optional[_Union[CallOptions, _Mapping]] = ..., name: _Optional[str] = ..., definition: _Optional[_Union[_program_pb2.Program, _Mapping]] = ..., version: _Optional[int] = ..., inputs: _Optional[_Mapping[str, _tensor_pb2.Tensor]] = ..., intermediates: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class RunResponse(_message.Message):
+    __slots__ = ("outputs", "version", "timing")
+    class OutputsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: _tensor_pb2.Tensor
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ...) -> None: ...
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    TIMING_FIELD_NUMBER: _ClassVar[int]
+    outputs: _containers.MessageMap[str, _tensor_pb2.Tensor]
+    version: int
+    timing: Timing
+    def __init__(self, outputs: _Optional[_Mapping[str, _tensor_pb2.Tensor]] = ..., version: _Optional[int] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ...) -> None: ...
+
+class DifferentiateRequest(_message.Message):
+    __slots__ = ("pool", "unpool", "linear", "activate", "convolve", "normalize", "run", "output_gradients", "wanted")
+    class OutputGradientsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: _tensor_pb2.Tensor
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ...) -> None: ...
     POOL_FIELD_NUMBER: _ClassVar[int]
     UNPOOL_FIELD_NUMBER: _ClassVar[int]
     LINEAR_FIELD_NUMBER: _ClassVar[int]
     ACTIVATE_FIELD_NUMBER: _ClassVar[int]
     CONVOLVE_FIELD_NUMBER: _ClassVar[int]
     NORMALIZE_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_GRADIENTS_FIELD_NUMBER: _ClassVar[int]
+    WANTED_FIELD_NUMBER: _ClassVar[int]
     pool: PoolRequest
     unpool: UnpoolRequest
     linear: LinearRequest
     activate: ActivateRequest
     convolve: ConvolveRequest
     normalize: NormalizeRequest
-    def __init__(self, pool: _Optional[_Union[PoolRequest, _Mapping]] = ..., unpool: _Optional[_Union[UnpoolRequest, _Mapping]] = ..., linear: _Optional[_Union[LinearRequest, _Mapping]] = ..., activate: _Optional[_Union[ActivateRequest, _Mapping]] = ..., convolve: _Optional[_Union[ConvolveRequest, _Mapping]] = ..., normalize: _Optional[_Union[NormalizeRequest, _Mapping]] = ...) -> None: ...
+    run: RunRequest
+    output_gradients: _containers.MessageMap[str, _tensor_pb2.Tensor]
+    wanted: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, pool: _Optional[_Union[PoolRequest, _Mapping]] = ..., unpool: _Optional[_Union[UnpoolRequest, _Mapping]] = ..., linear: _Optional[_Union[LinearRequest, _Mapping]] = ..., activate: _Optional[_Union[ActivateRequest, _Mapping]] = ..., convolve: _Optional[_Union[ConvolveRequest, _Mapping]] = ..., normalize: _Optional[_Union[NormalizeRequest, _Mapping]] = ..., run: _Optional[_Union[RunRequest, _Mapping]] = ..., output_gradients: _Optional[_Mapping[str, _tensor_pb2.Tensor]] = ..., wanted: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class DifferentiateResponse(_message.Message):
+    __slots__ = ("gradients", "timing")
+    class GradientsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: _tensor_pb2.Tensor
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ...) -> None: ...
+    GRADIENTS_FIELD_NUMBER: _ClassVar[int]
+    TIMING_FIELD_NUMBER: _ClassVar[int]
+    gradients: _containers.MessageMap[str, _tensor_pb2.Tensor]
+    timing: Timing
+    def __init__(self, gradients: _Optional[_Mapping[str, _tensor_pb2.Tensor]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ...) -> None: ...
+
+class EstimateRequest(_message.Message):
+    __slots__ = ("pool", "unpool", "linear", "activate", "convolve", "normalize", "run")
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    UNPOOL_FIELD_NUMBER: _ClassVar[int]
+    LINEAR_FIELD_NUMBER: _ClassVar[int]
+    ACTIVATE_FIELD_NUMBER: _ClassVar[int]
+    CONVOLVE_FIELD_NUMBER: _ClassVar[int]
+    NORMALIZE_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    pool: PoolRequest
+    unpool: UnpoolRequest
+    linear: LinearRequest
+    activate: ActivateRequest
+    convolve: ConvolveRequest
+    normalize: NormalizeRequest
+    run: RunRequest
+    def __init__(self, pool: _Optional[_Union[PoolRequest, _Mapping]] = ..., unpool: _Optional[_Union[UnpoolRequest, _Mapping]] = ..., linear: _Optional[_Union[LinearRequest, _Mapping]] = ..., activate: _Optional[_Union[ActivateRequest, _Mapping]] = ..., convolve: _Optional[_Union[ConvolveRequest, _Mapping]] = ..., normalize: _Optional[_Union[NormalizeRequest, _Mapping]] = ..., run: _Optional[_Union[RunRequest, _Mapping]] = ...) -> None: ...
 
 class EstimateResponse(_message.Message):
     __slots__ = ("outputs", "input_bytes", "output_bytes", "floating_point_operations")
@@ -232,7 +319,7 @@ class Cancellation(_message.Message):
     def __init__(self, ids: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Call(_message.Message):
-    __slots__ = ("id", "pool", "unpool", "linear", "activate", "convolve", "normalize")
+    __slots__ = ("id", "pool", "unpool", "linear", "activate", "convolve", "normalize", "run", "differentiate")
     ID_FIELD_NUMBER: _ClassVar[int]
     POOL_FIELD_NUMBER: _ClassVar[int]
     UNPOOL_FIELD_NUMBER: _ClassVar[int]
@@ -240,6 +327,8 @@ class Call(_message.Message):
     ACTIVATE_FIELD_NUMBER: _ClassVar[int]
     CONVOLVE_FIELD_NUMBER: _ClassVar[int]
     NORMALIZE_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    DIFFERENTIATE_FIELD_NUMBER: _ClassVar[int]
     id: int
     pool: PoolRequest
     unpool: UnpoolRequest
@@ -247,7 +336,9 @@ class Call(_message.Message):
     activate: ActivateRequest
     convolve: ConvolveRequest
     normalize: NormalizeRequest
-    def __init__(self, id: _Optional[int] = ..., pool: _Optional[_Union[PoolRequest, _Mapping]] = ..., unpool: _Optional[_Union[UnpoolRequest, _Mapping]] = ..., linear: _Optional[_Union[LinearRequest, _Mapping]] = ..., activate: _Optional[_Union[ActivateRequest, _Mapping]] = ..., convolve: _Optional[_Union[ConvolveRequest, _Mapping]] = ..., normalize: _Optional[_Union[NormalizeRequest, _Mapping]] = ...) -> None: ...
+    run: RunRequest
+    differentiate: DifferentiateRequest
+    def __init__(self, id: _Optional[int] = ..., pool: _Optional[_Union[PoolRequest, _Mapping]] = ..., unpool: _Optional[_Union[UnpoolRequest, _Mapping]] = ..., linear: _Optional[_Union[LinearRequest, _Mapping]] = ..., activate: _Optional[_Union[ActivateRequest, _Mapping]] = ..., convolve: _Optional[_Union[ConvolveRequest, _Mapping]] = ..., normalize: _Optional[_Union[NormalizeRequest, _Mapping]] = ..., run: _Optional[_Union[RunRequest, _Mapping]] = ..., differentiate: _Optional[_Union[DifferentiateRequest, _Mapping]] = ...) -> None: ...
 
 class StreamResponse(_message.Message):
     __slots__ = ("answers",)
@@ -266,7 +357,7 @@ class Status(_message.Message):
     def __init__(self, code: _Optional[int] = ..., message: _Optional[str] = ..., details: _Optional[_Iterable[_Union[_any_pb2.Any, _Mapping]]] = ...) -> None: ...
 
 class Answer(_message.Message):
-    __slots__ = ("id", "pool", "unpool", "linear", "activate", "convolve", "normalize", "status")
+    __slots__ = ("id", "pool", "unpool", "linear", "activate", "convolve", "normalize", "run", "differentiate", "status")
     ID_FIELD_NUMBER: _ClassVar[int]
     POOL_FIELD_NUMBER: _ClassVar[int]
     UNPOOL_FIELD_NUMBER: _ClassVar[int]
@@ -274,6 +365,8 @@ class Answer(_message.Message):
     ACTIVATE_FIELD_NUMBER: _ClassVar[int]
     CONVOLVE_FIELD_NUMBER: _ClassVar[int]
     NORMALIZE_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    DIFFERENTIATE_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     id: int
     pool: PoolResponse
@@ -282,8 +375,10 @@ class Answer(_message.Message):
     activate: ActivateResponse
     convolve: ConvolveResponse
     normalize: NormalizeResponse
+    run: RunResponse
+    differentiate: DifferentiateResponse
     status: Status
-    def __init__(self, id: _Optional[int] = ..., pool: _Optional[_Union[PoolResponse, _Mapping]] = ..., unpool: _Optional[_Union[UnpoolResponse, _Mapping]] = ..., linear: _Optional[_Union[LinearResponse, _Mapping]] = ..., activate: _Optional[_Union[ActivateResponse, _Mapping]] = ..., convolve: _Optional[_Union[ConvolveResponse, _Mapping]] = ..., normalize: _Optional[_Union[NormalizeResponse, _Mapping]] = ..., status: _Optional[_Union[Status, _Mapping]] = ...) -> None: ...
+    def __init__(self, id: _Optional[int] = ..., pool: _Optional[_Union[PoolResponse, _Mapping]] = ..., unpool: _Optional[_Union[UnpoolResponse, _Mapping]] = ..., linear: _Optional[_Union[LinearResponse, _Mapping]] = ..., activate: _Optional[_Union[ActivateResponse, _Mapping]] = ..., convolve: _Optional[_Union[ConvolveResponse, _Mapping]] = ..., normalize: _Optional[_Union[NormalizeResponse, _Mapping]] = ..., run: _Optional[_Union[RunResponse, _Mapping]] = ..., differentiate: _Optional[_Union[DifferentiateResponse, _Mapping]] = ..., status: _Optional[_Union[Status, _Mapping]] = ...) -> None: ...
 
 class PutWeightsRequest(_message.Message):
     __slots__ = ("name", "tensor")

@@ -66,6 +66,16 @@ class LayerwireServiceStub(object):
                 request_serializer=layerwire_dot_v1_dot_layerwire__pb2.NormalizeRequest.SerializeToString,
                 response_deserializer=layerwire_dot_v1_dot_layerwire__pb2.NormalizeResponse.FromString,
                 _registered_method=True)
+        self.Run = channel.unary_unary(
+                '/layerwire.v1.LayerwireService/Run',
+                request_serializer=layerwire_dot_v1_dot_layerwire__pb2.RunRequest.SerializeToString,
+                response_deserializer=layerwire_dot_v1_dot_layerwire__pb2.RunResponse.FromString,
+                _registered_method=True)
+        self.Differentiate = channel.unary_unary(
+                '/layerwire.v1.LayerwireService/Differentiate',
+                request_serializer=layerwire_dot_v1_dot_layerwire__pb2.DifferentiateRequest.SerializeToString,
+                response_deserializer=layerwire_dot_v1_dot_layerwire__pb2.DifferentiateResponse.FromString,
+                _registered_method=True)
         self.Estimate = channel.unary_unary(
                 '/layerwire.v1.LayerwireService/Estimate',
                 request_serializer=layerwire_dot_v1_dot_layerwire__pb2.EstimateRequest.SerializeToString,
@@ -135,6 +145,20 @@ class LayerwireServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Run(self, request, context):
+        """Runs a program: a network of the operators above, kept in the store or sent along.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Differentiate(self, request, context):
+        """Gives the gradients of a call of any of the above by its inputs and weights.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Estimate(self, request, context):
         """Predicts a call's output shapes, bytes and work without running it. Tensors need no data.
         """
@@ -196,6 +220,16 @@ def add_LayerwireServiceServicer_to_server(servicer, server):
                     servicer.Normalize,
                     request_deserializer=layerwire_dot_v1_dot_layerwire__pb2.NormalizeRequest.FromString,
                     response_serializer=layerwire_dot_v1_dot_layerwire__pb2.NormalizeResponse.SerializeToString,
+            ),
+            'Run': grpc.unary_unary_rpc_method_handler(
+                    servicer.Run,
+                    request_deserializer=layerwire_dot_v1_dot_layerwire__pb2.RunRequest.FromString,
+                    response_serializer=layerwire_dot_v1_dot_layerwire__pb2.RunResponse.SerializeToString,
+            ),
+            'Differentiate': grpc.unary_unary_rpc_method_handler(
+                    servicer.Differentiate,
+                    request_deserializer=layerwire_dot_v1_dot_layerwire__pb2.DifferentiateRequest.FromString,
+                    response_serializer=layerwire_dot_v1_dot_layerwire__pb2.DifferentiateResponse.SerializeToString,
             ),
             'Estimate': grpc.unary_unary_rpc_method_handler(
                     servicer.Estimate,
@@ -382,6 +416,60 @@ class LayerwireService(object):
             '/layerwire.v1.LayerwireService/Normalize',
             layerwire_dot_v1_dot_layerwire__pb2.NormalizeRequest.SerializeToString,
             layerwire_dot_v1_dot_layerwire__pb2.NormalizeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Run(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/layerwire.v1.LayerwireService/Run',
+            layerwire_dot_v1_dot_layerwire__pb2.RunRequest.SerializeToString,
+            layerwire_dot_v1_dot_layerwire__pb2.RunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Differentiate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/layerwire.v1.LayerwireService/Differentiate',
+            layerwire_dot_v1_dot_layerwire__pb2.DifferentiateRequest.SerializeToString,
+            layerwire_dot_v1_dot_layerwire__pb2.DifferentiateResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -207,4 +207,6 @@ class GumbelSoftmax(AlongAxis):
         soft = ((x + noise) / self.tau).softmax(self.dim)
         if not self.hard:
             return (soft,)
-        return (torch.zeros_like(soft).scatter_(self.dim, soft.argmax(self.dim, keepdim=True), 1.0),)
+        hard = torch.zeros_like(soft).scatter_(self.dim, soft.argmax(self.dim, keepdim=True), 1.0)
+        # Straight through, as torch has it: the gradient is that of `soft`; what is added here is exactly 0.
+        return (hard + (soft - soft.detach()) if soft.requires_grad else hard,)

@@ -158,6 +158,8 @@ class GroupNorm(Operator):
         """See Operator."""
         x, weight, bias = tensors
         assert x is not None
+        if weight is None and bias is not None and bias.requires_grad:
+            weight = torch.ones_like(bias)  # torch's gradient by a bias alone fails
         return (F.group_norm(x, self.num_groups, weight, bias, self.eps),)
 
 

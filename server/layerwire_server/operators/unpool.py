@@ -118,7 +118,9 @@ class MaxUnpool(PlaneOperator):
         extents = tuple(values.shape[-self.spatial_dims :])
         leading, sizes = values.shape[: -self.spatial_dims], self.sizes(extents)
         rows, taken = leading.numel(), math.prod(extents)
-        write = write_unordered if values.device.type == "cuda" else write_in_order
+        # scatter_ would give its gradient to every value at a place, also to those that were written over.
+        unordered = values.device.type == "cuda" or (values.requires_grad and taken > 0)
+        write = write_unordered if unordered else write_in_order
         planes = write(values.reshape(rows, taken), indices.reshape(rows, taken), math.prod(sizes))
         return (planes.view(*leading, *sizes),)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from layerwire.codec import TensorSpec
-from layerwire.errors import InvalidArgumentError
+from layerwire.errors import InvalidArgumentError, invalid
 from layerwire_server.operators.unpool import MaxUnpool
 from layerwire_server.programs.graph import ABSENT, Graph, Step, last_reads
 
@@ -63,6 +63,9 @@ def sized(
     work = 0.0
     live = peak = sum(spec.nbytes for spec in inputs)
     first_value = len(inputs) + len(constants)
+    if peak > limits.peak_bytes:
+        rule = f"take {peak} bytes, over the server's --max-program-bytes {limits.peak_bytes}"
+        raise invalid("program", "inputs", rule)
     for step, dead in zip(graph.steps, _dead(graph), strict=True):
         outputs, count, weighed = _step(step, specs, limits, device_type)
         operations.append(count)

@@ -9,6 +9,7 @@ where x > 0 and else negative_slope. The forward pass runs again; nothing is kep
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, Self
@@ -21,6 +22,7 @@ from layerwire_server.operators.operator import FLOATS, Input, Merge, Operator, 
 from layerwire_server.programs.run import WEIGHTS, Run
 
 _PASSES = 3  # a backward pass is about two forward passes
+_NOT_DIFFERENTIABLE = re.compile(r"not differentiable with respect to argument '(\w+)'")
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,8 @@ class Differentiate(Operator):
                 own[index] = leaves[role.name] = own[index].detach().clone().requires_grad_()
         found = dict(zip(self.of.outputs, self.of.run(*own), strict=False))
         outputs = [(found[name], _normal(gradient)) for name, gradient in zip(self.given, gradients, strict=True)]
-        outputs = [(output, gradient) for output, gradient in outputs if output.requires_grad]
+        # Some of torch's backward kernels refuse tensors without elements, whose gradients are zero anyway.
+        outputs = [(output, gradient) for output, gradient in outputs if output.requires_grad and output.numel()]
         inputs = [leaves[name] for name in self.wanted]
         results: Sequence[torch.Tensor | None] = [None] * len(inputs)
         if outputs:
@@ -177,7 +180,11 @@ class Differentiate(Operator):
         return specs[:count], specs[count:]
 
     def _refuse(self, error: RuntimeError) -> NoReturn:
-        """Torch has no backward kernel for some dtypes, and for some operators none at all."""
+        """Torch has no backward kernel for some dtypes, and differentiates by some inputs not at all."""
+        argument = _NOT_DIFFERENTIABLE.search(str(error))
+        if argument:
+            rule = f"must be inputs that torch differentiates by: not {argument[1]}"
+            raise self.invalid("wanted", rule) from None
         if "not implemented" in str(error) and not isinstance(error, torch.OutOfMemoryError):
             rule = "must have a dtype for which torch has the operator's gradient on this device"
             raise InvalidArgumentError(f"{self.title}: input {rule}", operator=self.title, field="input") from None

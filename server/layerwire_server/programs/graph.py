@@ -6,12 +6,13 @@ It knows messages and operators; nothing of shapes, contents or devices.
 from __future__ import annotations
 
 import heapq
+import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
-from layerwire.codec import DTYPE_NAMES, MAX_AXES, TensorSpec
+from layerwire.codec import DTYPE_NAMES, ITEMSIZES, MAX_AXES, TensorSpec
 from layerwire.errors import InvalidArgumentError, invalid
 from layerwire.v1 import program_pb2
 from layerwire_server.operators import OPERATORS, TRANSFORMS
@@ -25,6 +26,7 @@ MAX_INLINE_BYTES = 65536
 MAX_NAME = 200
 ABSENT = -1  # slot of an optional input that is left out
 _MOST_SIZE = 2**40
+_MOST_BYTES = 2**56  # with any number of rows that a message can bring, far under what int64 counts
 
 _FAMILIES: dict[str, Mapping[str, type[Operator]]] = {**OPERATORS, "transform": TRANSFORMS}
 
@@ -107,6 +109,12 @@ def wrong(field: str, rule: str) -> InvalidArgumentError:
     return invalid("program", field, rule)
 
 
+def check_size(name: str, spec: TensorSpec) -> None:
+    """Checks that torch can count a tensor's bytes, also where some of its sizes are 0."""
+    if math.prod(max(size, 1) for size in spec.shape) * ITEMSIZES[spec.dtype] > _MOST_BYTES:
+        raise wrong(name, f"must have fewer elements, got {list(spec.shape)}")
+
+
 def graph_of(program: program_pb2.Program) -> Graph:
     """The graph of a message whose constants are all inline or stored.
 
@@ -173,6 +181,7 @@ def _input(message: program_pb2.ProgramInput) -> ProgramInput:
         raise wrong(message.name, f"must have at most {MAX_AXES} axes, got {len(shape)}")
     if any(not (-1 if axis == 0 else 0) <= size <= _MOST_SIZE for axis, size in enumerate(shape)):
         raise wrong(message.name, f"must have sizes of at least 0, or -1 along axis 0, got {list(shape)}")
+    check_size(message.name, TensorSpec(message.dtype, shape))
     return ProgramInput(message.name, message.dtype, shape)
 
 
@@ -189,6 +198,7 @@ def _recipe(message: program_pb2.Constant) -> Recipe:
     if len(data) > MAX_INLINE_BYTES or len(data) != spec.nbytes:
         size = f"{spec.nbytes} bytes for {DTYPE_NAMES[spec.dtype]} {list(spec.shape)} and at most {MAX_INLINE_BYTES}"
         raise wrong(message.name, f"must have {size}, got {len(data)}")
+    check_size(message.name, spec)
     return Inline(spec, data)
 
 

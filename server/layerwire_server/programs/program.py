@@ -12,7 +12,7 @@ from layerwire.codec import TensorSpec
 from layerwire.errors import invalid
 from layerwire.v1 import program_pb2
 from layerwire_server.programs import fold
-from layerwire_server.programs.graph import MAX_NAME, Graph, Recipe, graph_of
+from layerwire_server.programs.graph import MAX_NAME, Graph, Recipe, check_size, graph_of
 from layerwire_server.programs.run import Run
 from layerwire_server.programs.variant import Facts, Variant
 
@@ -63,17 +63,21 @@ class Program:
         key = version, intermediates
         operator = self._operators.get(key)
         if operator is None:
-            variant = self._wanting(intermediates) if intermediates else self.variant
+            known = self.variant.graph.names
+            base = self.variant if all(name in known for name in intermediates) else self.plain
+            variant = self._wanting(base, intermediates)
             operator = self._operators[key] = Run(self.digest, version, intermediates, variant)
             if len(self._operators) > _OPERATORS:
                 self._operators.popitem(last=False)
         return operator
 
-    def unfolded(self, version: int) -> Run:
-        """The operator with every node and constant in its place, for gradients."""
-        return Run(self.digest, version, ("",), self.plain)
+    def unfolded(self, version: int, intermediates: tuple[str, ...] = ()) -> Run:
+        """The operator with every node and constant in its place, for gradients; raises as `operator` does."""
+        return Run(self.digest, version, ("", *intermediates), self._wanting(self.plain, intermediates))
 
-    def _wanting(self, intermediates: tuple[str, ...]) -> Variant:
+    def _wanting(self, base: Variant, intermediates: tuple[str, ...]) -> Variant:
+        if not intermediates:
+            return base
         if len(intermediates) > MAX_INTERMEDIATES or len(set(intermediates)) < len(intermediates):
             rule = f"must be up to {MAX_INTERMEDIATES}, each once, got {len(intermediates)}"
             raise invalid("run", "intermediates", rule)
@@ -81,11 +85,12 @@ class Program:
         for name in intermediates:
             if name not in self.graph.names or name in taken:
                 raise invalid("run", "intermediates", f"must be values that aren't outputs, got {name[:MAX_NAME]!r}")
-        known = self.variant.graph.names
-        base = self.variant if all(name in known for name in intermediates) else self.plain
         wanted = tuple((name, base.graph.names[name]) for name in intermediates)
         return base.with_outputs(base.graph.outputs + wanted)
 
 
 def _constants(graph: Graph, spec_of: Callable[[Recipe], TensorSpec]) -> tuple[TensorSpec, ...]:
-    return tuple(fold.spec_of(recipe, spec_of) for _, recipe in graph.constants)
+    specs = tuple(fold.spec_of(recipe, spec_of) for _, recipe in graph.constants)
+    for (name, _), spec in zip(graph.constants, specs, strict=True):
+        check_size(name, spec)
+    return specs

@@ -5,6 +5,7 @@ It knows graphs and operators; nothing of weights' contents, lanes or devices.
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from copy import copy
@@ -12,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from layerwire.codec import TensorSpec
-from layerwire.errors import invalid
+from layerwire.errors import InvalidArgumentError, invalid
 from layerwire_server.limit import OverLimitError
 from layerwire_server.operators.operator import Specs
 from layerwire_server.programs import fold
@@ -66,7 +67,7 @@ class Variant:
         self.constants = constants
         self.stored = tuple(dict.fromkeys(stored for _, recipe in graph.constants for stored in fold.needs(recipe)))
         self._facts = facts
-        self._costs: OrderedDict[tuple[TensorSpec, ...], Cost] = OrderedDict()
+        self._costs: OrderedDict[tuple[TensorSpec, ...], Cost | InvalidArgumentError] = OrderedDict()
         self.graph = graph
         first, second = (self._sized([found.at(rows) for found in graph.inputs]) for rows in CHECKED_ROWS)
         self.sizes = first, second
@@ -113,16 +114,28 @@ class Variant:
             return self._scaled(inputs[0].shape[0])
         cost = self._costs.get(inputs)
         if cost is None:
-            size = self._sized(inputs)
-            cost = Cost(_given(self.graph, size), sum(size.operations), size.work, size.peak_bytes)
-            self._costs[inputs] = cost
+            cost = self._costs[inputs] = self._found(inputs)
             if len(self._costs) > _COSTS:
                 self._costs.popitem(last=False)
+        if isinstance(cost, InvalidArgumentError):
+            raise cost
         return cost
+
+    def _found(self, inputs: tuple[TensorSpec, ...]) -> Cost | InvalidArgumentError:
+        try:
+            size = self._sized(inputs)
+        except InvalidArgumentError as error:
+            return error
+        return Cost(_given(self.graph, size), sum(size.operations), size.work, size.peak_bytes)
 
     def is_known(self, inputs: tuple[TensorSpec, ...]) -> bool:
         """Whether `cost` has the answer at hand; else it takes up to 0.1 ms a node."""
         return (self.batched and bool(inputs[0].shape[0])) or inputs in self._costs
+
+    def learn(self, inputs: tuple[TensorSpec, ...]) -> None:
+        """Makes inputs known; for any thread. What is wrong with them `cost` tells."""
+        with contextlib.suppress(InvalidArgumentError):
+            self.cost(inputs)
 
     def all_bytes(self, inputs: Specs) -> int:
         """Bytes of all values together, as where none is freed before the end."""

@@ -14,8 +14,8 @@ from typing import NamedTuple, TypeAlias
 from layerwire.codec import ITEMSIZES, TensorSpec
 from layerwire_server.operators.operator import Merge
 from layerwire_server.worker.call import Call, Content
+from layerwire_server.worker.copies import Bound, Held, Weights
 from layerwire_server.worker.plan import ELEMENTWISE_MULTIPLE, LaneKey
-from layerwire_server.worker.weights import Weights
 
 
 class Part(NamedTuple):
@@ -25,7 +25,7 @@ class Part(NamedTuple):
     spec: TensorSpec
 
 
-Joined: TypeAlias = list[Part | Weights | None]
+Joined: TypeAlias = list[Part | Held | None]
 
 
 def join(key: LaneKey, calls: Sequence[Call]) -> Joined:
@@ -67,10 +67,12 @@ def split(key: LaneKey, calls: Sequence[Call], outputs: Sequence[memoryview]) ->
     return answers
 
 
-def _whole(content: Content, spec: TensorSpec | None) -> Part | Weights | None:
+def _whole(content: Content, spec: TensorSpec | None) -> Part | Held | None:
+    if isinstance(content, Weights | Bound):
+        return content
     if content is None or spec is None:
         return None
-    return content if isinstance(content, Weights) else Part([content], spec)
+    return Part([content], spec)
 
 
 def _blocks(calls: Sequence[Call]) -> Part:

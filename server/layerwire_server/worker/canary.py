@@ -14,7 +14,8 @@ import numpy as np
 from layerwire import codec
 from layerwire.errors import LayerwireError
 from layerwire.v1 import layerwire_pb2, operators_pb2, tensor_pb2
-from layerwire_server.worker.call import Call, CallDecoder
+from layerwire_server.worker.call import Call
+from layerwire_server.worker.decode import CallDecoder
 from layerwire_server.worker.device import Device
 from layerwire_server.worker.execution import DeviceLostError, execute
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, Protocol, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -16,8 +16,11 @@ import torch
 from layerwire_server.operators.operator import TORCH_DTYPES, Merge, Operator
 from layerwire_server.worker import batch, wire
 from layerwire_server.worker.call import Call
+from layerwire_server.worker.copies import Bound, Held, Weights
 from layerwire_server.worker.plan import LaneKey
-from layerwire_server.worker.weights import Weights
+
+# An input of a kernel: a tensor, a program's weights, or nothing where an optional input was left out.
+Taken: TypeAlias = torch.Tensor | tuple[torch.Tensor, ...] | None
 
 
 class Phases(NamedTuple):
@@ -74,12 +77,12 @@ class Device(Protocol):
         """Gives memory back that nothing uses."""
 
 
-def kernel(key: LaneKey, tensors: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor, ...]:
+def kernel(key: LaneKey, tensors: Sequence[Taken]) -> tuple[torch.Tensor, ...]:
     """The batch's outputs; in fixed tiles for a deterministic lane."""
     operator = key.operator
     if not key.deterministic or key.merge is not Merge.ROWS or operator.tile_rows is None:
-        return operator.run(*tensors)
-    return _tiled(operator, operator.tile_rows, tensors)
+        return operator.run(*tensors)  # type: ignore[arg-type]  # programs take their weights as a tuple
+    return _tiled(operator, operator.tile_rows, cast("Sequence[torch.Tensor | None]", tensors))
 
 
 def _tiled(operator: Operator, tile: int, tensors: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor, ...]:
@@ -141,11 +144,11 @@ class CpuDevice:
         """Nothing to do: the C library keeps little."""
 
     @staticmethod
-    def _take(part: batch.Part | Weights | None) -> torch.Tensor | None:
+    def _take(part: batch.Part | Held | None) -> Taken:
         if part is None:
             return None
-        if isinstance(part, Weights):
-            return part.tensor
+        if isinstance(part, Weights | Bound):
+            return part.device
         pieces = part.pieces
         return wire.to_torch(pieces[0] if len(pieces) == 1 else b"".join(pieces), part.spec)
 
@@ -183,7 +186,9 @@ class CudaDevice:
         start = time.perf_counter()
         parts = batch.join(key, calls)
         with torch.inference_mode(), torch.cuda.stream(stream):
-            staged = [part if part is None or isinstance(part, Weights) else self._stage(part) for part in parts]
+            staged = [
+                part if part is None or isinstance(part, Weights | Bound) else self._stage(part) for part in parts
+            ]
             staging_seconds = time.perf_counter() - start
             marks[0].record(stream)
             tensors = [self._take(part) for part in staged]
@@ -211,10 +216,10 @@ class CudaDevice:
             offset += len(piece)
         return staging.view(TORCH_DTYPES[part.spec.dtype]).view(part.spec.shape)
 
-    def _take(self, staged: torch.Tensor | Weights | None) -> torch.Tensor | None:
+    def _take(self, staged: torch.Tensor | Held | None) -> Taken:
         if staged is None:
             return None
-        return staged.tensor if isinstance(staged, Weights) else staged.to(self._device, non_blocking=True)
+        return staged.device if isinstance(staged, Weights | Bound) else staged.to(self._device, non_blocking=True)
 
     @staticmethod
     def _to_host(output: torch.Tensor) -> torch.Tensor:

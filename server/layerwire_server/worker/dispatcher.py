@@ -39,6 +39,7 @@ class Dispatcher:
     Args:
         index: the worker's number.
         done: called with each reply that got answers, to send them.
+        ran: called with each batch that ran.
         hang_seconds: a batch that takes longer than this, and ten times what was expected, ends the process.
     """
 
@@ -49,6 +50,7 @@ class Dispatcher:
         lanes: Lanes[Call],
         measures: Measures,
         done: Callable[[Reply], None],
+        ran: Callable[[Batch[Call]], None],
         hang_seconds: float,
     ) -> None:
         self._index = index
@@ -56,6 +58,7 @@ class Dispatcher:
         self._lanes = lanes
         self._measures = measures
         self._done = done
+        self._ran = ran
         self._hang_seconds = hang_seconds
         self._loop = asyncio.get_running_loop()
         self._threads = ThreadPoolExecutor(device.slots, thread_name_prefix="device")
@@ -172,6 +175,7 @@ class Dispatcher:
         for reply in replies:
             self._done(reply)
         self._measures.ran(batch, launched, execution)
+        self._ran(batch)
 
     def _expire(self, now: float) -> None:
         replies: dict[Reply, None] = {}

@@ -1,6 +1,6 @@
-"""What gateways ask of a worker besides calls: estimates, weights and their names, canary calls.
+"""What gateways ask of a worker besides calls: estimates, the store's RPCs, canary calls, news of names.
 
-It knows messages, weights and the device's canary; nothing of lanes.
+It knows frames, the canary and who does the work; nothing of lanes.
 """
 
 from __future__ import annotations
@@ -8,21 +8,29 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from layerwire.errors import InternalError, LayerwireError
+from layerwire.errors import InternalError, LayerwireError, ResourceExhaustedError
 from layerwire.v1 import layerwire_pb2
-from layerwire_server.link import Family, Flag, Frame, Kind, Link
+from layerwire_server import storage_status
+from layerwire_server.link import QUARANTINED, Family, Flag, Frame, Kind, Link
+from layerwire_server.storage import InvalidNameError, StoreError
 from layerwire_server.worker import unpack
-from layerwire_server.worker.call import CallDecoder
 from layerwire_server.worker.canary import Canary
+from layerwire_server.worker.catalog import Catalog
+from layerwire_server.worker.copies import Absent, brought
+from layerwire_server.worker.decode import CallDecoder
 from layerwire_server.worker.device import Device
 from layerwire_server.worker.dispatcher import Dispatcher
+from layerwire_server.worker.keeping import Keeping, Method
+from layerwire_server.worker.models import Models
 from layerwire_server.worker.reply import Reply
-from layerwire_server.worker.weights import WeightsHolder
 
 log = logging.getLogger(__name__)
+
+_SWEEP_SECONDS = 3600.0
 
 
 class Errands:
@@ -33,20 +41,30 @@ class Errands:
         kinds: the same of frames.
     """
 
-    def __init__(self, device: Device, decoder: CallDecoder, weights: WeightsHolder, dispatcher: Dispatcher) -> None:
+    def __init__(
+        self,
+        device: Device,
+        decoder: CallDecoder,
+        catalog: Catalog,
+        models: Models,
+        dispatcher: Dispatcher,
+        max_answer_bytes: int,
+    ) -> None:
         self._decoder = decoder
-        self._weights = weights
+        self._keeping = Keeping(catalog, device.kind)
+        self._methods = {**self._keeping.methods, **models.methods}
         self._dispatcher = dispatcher
+        self._max_answer_bytes = max_answer_bytes
         self._canary = Canary(device, decoder)
-        self._naming = asyncio.Lock()  # names move one after the other, in the order they were told
+        self._told: weakref.WeakSet[Link] = weakref.WeakSet()
         self._tasks: set[asyncio.Task[None]] = set()
         self.families: dict[Family, Callable[[Link, Frame], None]] = {
             Family.ESTIMATE: self._on_estimate,
-            Family.PUT_WEIGHTS: self._on_put_weights,
+            **dict.fromkeys(self._methods, self._on_method),
         }
         self.kinds: dict[Kind, Callable[[Link, Frame], None]] = {
             Kind.CANARY: self._on_canary,
-            Kind.NAME_WEIGHTS: self._on_name_weights,
+            Kind.NAMES_CHANGED: self._on_names_changed,
         }
 
     @property
@@ -60,53 +78,94 @@ class Errands:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    async def keep_swept(self) -> None:
+        """Sweeps the store now and then, until cancelled; one worker does it for all."""
+        while True:
+            try:
+                await self._keeping.sweep()
+            except (StoreError, OSError) as error:  # the next sweep may do better
+                log.warning("the store can't be swept: %s", error)
+            await asyncio.sleep(_SWEEP_SECONDS)
+
     def _on_estimate(self, link: Link, frame: Frame) -> None:
-        reply = Reply(link, frame, 1)
-        try:
+        async def estimate() -> bytes:
             request = unpack.parse(layerwire_pb2.EstimateRequest(), frame.payload)
-            reply.give(self._decoder.estimate(request).SerializeToString())
-        except LayerwireError as error:
-            reply.refuse(error)
-        except Exception as error:  # whatever it is, the caller is told and the worker lives on
-            reply.refuse(_unforeseen("estimate", error))
+            while True:
+                try:
+                    return self._decoder.estimate(request).SerializeToString()
+                except Absent as absent:
+                    error = await brought(absent)
+                    if error is not None:
+                        raise error from None
 
-    def _on_put_weights(self, link: Link, frame: Frame) -> None:
-        async def put() -> bytes:
-            request = unpack.parse(layerwire_pb2.PutWeightsRequest(), frame.payload)
-            async with self._naming:
-                weights = await asyncio.to_thread(self._weights.keep, request)
-                self._weights.adopt(request.name, weights)
-            return layerwire_pb2.PutWeightsResponse(name=request.name, digest=weights.digest).SerializeToString()
+        self._give(link, frame, "estimate", estimate())
 
-        self.start(self._give(Reply(link, frame, 1), "put_weights", put()))
+    def _on_method(self, link: Link, frame: Frame) -> None:
+        method = self._methods[frame.family]
+        self._give(link, frame, method.name, self._done(method, frame))
 
-    def _on_name_weights(self, link: Link, frame: Frame) -> None:
-        async def adopt() -> bytes:
-            name, _, digest = bytes(frame.payload).decode().partition("\0")
-            async with self._naming:
-                self._weights.adopt(name, await asyncio.to_thread(self._weights.load, digest))
+    async def _done(self, method: Method, frame: Frame) -> bytes:
+        request = unpack.parse(method.request(), frame.payload, method.most_bytes)
+        try:
+            answer: bytes = (await method.do(request)).SerializeToString()
+        except StoreError as error:
+            # Its words begin with what breaks the rule: "name must be ...".
+            field = str(error).split(maxsplit=1)[0] if isinstance(error, InvalidNameError) else ""
+            if storage_status.told(error, method.name).code.name == "INTERNAL":
+                log.exception("%s failed", method.name)
+            raise storage_status.told(error, method.name, field) from None
+        if len(answer) > self._max_answer_bytes:
+            rule = f"{len(answer)} bytes, over the server's --max-message-bytes {self._max_answer_bytes}"
+            raise ResourceExhaustedError(f"{method.name}: the answer takes {rule}", operator=method.name)
+        return answer
+
+    def _on_names_changed(self, link: Link, frame: Frame) -> None:
+        async def refresh() -> bytes:
+            await self._keeping.refresh()
             return b""
 
-        self.start(self._give(Reply(link, frame, 1), "name_weights", adopt()))
+        self._give(link, frame, "names", refresh())
 
     def _on_canary(self, link: Link, frame: Frame) -> None:
-        if not self._naming.locked():
-            self._weights.refresh()  # before it counts as live, a worker knows what the store has
-
         async def sing() -> None:
+            if link in self._told and not self._keeping.refreshing:
+                # It has been told of every change since then. What it wasn't, as when another gateway died before it
+                # could, is adopted beside the canary, which would else be late where a large program comes in.
+                self.start(self._refresh())
+            elif link not in self._told:
+                await self._refresh()  # before it counts as live, a worker knows what the store has
+                self._told.add(link)
             # A busy device is taken to be well: if it hangs, the dispatcher's watch ends the process.
             well = self._dispatcher.busy or await self._dispatcher.on_thread(self._canary.sings)
             link.send(Frame(Kind.CANARY_RESULT, frame.frame, b"{}", Flag.NONE if well else Flag.ERROR))
 
         self.start(sing())
 
-    async def _give(self, reply: Reply, what: str, work: Coroutine[Any, Any, bytes]) -> None:
+    async def _refresh(self) -> None:
         try:
-            reply.give(await work)
-        except LayerwireError as error:
-            reply.refuse(error)
-        except Exception as error:  # whatever it is, the caller is told and the worker lives on
-            reply.refuse(_unforeseen(what, error))
+            await self._keeping.refresh()
+        except (StoreError, OSError):
+            log.exception("the store's names can't be read; the old ones stay")
+
+    def _give(self, link: Link, frame: Frame, what: str, work: Coroutine[Any, Any, bytes]) -> None:
+        """Answers a frame with what the work gives, or with its error."""
+        reply = Reply(link, frame, 1)
+        if any(ordinal & QUARANTINED for ordinal in frame.ordinals):
+            work.close()
+            reply.refuse(InternalError(f"{what}: workers died of this request", operator=what))
+            return
+        if frame.flags & Flag.ISOLATE:
+            reply.start(0)  # if this worker dies too, the gateway knows of what
+
+        async def give() -> None:
+            try:
+                reply.give(await work)
+            except LayerwireError as error:
+                reply.refuse(error)
+            except Exception as error:  # whatever it is, the caller is told and the worker lives on
+                reply.refuse(_unforeseen(what, error))
+
+        self.start(give())
 
 
 def _unforeseen(what: str, error: Exception) -> InternalError:

@@ -48,9 +48,15 @@ def execute(device: Device, key: LaneKey, calls: Sequence[Call]) -> Execution:
     Raises:
         DeviceLostError: the device is lost; no call has an answer.
     """
+    refused: LayerwireError | None = None
     try:
         ran = device.run(key, calls)
     except Exception as error:
+        if isinstance(
+            error, LayerwireError
+        ):  # what only the kernel finds: elements that a node of a program can't take
+            refused = error.with_traceback(None)
+            refused.__context__ = None
         if _is_sticky(error):
             raise DeviceLostError(str(error)) from error
         short_of_memory = _is_out_of_memory(error)
@@ -60,7 +66,7 @@ def execute(device: Device, key: LaneKey, calls: Sequence[Call]) -> Execution:
     if short_of_memory:
         device.free_cache()
     if len(calls) == 1:
-        return Execution([_blame(calls[0], cause, short_of_memory)], Phases(0.0, 0.0, 0.0))
+        return Execution([refused or _blame(calls[0], cause, short_of_memory)], Phases(0.0, 0.0, 0.0))
     middle = len(calls) // 2
     halves = [execute(device, key, half) for half in (calls[:middle], calls[middle:])]
     phases = Phases(*(sum(values) for values in zip(*(half.phases for half in halves), strict=True)))

@@ -27,12 +27,25 @@ class Limits(NamedTuple):
 class Waiting:
     """What a call shows of itself while it waits, from `offer` until it is taken, expires, or is withdrawn."""
 
-    __slots__ = ("account", "arrived", "cost", "deadline", "gone", "key", "nbytes", "order", "priority", "rows")
+    __slots__ = (
+        "account",
+        "arrived",
+        "cost",
+        "deadline",
+        "footprint",
+        "gone",
+        "key",
+        "nbytes",
+        "order",
+        "priority",
+        "rows",
+    )
 
     key: Any  # hashable, and otherwise opaque: the lane
     account: Any  # likewise: who pays for it
     rows: int
-    nbytes: int
+    nbytes: int  # while it waits
+    footprint: int  # bytes on the device while it runs
     cost: float
     priority: int
     deadline: float  # infinity if there is none
@@ -107,17 +120,17 @@ class Lane(Generic[Call]):
         """The next batch, whose calls leave; `lead`, one of its calls, goes first whatever its place."""
         max_rows = min(self.max_rows, int(self.ceiling))
         calls: list[Call] = []
-        rows, nbytes, cost, reason = 0, 0, 0.0, "drained"
+        rows, footprint, cost, reason = 0, 0, 0.0, "drained"
         if lead is not None:
             self.leave(lead)
-            calls, rows, nbytes, cost = [lead], lead.rows, lead.nbytes, lead.cost
+            calls, rows, footprint, cost = [lead], lead.rows, lead.footprint, lead.cost
         while self.count:
             call = self.head()
             if calls:
                 if rows + call.rows > max_rows:
                     reason = "rows"
                     break
-                if nbytes + call.nbytes > limits.batch_bytes:
+                if footprint + call.footprint > limits.batch_bytes:
                     reason = "bytes"
                     break
                 if cost + call.cost > limits.batch_cost:
@@ -126,7 +139,7 @@ class Lane(Generic[Call]):
             heapq.heappop(self._heap)
             self.leave(call)
             calls.append(call)
-            rows, nbytes, cost = rows + call.rows, nbytes + call.nbytes, cost + call.cost
+            rows, footprint, cost = rows + call.rows, footprint + call.footprint, cost + call.cost
             if max_rows <= 1:
                 reason = "single"
                 break

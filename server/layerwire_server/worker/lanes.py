@@ -53,6 +53,11 @@ class Lanes(Generic[Call]):
         self._lane_accounts = Accounts()
         self._callers = Accounts()
 
+    @property
+    def limits(self) -> Limits:
+        """What a batch and the queue may hold."""
+        return self._limits
+
     def __len__(self) -> int:
         """Lanes with waiting calls."""
         return len(self._lanes)

@@ -22,16 +22,22 @@ from layerwire.errors import (
 from layerwire.v1 import layerwire_pb2
 from layerwire_server.link import Flag, Frame, Kind, Link
 from layerwire_server.worker import unpack
-from layerwire_server.worker.call import Call, CallDecoder
+from layerwire_server.worker.call import Call
+from layerwire_server.worker.catalog import Catalog
+from layerwire_server.worker.copies import Absent, brought
+from layerwire_server.worker.decode import CallDecoder
 from layerwire_server.worker.device import Device
 from layerwire_server.worker.dispatcher import Dispatcher, expired
 from layerwire_server.worker.errands import Errands
+from layerwire_server.worker.lane import Batch
 from layerwire_server.worker.lanes import Full, Lanes
 from layerwire_server.worker.measures import Measures
+from layerwire_server.worker.models import Models
 from layerwire_server.worker.reply import Reply
-from layerwire_server.worker.weights import WeightsHolder
 
 log = logging.getLogger(__name__)
+
+_BRINGINGS = 8  # program, weights, sizes: each is absent once, and again only if room is very short
 
 
 class WorkerLoop:
@@ -43,18 +49,21 @@ class WorkerLoop:
         device: Device,
         lanes: Lanes[Call],
         decoder: CallDecoder,
-        weights: WeightsHolder,
+        catalog: Catalog,
         measures: Measures,
         *,
         hello: bytes,
         hang_seconds: float,
+        ran: Callable[[Batch[Call]], None],
+        max_answer_bytes: int,
     ) -> None:
         self._lanes = lanes
         self._decoder = decoder
         self._measures = measures
         self._hello = hello
-        self._dispatcher = Dispatcher(index, device, lanes, measures, self._sent, hang_seconds)
-        self._errands = Errands(device, decoder, weights, self._dispatcher)
+        self._dispatcher = Dispatcher(index, device, lanes, measures, self._sent, ran, hang_seconds)
+        models = Models(catalog, measures.statistics, lanes.limits)
+        self._errands = Errands(device, decoder, catalog, models, self._dispatcher, max_answer_bytes)
         self._replies: dict[tuple[Link, int], Reply] = {}
         self._isolated: deque[tuple[Reply, Frame]] = deque()
         self._isolating = False
@@ -101,6 +110,10 @@ class WorkerLoop:
     async def watch(self) -> None:
         """Ends the process if the device hangs."""
         await self._dispatcher.watch()
+
+    async def keep_store_swept(self) -> None:
+        """Deletes now and then what nothing in the store points to any more; for one worker of all."""
+        await self._errands.keep_swept()
 
     def close(self) -> None:
         """Ends the device's threads, once idle."""
@@ -166,7 +179,11 @@ class WorkerLoop:
         return unread
 
     def _read(self, reply: Reply, frame: Frame, unread: unpack.Unread) -> Call | None:
-        """The call, ready to wait or run; None if it is wrong or too late, which its reply has been told."""
+        """The call, ready to wait or run; None if it is wrong or too late, which its reply has been told.
+
+        Raises:
+            Absent: what it needs has to be brought first.
+        """
         call = unpack.read(self._decoder, frame, unread)
         if isinstance(call, LayerwireError):
             self._fail(reply, unread.ordinal, unread.call_id, call, None)
@@ -179,9 +196,41 @@ class WorkerLoop:
         return call
 
     def _admit(self, reply: Reply, frame: Frame, unread: unpack.Unread, now: float) -> None:
-        call = self._read(reply, frame, unread)
-        if call is None:
+        try:
+            call = self._read(reply, frame, unread)
+        except Absent as absent:
+            self._errands.start(self._admit_later(reply, frame, unread, absent))
             return
+        if call is not None:
+            self._offer(reply, call, now)
+
+    async def _admit_later(self, reply: Reply, frame: Frame, unread: unpack.Unread, absent: Absent) -> None:
+        call = await self._bring(reply, frame, unread, absent)
+        if reply.dropped:
+            return
+        if call is not None:
+            self._offer(reply, call, time.monotonic())
+        self._sent(reply)
+        self._dispatcher.wake()
+
+    async def _bring(self, reply: Reply, frame: Frame, unread: unpack.Unread, absent: Absent) -> Call | None:
+        """The call, once what it needs is there; None if it is wrong or too late, which its reply has been told."""
+        for _ in range(_BRINGINGS):
+            error = await brought(absent)
+            if reply.dropped:
+                return None
+            if error is not None:
+                self._fail(reply, unread.ordinal, unread.call_id, error, None)
+                return None
+            try:
+                return self._read(reply, frame, unread)
+            except Absent as another:
+                absent = another
+        error = ResourceExhaustedError("weights are put out as fast as they come in: --max-weights-bytes is too small")
+        self._fail(reply, unread.ordinal, unread.call_id, error, None)
+        return None
+
+    def _offer(self, reply: Reply, call: Call, now: float) -> None:
         reply.calls[call.ordinal] = call
         try:
             self._lanes.offer(call, call.key.max_rows, now)
@@ -216,8 +265,11 @@ class WorkerLoop:
                 self._refuse_quarantined(reply, found)
                 continue
             await self._announce(reply, found.ordinal)
-            call = self._read(reply, frame, found)
-            if call is not None:
+            try:
+                call = self._read(reply, frame, found)
+            except Absent as absent:
+                call = await self._bring(reply, frame, found, absent)
+            if call is not None and not reply.dropped:
                 await self._dispatcher.run_alone(call)
         if not reply.dropped:
             self._sent(reply)

@@ -12,14 +12,16 @@ from layerwire.errors import LayerwireError
 from layerwire_server.limit import OverLimitError
 from layerwire_server.metrics import Counter, Histogram, Metrics
 from layerwire_server.operators import OPERATORS
+from layerwire_server.operators.operator import Operator
 from layerwire_server.worker.call import Call
 from layerwire_server.worker.execution import Execution
 from layerwire_server.worker.lane import Batch
+from layerwire_server.worker.statistics import Statistics
 
 # An error's operator comes from arguments, so it is looked up before it becomes a label.
 _TITLES = frozenset(
     f"{name}{dims}" for family in OPERATORS.values() for name in family for dims in ("", "1d", "2d", "3d")
-)
+) | {"run", "differentiate", "infer"}
 
 _OF_LANES = {"calls": "queue_calls", "bytes": "queue_bytes"}  # Full.reason -> reason of layerwire_rejected_total
 
@@ -36,9 +38,14 @@ class _OfOperator(NamedTuple):
 
 
 class Measures:
-    """Counters and histograms, looked up once an operator."""
+    """Counters and histograms, looked up once an operator.
+
+    Attributes:
+        statistics: those of programs by name.
+    """
 
     def __init__(self, metrics: Metrics) -> None:
+        self.statistics = Statistics()
         self._metrics = metrics
         self._operators: dict[str, _OfOperator] = {}
         self._rejections = metrics.rejections("worker")
@@ -49,7 +56,7 @@ class Measures:
 
     def ran(self, batch: Batch[Call], launched: float, execution: Execution) -> None:
         """A batch ran and its answers are on their way."""
-        of = self._of(batch.calls[0].plan.operator.title)
+        of = self._of(_label(batch.calls[0].plan.operator))
         phases = execution.phases
         of.copy_in_seconds.observe(phases.copy_in_seconds)
         of.kernel_seconds.observe(phases.kernel_seconds)
@@ -71,6 +78,8 @@ class Measures:
             of.queue_seconds.observe(launched - arrived, times)
             of.call_seconds.observe(answered - arrived, times)
         of.answered.add(well)
+        if batch.calls[0].model is not None:
+            self.statistics.ran(batch, launched, answered, execution, time.time())
 
     def closed(self, batch: Batch[Call]) -> None:
         """A batch was closed."""
@@ -78,9 +87,11 @@ class Measures:
 
     def failed(self, call: Call | None, error: LayerwireError) -> None:
         """A call ended with an error."""
-        operator = call.plan.operator.title if call is not None else error.operator
+        operator = _label(call.plan.operator) if call is not None else error.operator
         operator = operator if operator in _TITLES else "unknown"
         self._metrics.counter("layerwire_calls_total", operator=operator, code=error.code.name).add()
+        if call is not None:
+            self.statistics.failed(call, time.monotonic())
         if isinstance(error, OverLimitError):
             self._rejections[error.reason].add()
 
@@ -97,3 +108,8 @@ class Measures:
             answered = metrics.counter("layerwire_calls_total", operator=operator, code="OK")
             found = self._operators[operator] = _OfOperator(answered, **histograms)
         return found
+
+
+def _label(operator: Operator) -> str:
+    """What its counts stand under: programs and gradients each under one name, whatever they are of."""
+    return operator.family if operator.family in ("run", "differentiate") else operator.title

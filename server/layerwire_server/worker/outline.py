@@ -16,6 +16,7 @@ from typing import TypeAlias
 from google.protobuf.descriptor import Descriptor
 
 from layerwire.v1 import layerwire_pb2, tensor_pb2
+from layerwire_server.inference_v2 import open_inference_pb2
 from layerwire_server.limit import OverLimitError
 from layerwire_server.link import MAX_CALLS
 
@@ -25,16 +26,27 @@ Paths: TypeAlias = dict[int, "Paths | None"]
 MESSAGE_BYTES = 512 * 1024  # of a message beside its tensors' data; at worst 11 MiB when parsed
 CALL_BYTES = 1024  # so many more for each call of a stream: four names of 200 letters and the longest parameters
 _VARINT, _FIXED64, _DELIMITED, _FIXED32 = 0, 1, 2, 5  # wire types; 3 and 4, groups, are in no message of ours
-_TENSOR = tensor_pb2.Tensor.DESCRIPTOR
-_SUBJECTS = {"PutWeightsRequest": "put_weights"}
+# Fields that are as large parsed as they came. Typed integers aren't: a byte of them becomes four or eight.
+_DATA = {
+    tensor_pb2.Tensor.DESCRIPTOR.full_name: ("data",),
+    open_inference_pb2.ModelInferRequest.DESCRIPTOR.full_name: ("raw_input_contents",),
+    open_inference_pb2.InferTensorContents.DESCRIPTOR.full_name: ("bool_contents", "fp32_contents", "fp64_contents"),
+}
+_SUBJECTS = {
+    "PutWeightsRequest": "put_weights",
+    "NameWeightsRequest": "name_weights",
+    "DeleteWeightsRequest": "delete_weights",
+    "PutProgramRequest": "put_program",
+    "ModelInferRequest": "infer",
+}
 
 
 @functools.cache
 def paths_to_data(descriptor: Descriptor) -> Paths:
     """The ways to tensors' data in a message type."""
-    if descriptor.full_name == _TENSOR.full_name:
-        return {_TENSOR.fields_by_name["data"].number << 3 | _DELIMITED: None}
-    found: Paths = {}
+    found: Paths = {
+        descriptor.fields_by_name[name].number << 3 | _DELIMITED: None for name in _DATA.get(descriptor.full_name, ())
+    }
     for field in descriptor.fields:
         below = paths_to_data(field.message_type) if field.message_type is not None else {}
         if below:
@@ -45,16 +57,16 @@ def paths_to_data(descriptor: Descriptor) -> Paths:
 _CALLS = paths_to_data(layerwire_pb2.Calls.DESCRIPTOR)
 
 
-def check(descriptor: Descriptor, payload: bytes | memoryview) -> None:
+def check(descriptor: Descriptor, payload: bytes | memoryview, most_bytes: int = MESSAGE_BYTES) -> None:
     """Bounds what parsing the payload as such a message can cost.
 
     Raises:
         OverLimitError: it has too many calls, or too much beside its tensors' data.
     """
-    if len(payload) > MESSAGE_BYTES:
+    if len(payload) > most_bytes:
         subject = _SUBJECTS.get(descriptor.name, descriptor.name.removesuffix("Request").lower())
         with contextlib.suppress(_BrokenError):
-            _Count(subject, payload).add(0, len(payload), paths_to_data(descriptor))
+            _Count(subject, payload, most_bytes).add(0, len(payload), paths_to_data(descriptor))
 
 
 class _BrokenError(Exception):
@@ -64,10 +76,10 @@ class _BrokenError(Exception):
 class _Count:
     """The bytes beside data of one message."""
 
-    def __init__(self, subject: str, payload: bytes | memoryview) -> None:
+    def __init__(self, subject: str, payload: bytes | memoryview, most_bytes: int) -> None:
         self._subject = subject
         self._payload = payload
-        self._left = MESSAGE_BYTES
+        self._most_bytes = self._left = most_bytes
         self._calls = 0
 
     def add(self, at: int, end: int, paths: Paths) -> None:
@@ -125,5 +137,5 @@ class _Count:
     def _spend(self, nbytes: int) -> None:
         self._left -= nbytes
         if self._left < 0:
-            rule = f"must have at most {MESSAGE_BYTES} bytes beside its tensors' data, and {CALL_BYTES} more a call"
+            rule = f"must have at most {self._most_bytes} bytes beside its tensors' data, and {CALL_BYTES} more a call"
             raise OverLimitError("parameter_bytes", self._subject, "request", rule)

@@ -70,6 +70,7 @@ class Plan:
         operations: floating-point operations.
         cost: its work, by Operator.work.
         nbytes: bytes of inputs and outputs.
+        footprint: bytes that it takes on the device while it runs.
         key: the lane, where no shared input takes part in it; else `Plans.lane_key` of it and theirs.
     """
 
@@ -82,10 +83,12 @@ class Plan:
     trailing: tuple[tuple[int, ...] | None, ...]
     input_bytes: tuple[int, ...]
     nbytes: int
+    footprint: int
     operations: int
     cost: float
     key: LaneKey
     answer: Entry | None = None  # the answer's template, once one was made
+    recipe: bytes | None = None  # a request without options and data, for warm-up; b"" where that can't be
 
 
 class Plans:
@@ -150,7 +153,10 @@ class Plans:
     ) -> Plan:
         first = specs[0]
         assert first is not None
-        placement, rows, max_rows = _merged(operator.placement(specs), first)
+        placement = operator.placement(specs)
+        if deterministic and operator.alone_if_deterministic:
+            placement = placement._replace(merge=Merge.ALONE)
+        placement, rows, max_rows = _merged(placement, first)
         tile = placement.operator.tile_rows if deterministic and placement.merge is Merge.ROWS else None
         trailing, alike = _batchable(operator, specs, placement)
         facts = (placement.operator, placement.merge, alike, tile is not None) + (
@@ -167,6 +173,7 @@ class Plans:
             trailing=trailing,
             input_bytes=input_bytes,
             nbytes=sum(input_bytes) + sum(spec.nbytes for spec in outputs),
+            footprint=operator.footprint_bytes(specs, outputs),
             operations=operations,
             cost=operator.work(specs, operations),
             key=self.lane_key(facts, LaneKey(placement.operator, placement.merge, max_rows, tile is not None)),

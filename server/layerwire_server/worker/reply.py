@@ -5,13 +5,16 @@ It knows the link and the answers' messages; neither lanes nor devices.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from layerwire import codec
 from layerwire.errors import LayerwireError, to_status
 from layerwire.v1 import layerwire_pb2
-from layerwire_server.link import Flag, Frame, Kind, Link
-from layerwire_server.worker.call import Call
+from layerwire_server.link import Family, Flag, Frame, Kind, Link
+from layerwire_server.programs.run import Run
+from layerwire_server.worker import infer_response
+from layerwire_server.worker.call import Call, Written
 from layerwire_server.worker.device import Phases
 
 _FLUSH_BYTES = 1024**2
@@ -23,6 +26,8 @@ _RESPONSES: dict[str, Any] = {
     "activate": layerwire_pb2.ActivateResponse,
     "convolve": layerwire_pb2.ConvolveResponse,
     "normalize": layerwire_pb2.NormalizeResponse,
+    "run": layerwire_pb2.RunResponse,
+    "differentiate": layerwire_pb2.DifferentiateResponse,
 }
 _ANSWER_NUMBERS: dict[str, int] = {
     family: layerwire_pb2.Answer.DESCRIPTOR.fields_by_name[family].number for family in _RESPONSES
@@ -31,6 +36,8 @@ _FIELD_NUMBERS: dict[str, dict[str, int]] = {
     family: {field.name: field.number for field in response.DESCRIPTOR.fields}
     for family, response in _RESPONSES.items()
 }
+# Families that answer with a map of tensors, and its field.
+_MAPS = {"run": _FIELD_NUMBERS["run"]["outputs"], "differentiate": _FIELD_NUMBERS["differentiate"]["gradients"]}
 
 
 class Reply:
@@ -57,22 +64,10 @@ class Reply:
 
     def answer(self, call: Call, outputs: list[memoryview], phases: Phases, batch: Timed) -> None:
         """Adds the answer of a call that ran."""
-        plan = call.plan
         timing = batch.timing(call, phases) if call.options.return_timing else b""
-        if self.frame.kind is Kind.UNARY:
-            gaps, _ = codec.literals(b"", _tensors(call), timing)
-            parts: list[bytes | memoryview] = [gaps[0]]
-            for output, gap in zip(outputs, gaps[1:], strict=True):
-                parts += (output, gap)
-            self._add(call.ordinal, parts)
-            return
-        template = plan.answer if not timing else None
-        if template is None:
-            template = codec.entry(_ANSWER_NUMBERS[plan.operator.family], b"", _tensors(call), timing)
-            if not timing:
-                plan.answer = template
-        self._nbytes += template.nbytes
-        self._add(call.ordinal, template.parts(call.call_id, outputs))
+        parts, nbytes = _FORMS.get(self.frame.family, _as_response)(call, outputs, timing)
+        self._nbytes += nbytes
+        self._add(call.ordinal, parts)
 
     def fail(self, ordinal: int, call_id: int, error: LayerwireError) -> None:
         """Adds the answer of a call that failed."""
@@ -155,6 +150,45 @@ class Timed:
         return codec.prefix(15, len(timing)) + timing
 
 
-def _tensors(call: Call) -> list[tuple[int, codec.TensorSpec | str]]:
-    numbers = _FIELD_NUMBERS[call.plan.operator.family]
-    return [(numbers[name], spec) for name, spec in zip(call.plan.output_names, call.plan.outputs, strict=True)]
+def _as_answer(call: Call, outputs: list[memoryview], timing: bytes) -> Written:
+    """One of a StreamResponse's answers."""
+    plan = call.plan
+    template = plan.answer if not timing else None
+    if template is None:
+        template = codec.entry(_ANSWER_NUMBERS[plan.operator.family], _head(call), _tensors(call), timing)
+        if not timing:
+            plan.answer = template
+    return template.parts(call.call_id, outputs), template.nbytes
+
+
+def _as_response(call: Call, outputs: list[memoryview], timing: bytes) -> Written:
+    """The response of a unary RPC."""
+    gaps, nbytes = codec.literals(_head(call), _tensors(call), timing)
+    parts: list[bytes | memoryview] = [gaps[0]]
+    for output, gap in zip(outputs, gaps[1:], strict=True):
+        parts += (output, gap)
+    return parts, nbytes
+
+
+# How an answer is written, by the family of its frame; as a unary RPC's response if it isn't here.
+_FORMS: dict[Family, Callable[[Call, list[memoryview], bytes], Written]] = {
+    Family.NONE: _as_answer,
+    Family.INFER: infer_response.written,
+}
+
+
+def _head(call: Call) -> bytes:
+    """Fields of the response besides tensors and timing."""
+    operator = call.plan.operator
+    return layerwire_pb2.RunResponse(version=operator.version).SerializeToString() if isinstance(operator, Run) else b""
+
+
+def _tensors(call: Call) -> list[tuple[codec.Slot, codec.TensorSpec | str]]:
+    """The response's tensors: fields of their own, or the entries of its map."""
+    plan = call.plan
+    numbers = _FIELD_NUMBERS[plan.operator.family]
+    named = zip(plan.output_names, plan.outputs, strict=True)
+    keyed = _MAPS.get(plan.operator.family)
+    if keyed is not None:
+        return [(codec.Keyed(keyed, name), spec) for name, spec in named]
+    return [(numbers[name], spec) for name, spec in named]

@@ -16,12 +16,16 @@ from layerwire.errors import InternalError, InvalidArgumentError, LayerwireError
 from layerwire.v1 import layerwire_pb2
 from layerwire_server.limit import OverLimitError
 from layerwire_server.link import MAX_CALLS, QUARANTINED, Family, Frame, Kind
-from layerwire_server.worker import outline
-from layerwire_server.worker.call import REQUESTS, Call, CallDecoder
+from layerwire_server.worker import infer_request, outline
+from layerwire_server.worker.call import Call
+from layerwire_server.worker.copies import Absent
+from layerwire_server.worker.decode import CallDecoder
+from layerwire_server.worker.reader import REQUESTS
 
 log = logging.getLogger(__name__)
 
 UNARY_FAMILIES: dict[Family, str] = {Family[name.upper()]: name for name in REQUESTS}
+_MOST_BYTES = {"infer": infer_request.MOST_BYTES}  # beside tensors' data, where it isn't outline's
 
 
 class Unread(NamedTuple):
@@ -33,13 +37,13 @@ class Unread(NamedTuple):
     request: Any
 
 
-def parse(message: Any, payload: bytes | memoryview) -> Any:
-    """The message with the payload's fields.
+def parse(message: Any, payload: bytes | memoryview, most_bytes: int = outline.MESSAGE_BYTES) -> Any:
+    """The message with the payload's fields, if it has at most so many bytes beside its tensors' data.
 
     Raises:
         InvalidArgumentError: the payload is no such message, or would become far larger by parsing.
     """
-    outline.check(message.DESCRIPTOR, payload)
+    outline.check(message.DESCRIPTOR, payload, most_bytes)
     try:
         message.ParseFromString(payload)
     except DecodeError:
@@ -55,7 +59,8 @@ def unread_calls(frame: Frame) -> list[Unread]:
     """
     if frame.kind is Kind.UNARY:
         family = UNARY_FAMILIES[frame.family]
-        return [Unread(0, 0, family, parse(REQUESTS[family](), frame.payload))]
+        most_bytes = _MOST_BYTES.get(family, outline.MESSAGE_BYTES)
+        return [Unread(0, 0, family, parse(REQUESTS[family](), frame.payload, most_bytes))]
     calls = parse(layerwire_pb2.StreamRequest(), frame.payload).calls.calls
     if len(calls) > MAX_CALLS:
         rule = f"must be at most {MAX_CALLS} a message, got {len(calls)}"
@@ -64,7 +69,11 @@ def unread_calls(frame: Frame) -> list[Unread]:
 
 
 def read(decoder: CallDecoder, frame: Frame, unread: Unread) -> Call | LayerwireError:
-    """The call, or what is wrong with it."""
+    """The call, or what is wrong with it.
+
+    Raises:
+        Absent: what it needs has to be brought first.
+    """
     try:
         if unread.family is None:
             return InvalidArgumentError("stream: request is required", field="request")
@@ -72,6 +81,8 @@ def read(decoder: CallDecoder, frame: Frame, unread: Unread) -> Call | Layerwire
         call = decoder.decode(unread.family, request, frame.arrived, frame.deadline)
     except LayerwireError as error:
         return error
+    except Absent:
+        raise
     except Exception:
         error_id = secrets.token_hex(8)
         log.exception("call can't be decoded", extra={"fields": {"error_id": error_id, "request": frame.id}})

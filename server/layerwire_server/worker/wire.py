@@ -29,9 +29,18 @@ def spec_of(message: tensor_pb2.Tensor, operator: str, field: str) -> TensorSpec
     Raises:
         InvalidArgumentError: no such dtype, too many axes, a negative size, or more bytes than can be counted.
     """
-    dtype, shape = message.dtype, tuple(message.shape)
+    dtype = message.dtype
     if dtype not in DTYPE_NAMES:
         raise invalid(operator, field, f"must have a dtype of DataType, got {dtype}")
+    return checked_spec(dtype, tuple(message.shape), operator, field)
+
+
+def checked_spec(dtype: int, shape: tuple[int, ...], operator: str, field: str) -> TensorSpec:
+    """The spec of a dtype and a shape that somebody claims.
+
+    Raises:
+        InvalidArgumentError: too many axes, a negative size, or more bytes than can be counted.
+    """
     if len(shape) > MAX_AXES:
         raise invalid(operator, field, f"must have at most {MAX_AXES} axes, got {len(shape)}")
     if min(shape, default=0) < 0:

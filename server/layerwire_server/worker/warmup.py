@@ -1,0 +1,203 @@
+"""Warm-up: what was hot before is remembered in the store and run once before the worker serves.
+
+It knows batches, the store's directory and devices; nothing of frames. The first call of a shape costs torch its choice
+of kernels, buffers and threads, and a program its load; here that costs nobody.
+
+    DIRECTORY/hot/worker-<index>.json      what this worker ran, most often first; counts are halved at each start
+    DIRECTORY/hot/worker-<index>.warming   there while it warms up: who finds it died of that, and starts without
+
+What counts is a batch: operator or program, dtypes, shapes, and how many calls it had, rounded up to a power of 2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from google.protobuf.message import DecodeError
+
+from layerwire.codec import ITEMSIZES
+from layerwire.errors import LayerwireError
+from layerwire_server.storage import durable
+from layerwire_server.worker.call import Call
+from layerwire_server.worker.copies import Absent, brought
+from layerwire_server.worker.decode import CallDecoder
+from layerwire_server.worker.device import Device
+from layerwire_server.worker.execution import execute
+from layerwire_server.worker.lane import Batch
+from layerwire_server.worker.reader import REQUESTS, TENSOR_FIELDS
+
+log = logging.getLogger(__name__)
+
+REMEMBERED = 64
+_WATCHED = 4096  # kinds of batches that are counted: what comes after so many is taken to be like them
+_MOST_BYTES = 64 * 1024**2  # of a batch: larger ones would take long, and take longest in their kernels anyway
+_BUDGET_SECONDS = 3.0
+_BRINGINGS = 4
+_FORMAT = 1
+
+
+class Hot(NamedTuple):
+    """A kind of batch.
+
+    Attributes:
+        family: its calls' field in Call.
+        request: a call's request without options and data, serialized.
+        calls: how many calls, a power of 2.
+    """
+
+    family: str
+    request: bytes
+    calls: int
+
+    def to_json(self) -> Any:
+        """As it is kept."""
+        return [self.family, base64.b64encode(self.request).decode(), self.calls]
+
+    @classmethod
+    def from_json(cls, entry: Any) -> Self:
+        """The reverse; raises ValueError, TypeError or LookupError if it is none."""
+        family, request, calls = entry
+        return cls(str(family), base64.b64decode(request, validate=True), max(1, int(calls)))
+
+
+class Memory:
+    """What is hot, and the file that it is kept in.
+
+    Args:
+        directory: the store's.
+        index: the worker's number.
+        read_only: whether nothing may be written there.
+    """
+
+    def __init__(self, directory: Path, index: int, *, read_only: bool) -> None:
+        self._folder = directory / "hot"
+        self._path = self._folder / f"worker-{index}.json"
+        self._warming = self._folder / f"worker-{index}.warming"
+        self._read_only = read_only
+        self._counts: Counter[Hot] = Counter()
+        self._kept: Counter[Hot] = Counter()
+
+    def ran(self, batch: Batch[Call]) -> None:
+        """A batch ran."""
+        plan = batch.calls[0].plan
+        count = len(batch.calls)
+        if not plan.recipe or plan.footprint * count > _MOST_BYTES:
+            return
+        hot = Hot(plan.operator.family, plan.recipe, 1 << (count - 1).bit_length())
+        if len(self._counts) < _WATCHED or hot in self._counts:
+            self._counts[hot] += 1
+
+    def recalled(self) -> list[Hot]:
+        """What was hot in earlier lives of all workers, most often first; say `warmed` when it ran."""
+        if self._died_of_it():
+            return []
+        counts: Counter[Hot] = Counter()
+        for path in sorted(self._folder.glob("worker-*.json")):
+            counts.update(_read(path))
+        self._kept = Counter({hot: count // 2 for hot, count in counts.items() if count > 1})
+        return [hot for hot, _ in counts.most_common(REMEMBERED)]
+
+    def warmed(self) -> None:
+        """The worker lived through its warm-up."""
+        self._warming.unlink(missing_ok=True)
+
+    def _died_of_it(self) -> bool:
+        if self._read_only or not self._folder.is_dir():
+            return False
+        if self._warming.exists():
+            log.error("an earlier worker died of its warm-up: this one starts without")
+            self._path.unlink(missing_ok=True)
+            self._warming.unlink(missing_ok=True)
+            return True
+        self._warming.touch()
+        return False
+
+    def save(self) -> None:
+        """Writes down what is hot; for any thread. If it can't be written, the next start is slower, no more."""
+        if self._read_only or not self._counts:
+            return
+        counts = self._kept + self._counts.copy()
+        entries = [[count, hot.to_json()] for hot, count in counts.most_common(REMEMBERED)]
+        try:
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            durable.write_file(self._path, json.dumps({"format": _FORMAT, "hot": entries}).encode())
+        except OSError as error:
+            log.warning("what is hot can't be written down: %s", error)
+
+
+def _read(path: Path) -> Counter[Hot]:
+    try:
+        content = json.loads(path.read_bytes())
+        if content["format"] != _FORMAT:
+            return Counter()
+        return Counter({Hot.from_json(entry): int(count) for count, entry in content["hot"][:REMEMBERED]})
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+        log.warning("%s is passed over: %s", path.name, error)
+        return Counter()
+
+
+async def warm(device: Device, decoder: CallDecoder, hot: Sequence[Hot]) -> int:
+    """Runs what was hot, for a few seconds at most; how much of it ran.
+
+    Raises:
+        DeviceLostError: the device didn't survive it.
+    """
+    ends = time.monotonic() + _BUDGET_SECONDS
+    ran = 0
+    for one in hot:
+        if time.monotonic() > ends:
+            break
+        call = await _call(decoder, one)
+        if call is None:
+            continue
+        count = max(1, min(one.calls, _MOST_BYTES // max(call.footprint, 1)))
+        # Deterministic tiles and what runs alone take one call at a time.
+        await asyncio.to_thread(execute, device, call.key, [call] * (count if call.key.max_rows > 1 else 1))
+        ran += 1
+    return ran
+
+
+async def _call(decoder: CallDecoder, hot: Hot) -> Call | None:
+    """The call, its data zeros; None where it can't be any more, as after its program was deleted."""
+    try:
+        request = _filled(hot)
+        for _ in range(_BRINGINGS):
+            try:
+                return decoder.decode(hot.family, request, time.monotonic(), float("inf"))
+            except Absent as absent:
+                error = await brought(absent)
+                if error is not None:
+                    raise error from None
+    except (LayerwireError, DecodeError, ValueError, LookupError) as error:
+        log.info("not warmed up: %s", error)
+    return None
+
+
+def _filled(hot: Hot) -> Any:
+    """The request with zeros for data.
+
+    Raises:
+        DecodeError, ValueError, LookupError: it is none, or too large.
+    """
+    request = REQUESTS[hot.family]()
+    request.ParseFromString(hot.request)
+    if hot.family == "run":
+        tensors = list(request.inputs.values())
+    else:
+        tensors = [getattr(request, name) for name in TENSOR_FIELDS[hot.family] if request.HasField(name)]
+    for tensor in tensors:
+        nbytes = ITEMSIZES.get(tensor.dtype, 0)
+        for size in tensor.shape:
+            nbytes *= size
+        if not 0 <= nbytes <= _MOST_BYTES:
+            raise ValueError(f"{nbytes} bytes are more than are warmed up")
+        tensor.data = bytes(nbytes)
+    return request

@@ -1,0 +1,1 @@
+"""Programs: what they compute, by an interpreter of their own."""

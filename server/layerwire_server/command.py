@@ -21,8 +21,9 @@ from pathlib import Path
 
 import click
 
-from layerwire_server import config, devices, exposition, flags, log, ports, store, vitals
+from layerwire_server import config, devices, exposition, flags, log, ports, vitals
 from layerwire_server.config import ConfigError, Settings
+from layerwire_server.storage import Store, StoreError
 from layerwire_server.supervisor import CrashLoopError, Supervisor
 
 _REFRESH_SECONDS = 2.0
@@ -59,21 +60,23 @@ def _serve(settings: Settings, places: list[str]) -> int:
     with _runtime_directory() as runtime_directory:
         reservation = ports.Reservation(settings.listen, config.flag("listen"), shared=settings.gateways > 1)
         with closing(reservation):
-            kept = _make_store(Path(settings.store or runtime_directory / "store"))
+            kept = _make_store(Path(settings.store or runtime_directory / "store"), logger)
             settings = settings.model_copy(update={"listen": reservation.address, "store": str(kept)})
             with asyncio.Runner() as runner:
                 return runner.run(_supervise(settings, places, runtime_directory, logger))
 
 
-def _make_store(directory: Path) -> Path:
+def _make_store(directory: Path, logger: log.Log) -> Path:
     """The store's directory, found usable here: a worker that finds otherwise can only end again and again."""
     try:
-        store.Store(directory)
-        with tempfile.TemporaryFile(dir=directory):
-            return directory.resolve()
-    except OSError as error:
-        reason = error.strerror or error
-        raise click.ClickException(f"{config.flag('store')}: {directory} can't be used: {reason}") from None
+        store = Store(directory)
+        store.weights()
+        store.programs()
+    except StoreError as error:
+        raise click.ClickException(f"{config.flag('store')}: {error}") from None
+    if store.read_only:
+        logger.warning("the store is read-only: what is in it is served, and nothing can be put", store=str(directory))
+    return directory.resolve()
 
 
 @contextmanager

@@ -77,7 +77,7 @@ class Settings(BaseSettings):
     metrics: str = _knob(
         "127.0.0.1:9464", "HOST:PORT|off", 'Where /metrics is served; port 0 takes a free one, "off" serves none.'
     )
-    store: str = _knob("", "directory", "Where named weights are kept. Default: a private one, removed at exit.")
+    store: str = _knob("", "directory", "Where weights and programs are kept. Default: a private one, removed at exit.")
     device: str = _knob(
         "auto", "auto|cpu|cuda|cuda:0,...", "What runs operators; auto is every CUDA device there is, else the CPU."
     )
@@ -112,7 +112,13 @@ class Settings(BaseSettings):
     max_stream_bytes: ByteSize = _knob(
         ByteSize(128 * _MIB), "bytes", "Bytes held for one stream at which it is read no further.", ge=_MIB
     )
-    max_weights_bytes: ByteSize = _knob(ByteSize(4 * _GIB), "bytes", "Most bytes of named weights.", ge=1)
+    max_weights_bytes: ByteSize = _knob(
+        ByteSize(4 * _GIB), "bytes", "Most bytes of weights on one device; beyond, the least recently used leave.", ge=1
+    )
+    max_program_bytes: ByteSize = _knob(
+        ByteSize(_GIB), "bytes", "Most bytes of a program's inputs and values at one time of a call.", ge=1
+    )
+    max_store_bytes: ByteSize = _knob(ByteSize(64 * _GIB), "bytes", "Most bytes of all files of the store.", ge=1)
 
     max_batch_rows: int = _knob(4096, "rows", "Most rows of one batch.", ge=1, le=10**7)
     max_batch_bytes: ByteSize = _knob(ByteSize(64 * _MIB), "bytes", "Most bytes of one batch's inputs.", ge=1)

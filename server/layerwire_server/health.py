@@ -48,6 +48,10 @@ class Health:
         self._ended = True
         self._tell()
 
+    def serving(self, service: str) -> bool:
+        """Whether a service is serving."""
+        return self._serving[service]
+
     def _tell(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()

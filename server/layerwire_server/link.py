@@ -21,6 +21,7 @@ _CRC = struct.Struct("<I")
 HEADER_BYTES = _FIELDS.size + _CRC.size
 _MAGIC = b"LWL1"
 _ORDINAL = struct.Struct("<H")
+SPAN = struct.Struct("<QQ")  # where in its file a tensor's bytes begin and end
 MAX_CALLS = 4096  # calls of one frame; an ordinal has room for a mark above that
 _READ_BYTES = 262144  # about what a unix socket holds
 _JOIN_BYTES = 65536  # below, one copy costs less than a system call with many pieces
@@ -35,7 +36,7 @@ class Kind(enum.IntEnum):
     CANCEL_FRAME = 3  # no answer to `frame` is wanted any more, and none comes after
     CANCEL_CALLS = 4  # payload: a StreamRequest with a Cancellation, of `stream`; the calls are answered CANCELLED
     CANARY = 5  # asks for a canary call; answered by CANARY_RESULT with the same frame number
-    NAME_WEIGHTS = 6  # payload: name NUL digest; the store holds them; answered by ANSWERS with LAST
+    NAMES_CHANGED = 6  # the store's names are others now: read them again; answered by ANSWERS with LAST
 
     HELLO = 16  # first frame of a worker; payload: JSON about it
     ANSWERS = 17  # payload: ordinals answered, then a StreamResponse, a unary response, or (ERROR) a Status
@@ -64,6 +65,24 @@ class Family(enum.IntEnum):
     NORMALIZE = 6
     ESTIMATE = 7
     PUT_WEIGHTS = 8
+    RUN = 9
+    DIFFERENTIATE = 10
+    CHECK_UPLOAD = 11  # payload: an UploadHeader; answered by an UploadResponse if the sealed file is safetensors
+    NAME_WEIGHTS = 12
+    LIST_WEIGHTS = 13
+    FIND_WEIGHTS = 14  # payload: a GetWeightsRequest; answered by a GetWeightsResponse whose data are a SPAN
+    DELETE_WEIGHTS = 15
+    PUT_PROGRAM = 16
+    LIST_PROGRAMS = 17
+    GET_PROGRAM = 18
+    SET_DEFAULT_VERSION = 19
+    DELETE_PROGRAM = 20
+    INFER = 21  # payload: an inference.ModelInferRequest
+    MODEL_READY = 22  # of the Open Inference Protocol too, as are those below
+    MODEL_METADATA = 23
+    MODEL_CONFIG = 24
+    MODEL_STATISTICS = 25  # this worker's own
+    REPOSITORY_INDEX = 26
 
 
 def request_id(number: int) -> str:

@@ -42,7 +42,7 @@ METRICS: dict[str, Metric] = {
     "layerwire_queue_calls": Metric("gauge", "Calls waiting.", ("worker",)),
     "layerwire_queue_bytes": Metric("gauge", "Bytes of calls waiting.", ("worker",)),
     "layerwire_lanes": Metric("gauge", "Lanes with calls waiting.", ("worker",)),
-    "layerwire_weights_bytes": Metric("gauge", "Bytes of named weights held.", ("worker",)),
+    "layerwire_weights_bytes": Metric("gauge", "Bytes of weights on the device.", ("worker",)),
     "layerwire_device_memory_bytes": Metric("gauge", "Memory of a worker's device.", ("worker", "kind")),
     # of messages, by gateways
     "layerwire_requests_total": Metric("counter", "RPCs ended, by status; a stream counts once.", ("method", "code")),
@@ -75,7 +75,8 @@ REJECTIONS: dict[str, dict[str, str]] = {
         "requests_in_flight": "unary requests, `--max-requests-in-flight`",
         "bytes_in_flight": "bytes of unary requests beside all else held, `--max-bytes-in-flight`",
         "unread_answers": "answers left unread that fill half of `--max-bytes-in-flight`, or a stream's all of it",
-        "weights_bytes": "named weights, `--max-weights-bytes`",
+        "store_bytes": "weights or programs that the store, its disk or a device has no room for: "
+        "`--max-store-bytes`, `--max-weights-bytes`",
         "unavailable": "no worker was up for `--unavailable-after-seconds`",
     },
     "worker": {

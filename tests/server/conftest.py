@@ -34,7 +34,8 @@ class Rig:
     """A running gateway and what surrounds it."""
 
     def __init__(self, directory, workers, flags):
-        settings = load({"listen": "127.0.0.1:0", "canary_interval_seconds": "0.1", "lame_duck_seconds": "0", **flags})
+        told = {"listen": "127.0.0.1:0", "store": str(directory / "store"), "canary_interval_seconds": "0.1"}
+        settings = load({**told, "lame_duck_seconds": "0", **flags})
         self.child = RecordingChild(
             {
                 "role": "gateway",

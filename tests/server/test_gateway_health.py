@@ -139,11 +139,11 @@ async def test_reflection_lists_the_services_and_gives_their_files(rig, version)
     stream = method()
     await stream.write(reflection_pb2.ServerReflectionRequest(list_services=""))
     listed = {service.name for service in (await stream.read()).list_services_response.service}
-    assert {SERVICE_NAME, "grpc.health.v1.Health"} < listed
+    assert {SERVICE_NAME, "inference.GRPCInferenceService", "grpc.health.v1.Health"} < listed
     await stream.write(reflection_pb2.ServerReflectionRequest(file_containing_symbol=SERVICE_NAME))
     files = (await stream.read()).file_descriptor_response.file_descriptor_proto
     names = {descriptor_pb2.FileDescriptorProto.FromString(file).name for file in files}
-    expected = {"layerwire.proto", "operators.proto", "tensor.proto"}
+    expected = {"layerwire.proto", "operators.proto", "program.proto", "tensor.proto"}
     assert {f"layerwire/v1/{name}" for name in expected} | {"google/protobuf/any.proto"} == names
     await stream.done_writing()
     assert await stream.read() is grpc.aio.EOF

@@ -9,7 +9,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
-from layerwire.errors import InvalidArgumentError, ResourceExhaustedError, from_status, to_status
+from layerwire.errors import InvalidArgumentError, from_status, to_status
 from layerwire.v1 import layerwire_pb2 as pb
 from layerwire_server.gateway.service import FAMILIES
 from layerwire_server.link import Kind
@@ -108,16 +108,6 @@ async def test_a_message_over_the_limit_is_refused(rig, mib):
     assert it.gateway._admission.nbytes == 0
 
 
-async def test_weights_without_room_are_counted(rig):
-    it = await rig()
-    for error in (ResourceExhaustedError("no room"), InvalidArgumentError("no name")):
-        call = asyncio.ensure_future(it.stub.PutWeights(pb.PutWeightsRequest(name="w")))
-        frame = await it.workers[0].next(Kind.UNARY)
-        it.workers[0].answer(frame, to_status(error).SerializeToString(), error=True)
-        assert (await refused(call)).code() is error.code
-    assert it.counted("layerwire_rejected_total", reason="weights_bytes") == 1
-
-
 @pytest.mark.parametrize("how", ["cancel", "deadline"])
 async def test_what_the_client_gives_up_is_taken_back_from_the_worker(rig, how):
     it = await rig()
@@ -177,38 +167,16 @@ async def test_a_worker_that_writes_garbage_is_reported_and_its_frames_go_elsewh
     assert (kind, told["worker"]) == ("misbehaves", 0)
 
 
-async def test_put_weights_is_answered_when_every_worker_knows_the_name(rig):
-    it = await rig(workers=2)
-    call = asyncio.ensure_future(it.stub.PutWeights(pb.PutWeightsRequest(name="w")))
-    tasks = [asyncio.create_task(worker.next(Kind.UNARY)) for worker in it.workers]
-    (done,), (idle,) = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    holder, other = it.workers if done is tasks[0] else it.workers[::-1]
-    idle.cancel()
-    answer = pb.PutWeightsResponse(name="w", digest="d1")
-    holder.answer(done.result(), answer.SerializeToString(), 0)
-    for worker in (holder, other):
-        frame = await worker.next(Kind.NAME_WEIGHTS)
-        assert bytes(frame.payload) == b"w\0d1"
-        assert not call.done()
-        worker.answer(frame, b"", 0)
-    assert await call == answer
-
-
-async def test_put_weights_needs_no_word_of_a_worker_that_dies(rig):
+async def test_what_is_not_foreseen_is_internal_with_an_id_and_no_more(rig, monkeypatch):
     it = await rig()
+
+    async def fail():
+        raise RuntimeError("not foreseen")
+
+    monkeypatch.setattr(it.gateway._crew, "names_changed", fail)
     call = asyncio.ensure_future(it.stub.PutWeights(pb.PutWeightsRequest(name="w")))
     frame = await it.workers[0].next(Kind.UNARY)
-    it.workers[0].answer(frame, pb.PutWeightsResponse(name="w", digest="d").SerializeToString(), 0)
-    await it.workers[0].next(Kind.NAME_WEIGHTS)
-    await it.workers[0].die()
-    assert (await call).digest == "d"
-
-
-async def test_what_is_not_foreseen_is_internal_with_an_id_and_no_more(rig):
-    it = await rig()
-    call = asyncio.ensure_future(it.stub.PutWeights(pb.PutWeightsRequest(name="w")))
-    frame = await it.workers[0].next(Kind.UNARY)
-    it.workers[0].answer(frame, b"\xff no protobuf", 0)
+    it.workers[0].answer(frame, b"", 0)
     error = await refused(call)
     assert error.code() is grpc.StatusCode.INTERNAL
     assert error.details() == f"internal error {frame.frame:016x}"

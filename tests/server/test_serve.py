@@ -218,7 +218,8 @@ def test_a_store_that_cannot_be_used_is_one_sentence(server, tmp_path):
     (tmp_path / "file").touch()
     one = server("--store", str(tmp_path / "file" / "store"))
     assert one.process.wait(30) == 1
-    assert one.log.read_text() == f"Error: --store: {tmp_path}/file/store can't be used: Not a directory\n"
+    reason = f"the store's directory {tmp_path}/file/store can't be made: Not a directory"
+    assert one.log.read_text() == f"Error: --store: {reason}\n"
     assert list(one.directory.iterdir()) == [one.log]
 
 

@@ -9,17 +9,19 @@ UnclearError: a worker will say what is wrong with it.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import struct
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from layerwire.v1 import layerwire_pb2
 from layerwire_server.link import MAX_CALLS, Family
 
 _VARINT, _FIXED64, _DELIMITED, _FIXED32 = 0, 1, 2, 5  # wire types; 3 and 4, groups, are in no message of ours
 _SIZES = {_FIXED64: 8, _FIXED32: 4}
-_MOST_FIELDS = 16  # of a call, a request or options: none of ours has as many
+_MOST_FIELDS = 16  # of a call or options: none of ours has as many
+_MOST_REQUEST_FIELDS = 1200  # of a request: Differentiate may want 1024 gradients by 64 others
 _CALLS = layerwire_pb2.StreamRequest.CALLS_FIELD_NUMBER
 _CANCEL = layerwire_pb2.StreamRequest.CANCEL_FIELD_NUMBER
 _CALL = layerwire_pb2.Calls.CALLS_FIELD_NUMBER
@@ -27,18 +29,32 @@ _ID = layerwire_pb2.Call.ID_FIELD_NUMBER
 _IDS = layerwire_pb2.Cancellation.IDS_FIELD_NUMBER
 _TIMEOUT = layerwire_pb2.CallOptions.TIMEOUT_SECONDS_FIELD_NUMBER
 
-# Number of a request's field in Call -> number of the options in that request.
-_OPTIONS: dict[int, int] = {
-    field.number: field.message_type.fields_by_name["options"].number
-    for field in layerwire_pb2.Call.DESCRIPTOR.oneofs_by_name["request"].fields
-    if field.message_type is not None
-}
+
+def _options(message: Any) -> dict[int, int]:
+    """Number of each request's field in a message -> number of the options in that request, 0 where it has none."""
+    requests = [field for field in message.oneofs_by_name["request"].fields if field.message_type is not None]
+    options = [field.message_type.fields_by_name.get("options") for field in requests]
+    return {
+        field.number: 0 if option is None else option.number for field, option in zip(requests, options, strict=True)
+    }
+
+
+_OPTIONS = _options(layerwire_pb2.Call.DESCRIPTOR)
+# A Differentiate brings another request, whose options are its own.
+_DIFFERENTIATE = layerwire_pb2.Call.DIFFERENTIATE_FIELD_NUMBER
+_INNER_OPTIONS = _options(layerwire_pb2.DifferentiateRequest.DESCRIPTOR)
 # Which field of Call a unary request would be.
 UNARY_NUMBERS: dict[Family, int] = {
     family: layerwire_pb2.Call.DESCRIPTOR.fields_by_name[family.name.lower()].number
     for family in Family
     if family.name.lower() in layerwire_pb2.Call.DESCRIPTOR.fields_by_name
 }
+# A request of the Open Inference Protocol has no place in Call, so no number either. Names, id and parameters come
+# first in it as in its answer, under the same numbers.
+INFER = 0
+UNARY_NUMBERS[Family.INFER] = INFER
+_INFER_NAMES = frozenset((1, 2, 3))  # model_name, model_version, id
+_INFER_VARYING = frozenset((3, 4))  # id, parameters
 
 Span = tuple[int, int]
 
@@ -97,9 +113,45 @@ def options(payload: bytes, number: int, request: Span) -> list[tuple[Span, Span
     Raises:
         UnclearError: the request can't be followed.
     """
+    if number == _DIFFERENTIATE:
+        inner = [
+            (_INNER_OPTIONS[field], (start, end))
+            for field, wire_type, start, end in _fields(payload, request, _MOST_REQUEST_FIELDS)
+            if field in _INNER_OPTIONS and wire_type == _DELIMITED
+        ]
+        return [found for field, span in inner for found in _found(payload, frozenset((field,)), span)]
+    if number == INFER:
+        return _found(payload, _INFER_VARYING, request)
+    return _found(payload, frozenset((_OPTIONS.get(number, 0),)), request)
+
+
+def infer_names(payload: bytes) -> bytes:
+    """Model, version and id of a ModelInferRequest as they stand in it, which is as they stand in the answer.
+
+    Empty where they can't be told.
+    """
+    spans = [(0, 0)]
+    with contextlib.suppress(UnclearError, UnicodeDecodeError):
+        whole = _found(payload, _INFER_NAMES, (0, len(payload)))
+        for _, (start, end) in whole:
+            payload[start:end].decode()
+        spans = [span for span, _ in whole]
+    return b"".join(payload[start:end] for start, end in spans)
+
+
+def prefix(number: int, nbytes: int) -> bytes:
+    """Tag and length of a length-delimited field; layerwire.codec has it too, but brings numpy."""
+    out = bytearray([number << 3 | _DELIMITED])
+    while nbytes > 0x7F:
+        out.append(nbytes & 0x7F | 0x80)
+        nbytes >>= 7
+    return bytes(out) + bytes([nbytes])
+
+
+def _found(payload: bytes, wanted: frozenset[int], request: Span) -> list[tuple[Span, Span]]:
     found, before = [], request[0]
-    for field, wire_type, start, end in _fields(payload, request, _MOST_FIELDS):
-        if field == _OPTIONS.get(number) and wire_type == _DELIMITED:
+    for field, wire_type, start, end in _fields(payload, request, _MOST_REQUEST_FIELDS):
+        if field in wanted and wire_type == _DELIMITED:
             found.append(((before, end), (start, end)))
         before = end
     return found

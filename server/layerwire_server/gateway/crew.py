@@ -35,7 +35,7 @@ class Worker:
         self._greeted = False
         self._canary: tuple[int, float] | None = None  # number and time of the one that is out
         self._last_canary = 0.0
-        self._naming: dict[int, asyncio.Future[None]] = {}
+        self._asked: dict[int, asyncio.Future[Frame | None]] = {}  # frames for this worker alone, by number
 
     async def keep(self) -> None:
         """Links to the worker, again whenever the link ends, for ever."""
@@ -55,17 +55,23 @@ class Worker:
         if self._link is not None:
             self._link.send(frame)
 
-    async def name_weights(self, payload: bytes) -> None:
-        """Tells it of a name in the store; returns when it knows, or is gone and will read the store later."""
+    async def names_changed(self) -> None:
+        """Tells it that the store's names are others; returns when it has adopted them, or is gone.
+
+        That may take as long as it takes to load a large program. A worker that hangs is found by its canary.
+        """
+        await self.ask(Frame(Kind.NAMES_CHANGED))
+
+    async def ask(self, frame: Frame) -> Frame | None:
+        """Its answer to a frame that is for it alone and gets a number here; None if it is gone before."""
         number = self._crew.router.next_number()
-        future = self._naming[number] = asyncio.get_running_loop().create_future()
-        self.send(Frame(Kind.NAME_WEIGHTS, number, payload))
+        future: asyncio.Future[Frame | None] = asyncio.get_running_loop().create_future()
+        self._asked[number] = future
+        self.send(frame._replace(frame=number))
         try:
-            await asyncio.wait_for(future, self._crew.child.settings.hang_seconds)
-        except TimeoutError:
-            self._distrust("it doesn't answer about a name of weights")
+            return await future
         finally:
-            self._naming.pop(number, None)
+            self._asked.pop(number, None)
 
     @property
     def linked(self) -> bool:
@@ -97,11 +103,11 @@ class Worker:
         """link.py: a frame came."""
         kind = frame.kind
         if kind is Kind.ANSWERS or kind is Kind.STARTED:
-            naming = self._naming.get(frame.frame) if self._naming else None
-            if naming is None:
+            asked = self._asked.get(frame.frame) if self._asked else None
+            if asked is None:
                 self._crew.router.received(self, frame)
-            elif not naming.done():
-                naming.set_result(None)
+            elif not asked.done():
+                asked.set_result(frame)
         elif kind is Kind.CANARY_RESULT:
             self._take_canary(frame)
         elif kind is Kind.HELLO:
@@ -118,7 +124,7 @@ class Worker:
         self._canary = None
         self.late = False
         self._last_canary = 0.0
-        for future in self._naming.values():
+        for future in self._asked.values():
             if not future.done():
                 future.set_result(None)
         self._set_live(False)
@@ -195,7 +201,6 @@ class Crew:
                     worker.try_canary(now)
                 await asyncio.sleep(_TICK_SECONDS)
 
-    async def name_weights(self, name: str, digest: str) -> None:
-        """Tells every worker of a name in the store; those that link later read the store then."""
-        payload = f"{name}\0{digest}".encode()
-        await asyncio.gather(*(worker.name_weights(payload) for worker in self.workers if worker.linked))
+    async def names_changed(self) -> None:
+        """Tells every worker that the store's names are others; those that link later read the store then."""
+        await asyncio.gather(*(worker.names_changed() for worker in self.workers if worker.linked))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -15,20 +16,23 @@ from layerwire.v1 import layerwire_pb2
 from layerwire_server import health
 from layerwire_server.child import Child
 from layerwire_server.config import Settings
-from layerwire_server.gateway import reflection
+from layerwire_server.gateway import inference, reflection, store
 from layerwire_server.gateway.admission import Admission, received_bytes
 from layerwire_server.gateway.crew import LINK_ROOM_BYTES, Crew
+from layerwire_server.gateway.files import Services
 from layerwire_server.gateway.info import server_info
 from layerwire_server.gateway.router import Router
 from layerwire_server.gateway.stream import Streams
 from layerwire_server.gateway.unary import UnaryMethod
 from layerwire_server.link import Family
+from layerwire_server.storage import Store
 
 SERVICE_NAME: str = layerwire_pb2.DESCRIPTOR.services_by_name["LayerwireService"].full_name
 _STALL_CHECK_SECONDS = 5.0
 _STOP_ROOM_SECONDS = 2.0
 _HANDSHAKE_SECONDS = 5.0
 _MAX_PENDING_REQUESTS = 20_000
+_NAMES = ("", SERVICE_NAME, store.SERVICE_NAME, inference.SERVICE_NAME)  # whose health is the server's
 
 FAMILIES = {
     "Pool": Family.POOL,
@@ -37,6 +41,8 @@ FAMILIES = {
     "Activate": Family.ACTIVATE,
     "Convolve": Family.CONVOLVE,
     "Normalize": Family.NORMALIZE,
+    "Run": Family.RUN,
+    "Differentiate": Family.DIFFERENTIATE,
     "Estimate": Family.ESTIMATE,
     "PutWeights": Family.PUT_WEIGHTS,
 }
@@ -73,7 +79,12 @@ class Gateway:
         self._admission = Admission(settings, metrics)
         self._streams = Streams(self._router, self._admission, int(settings.max_stream_bytes), metrics, child.log)
         self._crew = Crew(child, self._router, self._on_change)
-        self._health = health.Health(("", SERVICE_NAME, *(f"worker/{index}" for index in range(child.workers))))
+        self._health = health.Health((*_NAMES, *(f"worker/{index}" for index in range(child.workers))))
+        self._services = Services(self._router, self._admission, metrics, child.log)
+        self._inference = inference.Inference(
+            self._services, self._crew, int(settings.max_stream_bytes), lambda: self._health.serving("")
+        )
+        self._all_streams = (self._streams, self._inference.streams)
         self.live = asyncio.Event()
         self._ended = asyncio.Event()
         self._gauges = {
@@ -85,8 +96,10 @@ class Gateway:
         self._server.add_generic_rpc_handlers(
             (
                 grpc.method_handlers_generic_handler(SERVICE_NAME, self._methods()),
+                grpc.method_handlers_generic_handler(store.SERVICE_NAME, self._store_methods()),
+                grpc.method_handlers_generic_handler(inference.SERVICE_NAME, self._inference.methods()),
                 self._health.handlers(),
-                *reflection.handlers((SERVICE_NAME, health.SERVICE_NAME), self._ended),
+                *reflection.handlers((*_NAMES[1:], health.SERVICE_NAME), self._ended),
             )
         )
 
@@ -106,7 +119,8 @@ class Gateway:
             group.create_task(self._crew.keep())
             while True:
                 await asyncio.sleep(_STALL_CHECK_SECONDS)
-                self._streams.end_stalled(time.monotonic())
+                for streams in self._all_streams:
+                    streams.end_stalled(time.monotonic())
 
     async def stop(self) -> None:
         """NOT_SERVING first, a pause for balancers to notice, then no new calls, and the end when all are answered."""
@@ -115,7 +129,8 @@ class Gateway:
         await asyncio.sleep(settings.lame_duck_seconds)
         stopped = asyncio.create_task(self._server.stop(settings.grace_seconds))  # sends GOAWAY at once
         await asyncio.sleep(0)
-        self._streams.drain()
+        for streams in self._all_streams:
+            streams.drain()
         self._health.end()
         self._ended.set()
         await asyncio.wait({stopped}, timeout=settings.grace_seconds + _STOP_ROOM_SECONDS)
@@ -123,7 +138,7 @@ class Gateway:
     def _methods(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
         methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         for name, family in FAMILIES.items():
-            special = (self._name_weights, "weights_bytes") if family is Family.PUT_WEIGHTS else (None, "")
+            special = (self._names_changed, "store_bytes") if family is Family.PUT_WEIGHTS else (None, "")
             child = self._child
             method = UnaryMethod(name, family, self._router, self._admission, child.metrics, child.log, *special)
             methods[name] = grpc.unary_unary_rpc_method_handler(method.handle)
@@ -134,18 +149,21 @@ class Gateway:
     async def _get_server_info(self, _: bytes, context: object) -> bytes:
         return server_info(self._child.settings, self._crew.workers).SerializeToString()
 
-    async def _name_weights(self, answer: bytes) -> None:
-        stored = layerwire_pb2.PutWeightsResponse.FromString(answer)
-        await self._crew.name_weights(stored.name, stored.digest)
+    def _store_methods(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
+        settings = self._child.settings
+        return store.methods(self._services, Store(Path(settings.store), settings.max_store_bytes), self._names_changed)
+
+    async def _names_changed(self, _: bytes) -> None:
+        await self._crew.names_changed()
 
     def _on_change(self) -> None:
         workers = {f"worker/{worker.index}": worker.live and not worker.late for worker in self._crew.workers}
         serving = any(workers.values())
-        self._health.set({"": serving, SERVICE_NAME: serving, **workers})
+        self._health.set({**dict.fromkeys(_NAMES, serving), **workers})
         if serving:
             self.live.set()
 
     def _bring_gauges_up_to_date(self) -> None:
         self._gauges["bytes_in_flight"].set(self._admission.nbytes)
         self._gauges["requests_in_flight"].set(self._admission.requests)
-        self._gauges["streams"].set(len(self._streams.open))
+        self._gauges["streams"].set(sum(len(streams.open) for streams in self._all_streams))

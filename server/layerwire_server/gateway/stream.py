@@ -59,7 +59,13 @@ class StreamPending(Pending):
 
 
 class Streams:
-    """The Stream RPC, and all streams that are open."""
+    """The Stream RPC, and all its streams that are open. Subclasses are other RPCs that stream.
+
+    Attributes:
+        method: the RPC's name, for metrics.
+    """
+
+    method = "Stream"
 
     def __init__(self, router: Router, admission: Admission, max_stream_bytes: int, metrics: Metrics, log: Log) -> None:
         self.router = router
@@ -68,12 +74,12 @@ class Streams:
         self.metrics = metrics
         self.log = log
         self.open: set[Stream] = set()
-        self.received = metrics.counter("layerwire_received_bytes_total", method="Stream")
-        self.sent = metrics.counter("layerwire_sent_bytes_total", method="Stream")
+        self.received = metrics.counter("layerwire_received_bytes_total", method=self.method)
+        self.sent = metrics.counter("layerwire_sent_bytes_total", method=self.method)
 
     async def handle(self, _: object, context: Context) -> None:
         """gRPC: one stream, from its beginning to its end."""
-        stream = Stream(self, context)
+        stream = self.begin(context)
         self.open.add(stream)
         code = "OK"
         try:
@@ -86,8 +92,12 @@ class Streams:
             raise
         finally:
             self.open.discard(stream)
-            self.metrics.counter("layerwire_requests_total", method="Stream", code=code).add()
+            self.metrics.counter("layerwire_requests_total", method=self.method, code=code).add()
             self.log.debug("stream ended", request=request_id(stream.number), code=code)
+
+    def begin(self, context: Context) -> Stream:
+        """A new stream."""
+        return Stream(self, context)
 
     def drain(self) -> None:
         """Reads no stream further; each ends when what it brought is answered."""
@@ -103,7 +113,7 @@ class Streams:
 
 
 class Stream:
-    """One stream: a task reads, the handler's own coroutine writes.
+    """One stream: a task reads, the handler's own coroutine writes. Subclasses say what messages are.
 
     Attributes:
         number: unique among frames and streams.
@@ -119,7 +129,7 @@ class Stream:
         self._context = context
         self._router = streams.router
         self._admission = streams.admission
-        self._frames: dict[int, StreamPending] = {}
+        self._frames: dict[int, Pending] = {}
         self._replies: list[bytes] = []
         self._held_bytes = 0
         self._failure: LayerwireError | bytes | None = None
@@ -144,7 +154,7 @@ class Stream:
             # collection: 600 MB in one trial.
             self._frames, self._replies, self._reader, self._handler = {}, [], None, None
 
-    def take(self, pending: StreamPending, payload: bytes, last: bool) -> None:
+    def take(self, pending: Pending, payload: bytes, last: bool) -> None:
         """Answers to a frame's calls came."""
         if last:
             del self._frames[pending.number]
@@ -174,8 +184,27 @@ class Stream:
         if self._handler is not None:
             self._handler.cancel()
 
+    def accept(self, message: bytes) -> None:
+        """Takes a message in; the stream ends by a LayerwireError that this raises."""
+        tag = message[0] if message else None
+        if tag == _CALLS_TAG:
+            self.enter(StreamPending(self, message))
+        elif tag == _CANCEL_TAG:
+            self._take_cancellation(message)
+        else:
+            raise InvalidArgumentError("stream: frame must be set to calls or cancel")
+
+    def enter(self, pending: Pending) -> None:
+        """Sends a frame to a worker."""
+        self._hold(_FRAME_BYTES + len(pending.payload))
+        self._router.submit(pending)
+        self._frames[pending.number] = pending
+
+    def messages(self, replies: list[bytes]) -> Iterator[bytes]:
+        """The messages that replies are sent in."""
+        return _together(replies)
+
     async def _read(self) -> None:
-        actions = {_CALLS_TAG: self._take_calls, _CANCEL_TAG: self._take_cancellation}
         try:
             while True:
                 if self._held_bytes >= self._streams.max_stream_bytes or self._admission.full:
@@ -185,11 +214,7 @@ class Stream:
                     break
                 self._streams.received.add(len(message))
                 self._admission.check(len(message))
-                action = actions.get(message[0]) if message else None
-                if action is None:
-                    self.fail(InvalidArgumentError("stream: frame must be set to calls or cancel"))
-                    return
-                action(message)
+                self.accept(message)
             self._reading = False
             _wake(self._writer_wake)
         except LayerwireError as error:
@@ -198,12 +223,6 @@ class Stream:
             identity = request_id(self.number)
             self._streams.log.exception("stream can't be read", request=identity)
             self.fail(InternalError(f"internal error {identity}", error_id=identity))
-
-    def _take_calls(self, message: bytes) -> None:
-        pending = StreamPending(self, message)
-        self._hold(_FRAME_BYTES + len(message))
-        self._router.submit(pending)
-        self._frames[pending.number] = pending
 
     def _take_cancellation(self, message: bytes) -> None:
         if len(message) > _MOST_CANCELLATION_BYTES:
@@ -232,7 +251,7 @@ class Stream:
         replies, self._replies = self._replies, []
         message = b""
         try:
-            for message in _together(replies):
+            for message in self.messages(replies):
                 self.writing_since = time.monotonic()
                 await self._context.write(message)
                 self.writing_since = math.inf

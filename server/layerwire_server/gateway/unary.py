@@ -1,6 +1,6 @@
 """Unary RPCs: a request's bytes go to a worker, the answer's come back.
 
-It knows gRPC's contexts and the router; nothing of the bytes, but for PutWeights' answer.
+It knows gRPC's contexts and the router; nothing of the bytes.
 """
 
 from __future__ import annotations
@@ -129,8 +129,7 @@ class UnaryMethod:
 
     async def _answer(self, pending: UnaryPending) -> bytes:
         try:
-            self._router.submit(pending)
-            answer = await pending.future
+            answer = await self._work(pending)
             if self._after is not None:
                 await self._after(answer)
         except RefusedError:
@@ -141,6 +140,11 @@ class UnaryMethod:
             internal = InternalError(f"internal error {identity}", error_id=identity)
             raise RefusedError(internal) from error
         return answer
+
+    async def _work(self, pending: UnaryPending) -> bytes:
+        """The answer, which is a worker's unless a subclass knows better; RefusedError if there is none."""
+        self._router.submit(pending)
+        return await pending.future
 
     def _hold(self, nbytes: int, context: Context) -> None:
         self._admission.hold_answer(nbytes, time.monotonic())

@@ -1,0 +1,1 @@
+"""The Open Inference Protocol, against a real server."""

@@ -1,0 +1,1 @@
+"""Triton's load tester against a server, where it is there."""

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from layerwire.codec import DTYPE_NAMES, DTYPES, numpy_dtype
 from layerwire.errors import InternalError, InvalidArgumentError, invalid
+from layerwire.safetensors import Content
 from layerwire.v1 import tensor_pb2
 
 # Wire dtype and shape, as a plain tuple: a NamedTuple costs three times as much to make, and each call makes one.
@@ -26,6 +27,13 @@ WIRE_DTYPES: dict[Any, int] = {np.dtype(name): value for name, value in DTYPES.i
 _NUMPY_DTYPES: dict[int, Any] = {value: dtype for dtype, value in WIRE_DTYPES.items()}
 # What numbers become, as torch.tensor would have it.
 _NUMBERS: dict[str, npt.DTypeLike] = {"b": np.bool_, "i": np.int64, "f": np.float32}
+
+
+def content(function: str, name: str, value: Any) -> Content:
+    """A tensor as content of a file: its elements stay where they are if they are on the CPU, row-major. As `taken`."""
+    (dtype, shape), array, _ = _seen(function, name, value)
+    elements = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    return Content(dtype, shape, lambda: elements.data)
 
 
 def taken(function: str, name: str, value: Any) -> tuple[Spec, bytes, Maker | None]:
@@ -41,8 +49,14 @@ def taken(function: str, name: str, value: Any) -> tuple[Spec, bytes, Maker | No
             masked, sparse, quantized.
         InvalidArgumentError: the lists are ragged, or a number fits no dtype.
     """
+    spec, array, make = _seen(function, name, value)
+    return spec, array.tobytes(), make
+
+
+def _seen(function: str, name: str, value: Any) -> tuple[Spec, npt.NDArray[Any], Maker | None]:
+    """A tensor's spec, and its elements as an array of numbers of their size; a copy only where there must be one."""
     if _is_torch(value):
-        return _taken_torch(function, name, value)
+        return _seen_torch(function, name, value)
     array = value if isinstance(value, np.ndarray | np.generic) else _from_numbers(function, name, value)
     if isinstance(array, np.ma.MaskedArray):
         raise TypeError(f"{function}: {name} is a masked array, whose mask would be lost: pass the .filled() one")
@@ -52,7 +66,7 @@ def taken(function: str, name: str, value: Any) -> tuple[Spec, bytes, Maker | No
     if dtype is None:
         shown = str(array.dtype if array.dtype.names else array.dtype.name)[:40]
         raise TypeError(f"{function}: {name} has dtype {shown}, not one of {', '.join(DTYPES)}")
-    return (dtype, native.shape), native.tobytes(), None
+    return (dtype, native.shape), native, None
 
 
 def to_numpy(tensor: tensor_pb2.Tensor) -> npt.NDArray[Any]:
@@ -61,9 +75,13 @@ def to_numpy(tensor: tensor_pb2.Tensor) -> npt.NDArray[Any]:
     Raises:
         InternalError: the answer's dtype, shape and bytes don't agree.
     """
-    data, shape = bytearray(tensor.data), tuple(tensor.shape)
+    return of_buffer(tensor.dtype, tuple(tensor.shape), bytearray(tensor.data))
+
+
+def of_buffer(dtype_code: int, shape: tuple[int, ...], data: bytearray) -> npt.NDArray[Any]:
+    """A writable array on the data; raises as `to_numpy`."""
     try:
-        dtype = _NUMPY_DTYPES.get(tensor.dtype) or numpy_dtype(tensor.dtype)
+        dtype = _NUMPY_DTYPES.get(dtype_code) or numpy_dtype(dtype_code)
         array: npt.NDArray[Any] = np.ndarray(shape, dtype, data)
     except (KeyError, TypeError, ValueError, OverflowError):
         raise _malformed() from None
@@ -136,7 +154,7 @@ def _is_torch(value: Any) -> bool:
     return tensor is not None and isinstance(value, tensor)
 
 
-def _taken_torch(function: str, name: str, tensor: Any) -> tuple[Spec, bytes, Maker]:
+def _seen_torch(function: str, name: str, tensor: Any) -> tuple[Spec, npt.NDArray[Any], Maker]:
     torch = sys.modules["torch"]  # imported by the caller, or there would be no tensor
 
     dtype = DTYPES.get(str(tensor.dtype).removeprefix("torch."))
@@ -152,7 +170,7 @@ def _taken_torch(function: str, name: str, tensor: Any) -> tuple[Spec, bytes, Ma
             f"{function}: {name} is a {type(tensor).__name__} without data of its own: fake, masked, or inside a "
             "transform of torch.func"
         ) from None
-    return (dtype, tuple(here.shape)), data.tobytes(), _torch_maker(tensor.device)
+    return (dtype, tuple(here.shape)), data, _torch_maker(tensor.device)
 
 
 def _strangeness(tensor: Any) -> str:

@@ -8,23 +8,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
-from google.protobuf import message_factory
 from google.rpc import status_pb2
 
 from layerwire import arrays
 from layerwire.calls import Request
-from layerwire.codec import Entry, TensorSpec, prefix
-from layerwire.codec import entry as make_entry
 from layerwire.errors import InternalError, LayerwireError, from_status
 from layerwire.options import Options, Timed, Timing, seconds, wire
+from layerwire.templates import MAPS, REQUESTS, Signature, template
 from layerwire.v1 import layerwire_pb2 as messages
-
-# What stays when a call is repeated with other data: family, operator, and its tensors' specs or names.
-Signature: TypeAlias = tuple[str, bytes, tuple[tuple[str, arrays.Spec | str], ...]]
 
 _NEVER = math.inf
 _now = time.monotonic
@@ -61,7 +55,7 @@ class Call:
     )  # fmt: skip
 
     def __init__(self, request: Request, options: Options, promise: Promise) -> None:
-        family, operator, tensors, outputs, function, timeout = request
+        family, operator, tensors, outputs, function, timeout, of = request
         if timeout is None:
             timeout, head = options.timeout, options.wire
         else:
@@ -70,7 +64,7 @@ class Call:
         specs: list[tuple[str, arrays.Spec | str]] = []
         data: list[bytes] = []
         self.make: arrays.Maker = arrays.to_numpy
-        for name, value in tensors.items():
+        for name, value in tensors.items() if of is None else [*of.tensors.items(), *tensors.items()]:
             if type(value) is np.ndarray and (dtype := arrays.WIRE_DTYPES.get(value.dtype)) is not None:
                 specs.append((name, (dtype, value.shape)))
                 data.append(value.tobytes())
@@ -83,9 +77,10 @@ class Call:
                 if make is not None and self.make is arrays.to_numpy:
                     self.make = make
         self.id = 0
-        self.signature = signature = (family, operator.SerializeToString(), tuple(specs))
+        inner = None if of is None else (of.family, of.operator.SerializeToString(), len(of.tensors))
+        self.signature = signature = Signature(family, operator.SerializeToString(), tuple(specs), inner)
         self.options = options
-        self.entry = entry = _template(signature, head)
+        self.entry = entry = template(signature, head)
         self.data: Sequence[bytes] = data
         self.nbytes = entry.nbytes
         self.deadline = _NEVER if timeout is None else _now() + timeout
@@ -99,7 +94,7 @@ class Call:
     def renew(self, now: float) -> None:
         """Tells the server only the time that is left, for sending the call again."""
         left = None if self.deadline == math.inf else max(self.deadline - now, 1e-3)
-        self.entry = _template(self.signature, wire(self.options, left))
+        self.entry = template(self.signature, wire(self.options, left))
 
     def value(self, answer: messages.Answer) -> Any:
         """What the call returns: an array, a tuple of them, or Timed.
@@ -107,11 +102,17 @@ class Call:
         Raises:
             LayerwireError: the answer is an error, or can't be read.
         """
-        family = self.signature[0]
+        family = self.signature.family
         if answer.WhichOneof("result") != family:
             raise self.error(answer)
         response = getattr(answer, family)
-        if len(self.outputs) == 1:
+        value: Any
+        if family in MAPS:
+            found = getattr(response, MAPS[family])
+            names = self.outputs or found
+            value = Named({name: self.make(found[name]) for name in names})
+            value.version = getattr(response, "version", None)
+        elif len(self.outputs) == 1:
             value = self.make(response.output)
         else:
             value = tuple(self.make(getattr(response, name)) for name in self.outputs if response.HasField(name))
@@ -126,12 +127,26 @@ class Call:
         return error
 
 
+class Named(dict[str, Any]):
+    """Tensors by name, as `run` and `differentiate` return them.
+
+    Attributes:
+        version: of a stored program, the version that ran.
+    """
+
+    version: int | None = None
+
+
 def as_message(request: Request, options: Options) -> Any:
     """The family's request message without the tensors' data, for Estimate."""
     call = Call(request, options, _NOBODY)
-    message = message_factory.GetMessageClass(_REQUESTS[request.family])(operator=request.operator)
-    for name, content in call.signature[2]:
-        tensor = getattr(message, name)
+    message: Any
+    if request.family == "run":
+        message = messages.RunRequest.FromString(request.operator.SerializeToString())
+    else:
+        message = REQUESTS[request.family](operator=request.operator)
+    for name, content in call.signature.tensors:
+        tensor = message.inputs[name] if request.family == "run" else getattr(message, name)
         if isinstance(content, str):
             tensor.name = content
         else:
@@ -154,19 +169,3 @@ class _Nobody:
 
 
 _NOBODY = _Nobody()
-_NUMBERS: dict[str, int] = {name: field.number for name, field in messages.Call.DESCRIPTOR.fields_by_name.items()}
-_REQUESTS: dict[str, Any] = {
-    name: field.message_type for name, field in messages.Call.DESCRIPTOR.fields_by_name.items()
-}
-
-
-@lru_cache(maxsize=4096)
-def _template(signature: Signature, options: bytes) -> Entry:
-    family, operator, tensors = signature
-    fields = _REQUESTS[family].fields_by_name
-    contents = [
-        (fields[name].number, content if isinstance(content, str) else TensorSpec(*content))
-        for name, content in tensors
-    ]
-    head = options + prefix(fields["operator"].number, len(operator)) + operator
-    return make_entry(_NUMBERS[family], head, contents)

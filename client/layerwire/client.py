@@ -11,8 +11,9 @@ from dataclasses import replace
 from typing import Any, Generic, Self, TypeVar
 
 from layerwire import unary
-from layerwire.calls import Calls, Request, TensorLike
+from layerwire.calls import Calls, Request
 from layerwire.futures import CallFuture
+from layerwire.keeping import AwaitableKeeping, BlockingKeeping
 from layerwire.options import Options, seconds
 from layerwire.sessions import LoopSession, Session, ThreadSession
 from layerwire.settings import (
@@ -142,7 +143,7 @@ class Configured(ABC):
         return f"<layerwire.{type(self).__name__} of {self._opened}>"
 
 
-class Client(Configured, BlockingCalls):
+class Client(Configured, BlockingKeeping, BlockingCalls):
     """A client whose methods return the answer, for threads; `submit` has the same methods for futures.
 
     Calls of all threads travel together on one connection an address. Use it as a context manager, or `close` it.
@@ -177,13 +178,6 @@ class Client(Configured, BlockingCalls):
         limit = seconds(timeout)
         self._session.run(lambda engine: unary.wait_ready(engine, limit))
 
-    def put_weights(self, name: str, array: TensorLike) -> str:
-        """Gives a tensor a name that later calls may use in its place; returns its sha256 digest.
-
-        It goes to every address; a name that is there already moves to the new tensor at once.
-        """
-        return self._session.run(lambda engine: unary.put_weights(engine, name, array, self._options.timeout))
-
     def server_info(self) -> messages.GetServerInfoResponse:
         """Versions, devices, limits and operators of the server; of one of them, where there are several."""
         return self._session.run(lambda engine: unary.server_info(engine, self._options.timeout))
@@ -204,7 +198,7 @@ class Client(Configured, BlockingCalls):
         self.close()
 
 
-class AsyncClient(Configured, AwaitableCalls):
+class AsyncClient(Configured, AwaitableKeeping, AwaitableCalls):
     """A client whose methods are awaited; it belongs to the event loop of its first call.
 
     Calls of all tasks travel together on one connection an address. Use it as an async context manager, or `close` it.
@@ -219,10 +213,6 @@ class AsyncClient(Configured, AwaitableCalls):
     async def wait_ready(self, timeout: float = 30.0) -> None:  # noqa: ASYNC109  # as in Client
         """As `Client.wait_ready`."""
         await unary.wait_ready(self._session.engine(), seconds(timeout))
-
-    async def put_weights(self, name: str, array: TensorLike) -> str:
-        """As `Client.put_weights`."""
-        return await unary.put_weights(self._session.engine(), name, array, self._options.timeout)
 
     async def server_info(self) -> messages.GetServerInfoResponse:
         """As `Client.server_info`."""

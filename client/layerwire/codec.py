@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -133,27 +133,35 @@ class Entry(NamedTuple):
         return parts
 
 
-def literals(
-    head: bytes, tensors: Sequence[tuple[int, TensorSpec | str]], tail: bytes = b""
-) -> tuple[tuple[bytes, ...], int]:
+class Keyed(NamedTuple):
+    """An entry of a map field of tensors: number of the field, and the key."""
+
+    number: int
+    key: str
+
+
+# Where a tensor stands in a message: number of its field, or an entry of a map field.
+Slot: TypeAlias = int | Keyed
+Tensors: TypeAlias = Sequence[tuple[Slot, TensorSpec | str]]
+
+
+def literals(head: bytes, tensors: Tensors, tail: bytes = b"") -> tuple[tuple[bytes, ...], int]:
     """A message with gaps where its tensors' data go, and the length of all of it, data included.
 
     Its bytes are literal[0] + data[0] + literal[1] + ... + data[n - 1] + literal[n].
 
     Args:
         head: serialized fields that stay (options, operator).
-        tensors: the tensors in the order of their data: field number, and spec or name of stored weights.
+        tensors: the tensors in the order of their data: where they stand, and spec or name of stored weights.
         tail: serialized fields that follow them.
     """
     gaps, literal, length = [], head, len(head) + len(tail)
-    for field, content in tensors:
+    for slot, content in tensors:
         if isinstance(content, str):
-            named = tensor_pb2.Tensor(name=content).SerializeToString()
-            piece, nbytes = prefix(field, len(named)) + named, 0
+            piece, nbytes = _opened(slot, tensor_pb2.Tensor(name=content).SerializeToString(), 0), 0
         else:
             nbytes = content.nbytes
-            body = bare(content).SerializeToString() + prefix(3, nbytes)
-            piece = prefix(field, len(body) + nbytes) + body
+            piece = _opened(slot, bare(content).SerializeToString() + prefix(3, nbytes), nbytes)
         literal += piece
         length += len(piece) + nbytes
         if not isinstance(content, str):
@@ -162,9 +170,22 @@ def literals(
     return (*gaps, literal + tail), length
 
 
-def entry(number: int, head: bytes, tensors: Sequence[tuple[int, TensorSpec | str]], tail: bytes = b"") -> Entry:
+def _opened(slot: Slot, body: bytes, nbytes: int) -> bytes:
+    """A tensor's message up to its data, which are `nbytes` and come last."""
+    if isinstance(slot, int):
+        return prefix(slot, len(body) + nbytes) + body
+    key = slot.key.encode()
+    value = prefix(1, len(key)) + key + prefix(2, len(body) + nbytes) + body
+    return prefix(slot.number, len(value) + nbytes) + value
+
+
+def entry(number: int, head: bytes, tensors: Tensors, tail: bytes = b"") -> Entry:
     """The template of a call or an answer: `number` is the field of its request or response, the rest as `literals`."""
-    gaps, inner = literals(head, tensors, tail)
+    return entry_of(number, *literals(head, tensors, tail))
+
+
+def entry_of(number: int, gaps: tuple[bytes, ...], inner: int) -> Entry:
+    """The same of a request or response that is spelled out already: its literals, and its length with all data."""
     opened = prefix(number, inner)
     length = 9 + len(opened) + inner
     opening = prefix(1, length) + b"\x09"

@@ -13,6 +13,8 @@ It knows neither channels nor servers. The tree, each with its gRPC status code:
     +-- UnauthenticatedError            UNAUTHENTICATED      also a PermissionError
     +-- PermissionDeniedError           PERMISSION_DENIED    also a PermissionError
     +-- InternalError                   INTERNAL             error_id stands in the server's log
+    +-- DataLossError                   DATA_LOSS            a file in the store isn't what was put there
+    +-- FailedPreconditionError         FAILED_PRECONDITION  the store doesn't allow it as it is now
     +-- ClientStateError                FAILED_PRECONDITION  also a RuntimeError; raised by clients, never by servers
         +-- ClientClosedError           FAILED_PRECONDITION
 """
@@ -65,7 +67,7 @@ class InvalidArgumentError(LayerwireError, ValueError):
 
 
 class NotFoundError(LayerwireError, LookupError):
-    """There are no weights of that name."""
+    """There are no weights, program, version or file of that name."""
 
     code = grpc.StatusCode.NOT_FOUND
 
@@ -118,6 +120,18 @@ class InternalError(LayerwireError):
     code = grpc.StatusCode.INTERNAL
 
 
+class DataLossError(LayerwireError):
+    """A file in the store isn't what was put there; putting it again mends it."""
+
+    code = grpc.StatusCode.DATA_LOSS
+
+
+class FailedPreconditionError(LayerwireError):
+    """The store is read-only, has that version already, or what is to be deleted is in use."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+
+
 class ClientStateError(LayerwireError, RuntimeError):
     """The client can't be used here: it is of another event loop, would wait for itself, or didn't survive a fork.
 
@@ -144,6 +158,8 @@ _CLASSES: dict[grpc.StatusCode, type[LayerwireError]] = {
         UnauthenticatedError,
         PermissionDeniedError,
         InternalError,
+        DataLossError,
+        FailedPreconditionError,
     )
 }
 

@@ -1,4 +1,4 @@
-"""The RPCs that aren't operator calls: weights, server information, estimates, readiness.
+"""The RPCs that aren't operator calls: how one is asked, and of them server information, estimates, readiness.
 
 It knows channels and the contract; neither streams nor threads.
 """
@@ -15,7 +15,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError, Message
 from google.rpc import status_pb2
 
-from layerwire import arrays, health, reasons, retry
+from layerwire import health, reasons, retry
 from layerwire.call import as_message
 from layerwire.calls import Request
 from layerwire.codec import DTYPE_NAMES
@@ -31,9 +31,8 @@ from layerwire.errors import (
 )
 from layerwire.options import Options
 from layerwire.v1 import layerwire_pb2 as messages
-from layerwire.v1 import tensor_pb2
 
-_SERVICE = "/layerwire.v1.LayerwireService/"
+PACKAGE = "/layerwire.v1."
 _REFUSED = frozenset({grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED})
 _ASK_SECONDS = 2.0  # that one health check may take before the next is tried
 
@@ -54,31 +53,12 @@ class Estimate(NamedTuple):
     floating_point_operations: int
 
 
-async def put_weights(engine: Engine, name: str, array: Any, timeout_seconds: float | None) -> str:
-    """Gives a tensor a name, at every address.
-
-    Returns:
-        sha256 of dtype, shape and data, in hexadecimal.
-    """
-    if not isinstance(name, str):
-        raise TypeError(f"put_weights: name must be a string, got {type(name).__name__}")
-    (dtype, shape), data, _ = arrays.taken("put_weights", "array", array)
-    tensor = tensor_pb2.Tensor(dtype=tensor_pb2.DataType.Name(dtype), shape=shape, data=data)
-    request = messages.PutWeightsRequest(name=name, tensor=tensor)
-    answers = await asyncio.gather(
-        *(
-            _ask(engine, connection, "PutWeights", request, messages.PutWeightsResponse, timeout_seconds)
-            for connection in engine.connections
-        )
-    )
-    digest: str = answers[0].digest
-    return digest
-
-
 async def server_info(engine: Engine, timeout_seconds: float | None) -> messages.GetServerInfoResponse:
     """What the server is."""
     request = messages.GetServerInfoRequest()
-    answer = await _ask_any(engine, "GetServerInfo", request, messages.GetServerInfoResponse, timeout_seconds)
+    answer = await ask_any(
+        engine, "LayerwireService/GetServerInfo", request, messages.GetServerInfoResponse, timeout_seconds
+    )
     assert isinstance(answer, messages.GetServerInfoResponse)
     return answer
 
@@ -87,7 +67,7 @@ async def estimate(engine: Engine, request: Request, options: Options) -> Estima
     """What a call would cost."""
     message = messages.EstimateRequest(**{request.family: as_message(request, options)})
     timeout = options.timeout if request.timeout_seconds is None else request.timeout_seconds
-    answer = await _ask_any(engine, "Estimate", message, messages.EstimateResponse, timeout)
+    answer = await ask_any(engine, "LayerwireService/Estimate", message, messages.EstimateResponse, timeout)
     outputs = tuple(Output(DTYPE_NAMES.get(one.dtype, "unknown"), tuple(one.shape)) for one in answer.outputs)
     return Estimate(outputs, answer.input_bytes, answer.output_bytes, answer.floating_point_operations)
 
@@ -126,7 +106,7 @@ async def _ready(engine: Engine, connection: Connection, deadline: float) -> str
             reason = f"{connection.address}: NOT_SERVING"
         except grpc.aio.AioRpcError as error:
             if error.code() in _REFUSED:
-                raise _error(engine, error, connection.address) from None
+                raise error_of(engine, error, connection.address) from None
             if time.monotonic() < deadline or not failures:
                 reason = _told(engine, error, connection.address)
         failures += 1
@@ -135,14 +115,26 @@ async def _ready(engine: Engine, connection: Connection, deadline: float) -> str
     return reason
 
 
-async def _ask_any(engine: Engine, method: str, request: Message, answer: Any, timeout_seconds: float | None) -> Any:
-    connection = next((one for one in engine.connections if one.available), engine.connections[0])
-    return await _ask(engine, connection, method, request, answer, timeout_seconds)
+def any_connection(engine: Engine) -> Connection:
+    """One to a server that serves, as far as is known."""
+    return next((one for one in engine.connections if one.available), engine.connections[0])
 
 
-async def _ask(
+async def ask_any(engine: Engine, method: str, request: Message, answer: Any, timeout_seconds: float | None) -> Any:
+    """As `ask`, of a server that serves."""
+    return await ask(engine, any_connection(engine), method, request, answer, timeout_seconds)
+
+
+async def ask(
     engine: Engine, connection: Connection, method: str, request: Message, answer: Any, timeout_seconds: float | None
 ) -> Any:
+    """What a server answers, as a message of the class `answer`; it is asked again over broken connections.
+
+    `method` is with its service: "StoreService/NameWeights".
+
+    Raises:
+        LayerwireError: it answered with an error, or couldn't be reached.
+    """
     payload = request.SerializeToString()
     limit = engine.settings.max_message_bytes
     if len(payload) > limit:
@@ -150,7 +142,7 @@ async def _ask(
             f"{method}: the request takes {len(payload)} bytes, more than the {limit} of "
             "this client's max_message_bytes"
         )
-    call: Any = connection.channel.unary_unary(_SERVICE + method)
+    call: Any = connection.channel.unary_unary(PACKAGE + method)
     chance = random.Random()  # noqa: S311  # jitter keeps no secret
     deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
     for failures in range(engine.settings.max_retries + 1):
@@ -161,12 +153,13 @@ async def _ask(
             raise InternalError(f"{method}: {connection.address} sent what is no answer") from None
         except grpc.aio.AioRpcError as error:
             if failures == engine.settings.max_retries or not retry.broken(error.code(), error.details() or ""):
-                raise _error(engine, error, connection.address) from None
+                raise error_of(engine, error, connection.address) from None
             await asyncio.sleep(retry.backoff_seconds(failures + 1, chance))
     raise AssertionError("the last try returns or raises")
 
 
-def _error(engine: Engine, error: grpc.aio.AioRpcError, address: str) -> LayerwireError:
+def error_of(engine: Engine, error: grpc.aio.AioRpcError, address: str) -> LayerwireError:
+    """The error that an RPC ended by."""
     for key, value in error.trailing_metadata() or ():
         if key == "grpc-status-details-bin":
             status = status_pb2.Status()

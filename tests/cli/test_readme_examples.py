@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import shlex
+import subprocess
+import sys
 
 import grpc
 import numpy as np
 import pytest
+import safetensors.numpy
+import torch
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
 from grpc_reflection.v1alpha import reflection_pb2
 
@@ -26,7 +31,7 @@ def block(language: str, first_words: str) -> str:
 
 
 def test_python(address):
-    code = block("python", "import layerwire")
+    code = block("python", "import layerwire\nimport numpy")
     assert len([line for line in code.splitlines() if line]) <= 12
     assert "localhost:50051" in code
     names: dict = {}
@@ -37,6 +42,25 @@ def test_python(address):
     assert [np.array_equal(row, plane.clip(0)) for row, plane in zip(names["rows"], names["x"][0], strict=True)] == [
         True
     ] * 3
+
+
+def test_a_network_of_your_own(address):
+    names: dict = {}
+    for start in ("import layerwire\nimport torch", "with layerwire.Client"):
+        exec(compile(block("python", start).replace("localhost:50051", address), "README.md", "exec"), names)
+    model, images = copy.deepcopy(names["model"]).eval(), names["images"]
+    expected = model(images)
+    remote = block("python", "import layerwire.nn").replace("localhost:50051", address)
+    exec(compile(remote, "README.md", "exec"), names)  # trains, so the running statistics move
+    assert torch.allclose(names["scores"], expected, atol=1e-4)
+    assert set(names["features"]) == {"output", "2"}
+    assert torch.allclose(names["features"]["output"], expected, atol=1e-4)
+    assert all(weight.grad is not None for weight in names["network"].parameters())
+    triton = block("python", "import numpy as np\nimport tritonclient").replace("localhost:50051", address)
+    # In a process of its own: two packages may not both register the messages of `inference`.
+    printed = subprocess.run([sys.executable, "-c", triton], capture_output=True, text=True, check=True).stdout
+    ones = model(torch.ones(1, 1, 28, 28))
+    assert np.allclose(np.array(re.findall(r"-?[\d.]+(?:e-?\d+)?", printed), float), ones.detach()[0], atol=1e-4)
 
 
 class Reflected:
@@ -93,6 +117,7 @@ def test_command_line(cli, address, tmp_path, monkeypatch, line):
     shape = (1, 4) if "linear" in words else (1, 3, 8, 8)
     np.save("x.npy", np.ones(shape, np.float32))
     np.save("w.npy", np.ones((2, 4), np.float32))
+    safetensors.numpy.save_file({"weight": np.ones((2, 4), np.float32)}, "model.safetensors")
     if "linear" in words:
         assert cli("put-weights", address, "classifier.weight", "w.npy").exit_code == 0
     result = cli(*[word.replace("localhost:50051", address) for word in words])

@@ -22,14 +22,15 @@ from layerwire.calls.linear import LinearCalls
 from layerwire.calls.max_pool import MaxPoolCalls
 from layerwire.calls.mean_pool import MeanPoolCalls
 from layerwire.calls.normalize import NormalizeCalls
+from layerwire.calls.programs import ProgramCalls
 from layerwire.calls.request import Answer_co, Family, Request, TensorLike
 from layerwire.calls.sliding_blocks import SlidingBlockCalls
 from layerwire.calls.unpool import UnpoolCalls
 
-__all__ = ["ACTIVATIONS", "Answer_co", "Calls", "Family", "Request", "TensorLike"]
+__all__ = ["ACTIVATIONS", "Answer_co", "Calls", "Family", "OperatorCalls", "Request", "Requests", "TensorLike"]
 
 
-class Calls(
+class OperatorCalls(
     MaxPoolCalls[Answer_co],
     MeanPoolCalls[Answer_co],
     UnpoolCalls[Answer_co],
@@ -40,3 +41,14 @@ class Calls(
     NormalizeCalls[Answer_co],
 ):
     """Every operator as a method; `_call` is what a subclass adds."""
+
+
+class Calls(OperatorCalls[Answer_co], ProgramCalls[Answer_co]):
+    """Operators, programs and gradients."""
+
+
+class Requests(Calls[Request]):
+    """Every method gives its request."""
+
+    def _call(self, request: Request) -> Request:
+        return request

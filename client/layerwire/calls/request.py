@@ -22,11 +22,12 @@ class Request(NamedTuple):
     """What an operator call asks for, before it is bytes. Its operator may be shared: don't change it."""
 
     family: str  # "pool": field of Call, and of the answer in Answer
-    operator: Message  # PoolOperator, ...
+    operator: Message  # PoolOperator, ...; of run and differentiate the request without options and tensors
     tensors: Mapping[str, Any]  # request field -> numpy array, torch tensor, numbers, or name of stored weights
-    outputs: tuple[str, ...]  # fields of the family's response that make up the answer, those present
+    outputs: tuple[str, ...]  # fields of the family's response that make up the answer, those present; () all of a map
     function: str  # "max_pool2d", for errors
     timeout_seconds: float | None = None  # None: the client's
+    of: Request | None = None  # of differentiate: the call whose gradients are wanted
 
 
 class Family(ABC, Generic[Answer_co]):

@@ -1,4 +1,4 @@
-"""The command line: `layerwire health | info | call | put-weights | demo`, and what other packages add: `serve`.
+"""The command line: `layerwire health | info | call | import | programs | ...`, and what other packages add: `serve`.
 
 It belongs to the SDK and knows nothing of the server, which adds its command by the entry point group below.
 
@@ -32,10 +32,17 @@ class Other(NamedTuple):
 
 COMMANDS = {
     "call": Command("layerwire.cli.call", "Call one operator by its torch.nn.functional name."),
+    "delete": Command("layerwire.cli.deleting", "Forget programs or weights on a server."),
     "demo": Command("layerwire.demo.command", "A photograph and a small CNN through a server of its own."),
+    "describe": Command("layerwire.cli.describe", "Show a program's layers, shapes, parameters and operations."),
     "health": Command("layerwire.cli.health", "Tell whether a server is serving."),
+    "import": Command("layerwire.cli.importing", "Give the tensors of a safetensors file names."),
     "info": Command("layerwire.cli.info", "Show versions, workers, limits and operators of a server."),
+    "programs": Command("layerwire.cli.programs", "List the programs of a server with their versions."),
     "put-weights": Command("layerwire.cli.put_weights", "Give a tensor a name on a server."),
+    "run": Command("layerwire.cli.run", "Run a program of a server."),
+    "use": Command("layerwire.cli.use", "Move a program's name to another of its versions."),
+    "weights": Command("layerwire.cli.weights", "List the named weights of a server."),
 }
 OTHERS = {"serve": Other("Run a server.", "pip install 'layerwire[server]'")}
 

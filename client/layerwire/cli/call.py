@@ -1,4 +1,4 @@
-"""`layerwire call ADDRESS FUNCTION ...`: one operator call; every method of the SDK's Calls is a command of its own.
+"""`layerwire call ADDRESS FUNCTION ...`: one operator call; every operator method of the SDK is a command of its own.
 
 It takes functions, options and defaults from those methods' signatures and knows no operator in particular.
 """
@@ -8,12 +8,13 @@ from __future__ import annotations
 import difflib
 import inspect
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from layerwire.cli import connection
+from layerwire.cli.answers import keep
 from layerwire.cli.parameters import DTYPE, dtype_option, option, output_file
 
 if TYPE_CHECKING:
@@ -29,14 +30,13 @@ Examples:
   layerwire call localhost:50051 sigmoid --input '[1e39]' --dtype float64
   layerwire call localhost:50051 max_pool2d --help
 """
-MAX_SHOWN = 64  # elements of an output that are printed
 
 
 def functions() -> dict[str, Callable[..., Any]]:
-    """The methods of Calls that are operators, by name."""
-    from layerwire.calls import Calls
+    """The methods that are operators, by name."""
+    from layerwire.calls import OperatorCalls
 
-    methods = inspect.getmembers(Calls, inspect.isfunction)
+    methods = inspect.getmembers(OperatorCalls, inspect.isfunction)
     return {name: method for name, method in methods if not name.startswith("_") and name not in NOT_FUNCTIONS}
 
 
@@ -126,7 +126,7 @@ def _run(
     outputs = answer if isinstance(answer, tuple) else (answer,)
     if len(output) > len(outputs):
         raise click.UsageError(f"--output: {function} gave {len(outputs)}, {len(output)} files are named", ctx)
-    _keep(outputs, output)
+    keep(outputs, output)
     if timing:
         _tell(seconds, spent)
 
@@ -139,32 +139,6 @@ def _tell(seconds: float, timing: Timing) -> None:
     click.echo(
         f"batch     {timing.batch_calls} calls, {timing.batch_rows} rows, on worker {timing.worker} ({timing.device})"
     )
-
-
-def _keep(outputs: Sequence[Any], files: Sequence[str]) -> None:
-    """Writes outputs to their files; says what each is, and shows those that have none and are small."""
-    import numpy as np
-
-    for number, array in enumerate(outputs):
-        file = files[number] if number < len(files) else ""
-        line = f"{array.dtype.name} {list(array.shape)}"
-        if array.size:
-            line += f"  min {float(array.min()):.6g}  max {float(array.max()):.6g}"
-        click.echo(f"{file}  {line}" if file else line)
-        if file:
-            _save(file, array)
-        elif array.size <= MAX_SHOWN:
-            click.echo(np.array2string(array, separator=", "))
-
-
-def _save(file: str, array: Any) -> None:
-    import numpy as np
-
-    try:
-        with click.open_file(file, "wb") as stream:
-            np.save(stream, array, allow_pickle=False)
-    except OSError as error:  # a full disk, and what no look beforehand tells
-        raise click.ClickException(f"--output: {file}: {error.strerror or error}") from None
 
 
 def _list(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:

@@ -34,16 +34,6 @@ def as_json(info: GetServerInfoResponse) -> dict[str, Any]:
     }
 
 
-def _table(title: str, *columns: str) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(column)
-    return table
-
-
 def _readable(name: str, value: int) -> str:
     if "_bytes" not in name:
         return f"{value:,}"
@@ -52,17 +42,19 @@ def _readable(name: str, value: int) -> str:
 
 
 def _tables(info: GetServerInfoResponse) -> list[Table]:
-    workers = _table("Workers", "worker", "device", "name", "healthy")
+    from layerwire.cli.tables import table
+
+    workers = table("Workers", "worker", "device", "name", "healthy")
     for worker in info.workers:
         healthy = "[green]yes[/]" if worker.healthy else "[red]no[/]"
         workers.add_row(str(worker.index), worker.device, worker.device_name, healthy)
-    limits = _table("Limits", "limit", "value")
+    limits = table("Limits", "limit", "value")
     for field in info.limits.DESCRIPTOR.fields:
         limits.add_row(field.name, _readable(field.name, getattr(info.limits, field.name)))
-    numerics = _table("Numerics", "setting", "value")
+    numerics = table("Numerics", "setting", "value")
     for name, value in sorted(info.numerics.items()):
         numerics.add_row(name, value)
-    return [table for table in (workers, limits, numerics) if table.row_count]
+    return [found for found in (workers, limits, numerics) if found.row_count]
 
 
 @click.command()
@@ -81,7 +73,7 @@ def command(address: str, json_: bool, timeout: float) -> None:
 
     console = Console(highlight=False)
     console.print(f"[bold]{address}[/]  layerwire {info.version}, torch {info.torch_version}\n")
-    for table in _tables(info):
-        console.print(table)
+    for found in _tables(info):
+        console.print(found)
     console.print(f"[bold]Operators[/] ({len(info.operators)})")
     console.print(Columns(info.operators, padding=(0, 2)))

@@ -1,4 +1,4 @@
-"""Many callers at once, each taking the next image through the network, layer by layer, with a stopwatch.
+"""Many callers at once, each taking the next image through the network, by layers or as a whole, with a stopwatch.
 
 It knows the SDK's client; nothing of what the layers compute.
 """
@@ -84,19 +84,47 @@ async def run(
     """
     stopwatch = Stopwatch(client)
     layers = digits.network(weights)
-    outputs: list[list[torch.Tensor]] = [[] for _ in images]
+
+    async def network(x: torch.Tensor) -> list[torch.Tensor]:
+        outputs = []
+        for layer in layers:
+            x = await layer(stopwatch, x)
+            outputs.append(x)
+        return outputs
+
+    outputs, seconds = await _each(network, images, callers, progress)
+    return Outcome([torch.cat(layer) for layer in zip(*outputs, strict=True)], stopwatch.measured, seconds)
+
+
+async def run_program(
+    client: Any, name: str, images: torch.Tensor, callers: int, progress: Callable[[], None]
+) -> Outcome:
+    """The same with a deployed network: one call an image."""
+    stopwatch = Stopwatch(client)
+
+    async def network(x: torch.Tensor) -> torch.Tensor:
+        answer: Any = await stopwatch.run(name, {"input": x})
+        logits: torch.Tensor = answer["output"]
+        return logits
+
+    outputs, seconds = await _each(network, images, callers, progress)
+    return Outcome([torch.cat(outputs)], stopwatch.measured, seconds)
+
+
+async def _each(
+    network: Callable[[torch.Tensor], Awaitable[Any]], images: torch.Tensor, callers: int, progress: Callable[[], None]
+) -> tuple[list[Any], float]:
+    """What the network gives for each image, and how long all took."""
+    outputs: list[Any] = [None] * len(images)
     rest = iter(enumerate(torch.split(images, 1)))
 
     async def caller() -> None:
         for number, x in rest:
-            for layer in layers:
-                x = await layer(stopwatch, x)  # noqa: PLW2901  # on its way through the network
-                outputs[number].append(x)
+            outputs[number] = await network(x)
             progress()
 
     started = time.perf_counter()
     async with asyncio.TaskGroup() as group:
         for _ in range(callers):
             group.create_task(caller())
-    seconds = time.perf_counter() - started
-    return Outcome([torch.cat(layer) for layer in zip(*outputs, strict=True)], stopwatch.measured, seconds)
+    return outputs, time.perf_counter() - started

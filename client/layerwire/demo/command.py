@@ -24,6 +24,7 @@ NEEDS = ("torch", "matplotlib", "sklearn")
 PICTURE, LOG = "stages.png", "server.log"
 WAIT_SECONDS = 10.0  # for a server that is told to be there already
 PREFIX = "layerwire-demo/"  # of the names of its weights on the server
+NETWORK = "digits"  # its name there
 
 
 @click.command()
@@ -40,8 +41,8 @@ def command(address: str | None, output: Path) -> None:
     """A photograph and a small CNN through a server of its own.
 
     Or through one that runs already, at --address. Takes a photograph through convolution, batch norm, ReLU, max
-    pooling and unpooling and draws the stages; trains a CNN on handwritten digits and classifies those held out with
-    every layer run remotely by 16 callers at once.
+    pooling and unpooling and draws the stages; trains a CNN on handwritten digits and classifies those held out by 16
+    callers at once, first with every layer a call, then as a network that was deployed in one line.
     """
     if address is not None:
         connection.check_address(address)
@@ -127,15 +128,27 @@ async def _digits(console: Console, address: str) -> None:
         epochs = progress.add_task("Training a CNN on digits, epochs", total=digits.EPOCHS)
         weights = digits.train(training, lambda: progress.advance(epochs))
         images = progress.add_task(f"Digits by {CALLERS} callers at once", total=len(held_out.images))
+        networks = progress.add_task("The same, the network deployed", total=len(held_out.images))
         async with layerwire.AsyncClient(address) as client:
             for name, weight in weights.items():
                 await client.put_weights(PREFIX + name, weight)
             names = {name: PREFIX + name for name in weights}
-            outcome = await callers.run(client, names, held_out.images, CALLERS, lambda: progress.advance(images))
-    _table(console, outcome, weights, held_out)
+            by_layers = await callers.run(client, names, held_out.images, CALLERS, lambda: progress.advance(images))
+            await asyncio.to_thread(_deploy, address, digits.module(weights), held_out.images[:2])
+            as_network = await callers.run_program(
+                client, PREFIX + NETWORK, held_out.images, CALLERS, lambda: progress.advance(networks)
+            )
+    _table(console, {"layer by layer": by_layers, "deployed": as_network}, weights, held_out)
 
 
-def _table(console: Console, outcome: Any, weights: Any, held_out: Any) -> None:
+def _deploy(address: str, network: Any, example: Any) -> None:
+    import layerwire
+
+    with layerwire.Client(address) as client:
+        client.deploy(PREFIX + NETWORK, network, example)
+
+
+def _table(console: Console, outcomes: dict[str, Any], weights: Any, held_out: Any) -> None:
     from rich import box
     from rich.table import Table
     from torch.nn import functional
@@ -143,25 +156,32 @@ def _table(console: Console, outcome: Any, weights: Any, held_out: Any) -> None:
     from layerwire.demo import digits
 
     local = digits.run(functional, weights, held_out.images)
-    pairs = zip(outcome.layers, local, strict=True)
-    difference = max(float((there - here).abs().max()) for there, here in pairs)
-    calls = len(outcome.measured.latencies_seconds)
-    rows = {
-        "digits": f"{len(held_out.images):,}",
-        "layers": f"{len(local)}",
-        "accuracy, remote": f"{digits.accuracy(outcome.layers[-1], held_out.labels):.2%}",
-        "accuracy, local torch": f"{digits.accuracy(local[-1], held_out.labels):.2%}",
-        "largest difference, any layer": f"{difference:.2g}",
-        "calls": f"{calls:,}",
-        "calls/s": f"{calls / outcome.seconds:,.0f}",
-        "mean calls per batch": f"{calls / outcome.measured.batches:.2f}",
-        "latency p50": f"{outcome.measured.quantile_seconds(0.50) * 1e3:.2f} ms",
-        "latency p99": f"{outcome.measured.quantile_seconds(0.99) * 1e3:.2f} ms",
-    }
-    title = f"Every layer remote, {CALLERS} callers at once"
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_header=False)
+    columns = [_column(outcome, local, held_out) for outcome in outcomes.values()]
+    title = f"{len(held_out.images):,} digits, {CALLERS} callers at once"
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     table.add_column()
-    table.add_column(justify="right")
-    for row in rows.items():
-        table.add_row(*row)
+    for name in outcomes:
+        table.add_column(name, justify="right")
+    for name in columns[0]:
+        table.add_row(name, *(column[name] for column in columns))
     console.print(table)
+    console.print(f"  accuracy of local torch: {digits.accuracy(local[-1], held_out.labels):.2%}")
+
+
+def _column(outcome: Any, local: list[Any], held_out: Any) -> dict[str, str]:
+    from layerwire.demo import digits
+
+    pairs = zip(outcome.layers, local[-len(outcome.layers) :], strict=True)
+    difference = max(float((there - here).abs().max()) for there, here in pairs)
+    measured = outcome.measured
+    calls = len(measured.latencies_seconds)
+    return {
+        "accuracy": f"{digits.accuracy(outcome.layers[-1], held_out.labels):.2%}",
+        "largest difference": f"{difference:.2g}",
+        "calls": f"{calls:,}",
+        "digits/s": f"{len(held_out.images) / outcome.seconds:,.0f}",
+        "calls/s": f"{calls / outcome.seconds:,.0f}",
+        "mean calls per batch": f"{calls / measured.batches:.2f}",
+        "latency p50": f"{measured.quantile_seconds(0.50) * 1e3:.2f} ms",
+        "latency p99": f"{measured.quantile_seconds(0.99) * 1e3:.2f} ms",
+    }

@@ -6,6 +6,7 @@ written alike.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
@@ -86,6 +87,28 @@ def network(weights: Weights, *, training: bool = False) -> list[Layer]:
         lambda layers, x: layers.gelu(x),
         linear("linear2"),
     ]
+
+
+def module(weights: Weights) -> torch.nn.Sequential:
+    """The same network as a torch.nn.Module, in evaluation. Shape: [N, 1, 8, 8] -> [N, 10], logits."""
+    nn = torch.nn
+    layers = {
+        "conv1": nn.Conv2d(1, 16, 3, padding=1, bias=False),
+        "norm1": nn.BatchNorm2d(16),
+        "relu1": nn.ReLU(),
+        "pool1": nn.MaxPool2d(2),
+        "conv2": nn.Conv2d(16, 32, 3, padding=1, bias=False),
+        "norm2": nn.BatchNorm2d(32),
+        "relu2": nn.ReLU(),
+        "pool2": nn.MaxPool2d(2),
+        "flatten": nn.Flatten(),
+        "linear1": nn.Linear(128, 64),
+        "gelu": nn.GELU(),
+        "linear2": nn.Linear(64, 10),
+    }
+    network = nn.Sequential(OrderedDict(layers)).eval()
+    network.load_state_dict(dict(weights), strict=False)  # but for num_batches_tracked, which evaluation doesn't use
+    return network
 
 
 def train(digits: Digits, progress: Callable[[], None]) -> dict[str, torch.Tensor]:

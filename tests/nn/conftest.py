@@ -1,0 +1,7 @@
+"""One server for all tests here."""
+
+from __future__ import annotations
+
+from tests.remote.conftest import client, no_worker_dies, served
+
+__all__ = ["client", "no_worker_dies", "served"]

@@ -4,6 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 READY = $(VENV)/.ready
+INFERENCE = server/layerwire_server/inference_v2
 
 .DEFAULT_GOAL := help
 .PHONY: help install protos tables lint format test check bench demo up clean
@@ -20,9 +21,10 @@ $(READY): pyproject.toml constraints.txt
 	$(PIP) -e '.[dev]'
 	@touch $@
 
-protos: $(READY) ## Regenerate client/layerwire/v1 from protos/
+protos: $(READY) ## Regenerate the Python code of protos/
 	$(BIN)/python -m grpc_tools.protoc -I protos --python_out=client --pyi_out=client protos/layerwire/v1/*.proto
 	$(BIN)/python -m grpc_tools.protoc -I protos --grpc_python_out=client protos/layerwire/v1/layerwire.proto protos/layerwire/v1/store.proto
+	$(BIN)/python -m grpc_tools.protoc -I protos/inference --python_out=$(INFERENCE) --pyi_out=$(INFERENCE) protos/inference/*.proto
 
 tables: $(READY) ## Rewrite the README's tables from the code
 	$(BIN)/python -m tests.readme_tables

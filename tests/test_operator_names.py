@@ -7,7 +7,7 @@ import inspect
 import pytest
 import torch.nn.functional as F
 
-from layerwire.calls import Calls
+from layerwire.calls import OperatorCalls
 from layerwire_server.operators import OPERATORS
 from tests.operator_cases import bad_cases, cases
 from tests.readme_tables import FAMILIES, operators
@@ -38,7 +38,7 @@ def test_torch_knows_the_function(function):
 
 
 def test_client_has_every_function():
-    methods = {name for name, _ in inspect.getmembers(Calls, inspect.isfunction) if not name.startswith("_")}
+    methods = {name for name, _ in inspect.getmembers(OperatorCalls, inspect.isfunction) if not name.startswith("_")}
     assert not FUNCTIONS - methods, "methods missing"
     assert methods - FUNCTIONS == {"activate"}, "which takes the name of another"
 

@@ -6,29 +6,67 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 PROTOS = ROOT / "protos"
-GENERATED = ROOT / "client" / "layerwire" / "v1"
-SERVICES = ["layerwire/v1/layerwire.proto", "layerwire/v1/store.proto"]
-PROTOC = [sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTOS}"]
+PROTOC = [sys.executable, "-m", "grpc_tools.protoc"]
 
 
-@pytest.fixture(scope="module")
-def fresh(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+class Contract(NamedTuple):
+    """A folder of .proto files.
+
+    Attributes:
+        root: what their imports begin at, under protos/.
+        files: those in it.
+        services: for which of them stubs are generated.
+        generated: where their code is, and `out` where protoc puts it under its own root.
+    """
+
+    root: str
+    files: str
+    services: tuple[str, ...]
+    generated: Path
+    out: str
+
+
+CONTRACTS = {
+    "layerwire": Contract(
+        ".",
+        "layerwire/v1/*.proto",
+        ("layerwire/v1/layerwire.proto", "layerwire/v1/store.proto"),
+        ROOT / "client" / "layerwire" / "v1",
+        "layerwire/v1",
+    ),
+    "inference": Contract("inference", "*.proto", (), ROOT / "server" / "layerwire_server" / "inference_v2", "."),
+}
+
+
+def fresh(contract: Contract, out: Path) -> dict[str, str]:
     """What protoc makes of the .proto files now: file name -> text."""
-    out = tmp_path_factory.mktemp("protos")
-    names = [str(path.relative_to(PROTOS)) for path in sorted(PROTOS.rglob("*.proto"))]
-    subprocess.run([*PROTOC, f"--python_out={out}", f"--pyi_out={out}", *names], check=True)
-    subprocess.run([*PROTOC, f"--grpc_python_out={out}", *SERVICES], check=True)
-    return {path.name: path.read_text() for path in (out / "layerwire" / "v1").iterdir()}
+    root = PROTOS / contract.root
+    names = [str(path.relative_to(root)) for path in sorted(root.glob(contract.files))]
+    subprocess.run([*PROTOC, f"-I{root}", f"--python_out={out}", f"--pyi_out={out}", *names], check=True)
+    if contract.services:
+        subprocess.run([*PROTOC, f"-I{root}", f"--grpc_python_out={out}", *contract.services], check=True)
+    return {path.name: path.read_text() for path in (out / contract.out).iterdir()}
 
 
-def test_generated_code_is_fresh(fresh):
-    committed = {path.name: path.read_text() for path in GENERATED.glob("*_pb2*")}
-    stale = sorted(name for name in fresh.keys() | committed.keys() if fresh.get(name) != committed.get(name))
+def test_every_proto_file_is_of_a_contract():
+    named = {path for contract in CONTRACTS.values() for path in (PROTOS / contract.root).glob(contract.files)}
+    assert named == set(PROTOS.rglob("*.proto"))
+
+
+@pytest.mark.parametrize("name", CONTRACTS)
+def test_generated_code_is_fresh(name, tmp_path):
+    contract = CONTRACTS[name]
+    fresh_files = fresh(contract, tmp_path)
+    committed = {path.name: path.read_text() for path in contract.generated.glob("*_pb2*")}
+    stale = sorted(
+        name for name in fresh_files.keys() | committed.keys() if fresh_files.get(name) != committed.get(name)
+    )
     assert not stale, "run `make protos`"
 
 

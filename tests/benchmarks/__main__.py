@@ -31,6 +31,15 @@ COMPARISONS: dict[str, tuple[str, dict[str, tuple[tuple[str, ...], Any]]]] = {
             "stream, deterministic": (sides.LAYERWIRE, sides.deterministic),
         },
     ),
+    "LeNet on (1,3,32,32)": (
+        "network",
+        {
+            "bare grpc.aio, torch module": (sides.BARE, sides.unary),
+            "program, stream": (sides.LAYERWIRE, sides.program),
+            "program, unary": (sides.LAYERWIRE, sides.unary),
+            "layer by layer, stream": (sides.LAYERWIRE, sides.layers),
+        },
+    ),
 }
 
 

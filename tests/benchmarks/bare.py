@@ -12,6 +12,7 @@ import warnings
 import grpc
 import numpy as np
 import torch
+from torch.nn import functional
 
 from layerwire.v1 import layerwire_pb2 as pb
 from layerwire.v1 import layerwire_pb2_grpc, tensor_pb2
@@ -19,6 +20,33 @@ from layerwire.v1 import layerwire_pb2_grpc, tensor_pb2
 warnings.filterwarnings("ignore", message="The given buffer is not writable")
 WEIGHT = torch.from_numpy(np.random.default_rng(0).normal(size=(512, 512)).astype(np.float32))
 BIAS = torch.from_numpy(np.random.default_rng(1).normal(size=512).astype(np.float32))
+IMAGE = torch.from_numpy(np.random.default_rng(2).normal(size=(1, 3, 32, 32)).astype(np.float32))
+
+
+class LeNet(torch.nn.Module):
+    """LeCun et al. 1998, figure 2, with ReLU and max pooling. Shape: [N, 3, 32, 32] -> [N, 10]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = torch.nn.Conv2d(3, 6, 5)
+        self.conv2 = torch.nn.Conv2d(6, 16, 5)
+        self.fc1 = torch.nn.Linear(400, 120)
+        self.fc2 = torch.nn.Linear(120, 84)
+        self.fc3 = torch.nn.Linear(84, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The logits."""
+        x = functional.max_pool2d(functional.relu(self.conv1(x)), 2)
+        x = functional.max_pool2d(functional.relu(self.conv2(x)), 2)
+        x = functional.relu(self.fc1(torch.flatten(x, 1)))
+        logits: torch.Tensor = self.fc3(functional.relu(self.fc2(x)))
+        return logits
+
+
+def network() -> LeNet:
+    """The same network in every process."""
+    torch.manual_seed(3)
+    return LeNet().eval()
 
 
 def _tensor(message: tensor_pb2.Tensor) -> torch.Tensor:
@@ -32,11 +60,18 @@ def _message(tensor: torch.Tensor) -> tensor_pb2.Tensor:
 
 
 class Bare(layerwire_pb2_grpc.LayerwireServiceServicer):
-    """Activate is relu, Linear has weights of its own."""
+    """Activate is relu, Linear has weights of its own, Run is one network."""
 
     async def Activate(self, request: pb.ActivateRequest, context: object) -> pb.ActivateResponse:
         with torch.inference_mode():
             return pb.ActivateResponse(output=_message(torch.relu(_tensor(request.input))))
+
+    def __init__(self) -> None:
+        self._network = network()
+
+    async def Run(self, request: pb.RunRequest, context: object) -> pb.RunResponse:
+        with torch.inference_mode():
+            return pb.RunResponse(outputs={"output": _message(self._network(_tensor(request.inputs["x"])))})
 
     async def Linear(self, request: pb.LinearRequest, context: object) -> pb.LinearResponse:
         with torch.inference_mode():

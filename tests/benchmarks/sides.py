@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import torch
 
 import layerwire
 from layerwire import codec
@@ -66,7 +67,11 @@ async def unary(address: str, operator: str) -> AsyncIterator[Call]:
             request.weight.name, request.bias.name = "w", "b"
             return codec.to_numpy((await stub.Linear(request)).output)
 
-        yield {"relu": relu, "linear": linear}[operator]
+        async def network() -> Any:
+            request = pb.RunRequest(name="lenet", inputs={"x": codec.from_numpy(bare.IMAGE.numpy())})
+            return codec.to_numpy((await stub.Run(request)).outputs["output"])
+
+        yield {"relu": relu, "linear": linear, "network": network}[operator]
 
 
 @contextlib.asynccontextmanager
@@ -78,6 +83,37 @@ async def stream(address: str, operator: str) -> AsyncIterator[Call]:
             await lw.put_weights("b", bare.BIAS.numpy())
         calls: dict[str, Call] = {"relu": lambda: lw.relu(RELU), "linear": lambda: lw.linear(ROW, "w", "b")}
         yield calls[operator]
+
+
+@contextlib.asynccontextmanager
+async def program(address: str, operator: str) -> AsyncIterator[Call]:  # there is one
+    """The SDK, running a network that was deployed."""
+    with layerwire.Client(address) as client:
+        client.deploy("lenet", bare.network(), torch.cat([bare.IMAGE] * 2))
+    image = bare.IMAGE.numpy()
+    async with layerwire.AsyncClient(address) as lw:
+        yield lambda: lw.run("lenet", {"x": image})
+
+
+@contextlib.asynccontextmanager
+async def layers(address: str, operator: str) -> AsyncIterator[Call]:  # there is one
+    """The SDK, calling the same network layer by layer, with named weights."""
+    image = bare.IMAGE.numpy()
+    async with layerwire.AsyncClient(address) as lw:
+        for name, weight in bare.network().state_dict().items():
+            await lw.put_weights(f"layers/{name}", weight.numpy())
+
+        async def call() -> Any:
+            x = image
+            for name in ("conv1", "conv2"):
+                x = await lw.conv2d(x, f"layers/{name}.weight", f"layers/{name}.bias")
+                x = await lw.max_pool2d(await lw.relu(x), 2)
+            x = x.reshape(len(x), -1)
+            for name in ("fc1", "fc2"):
+                x = await lw.relu(await lw.linear(x, f"layers/{name}.weight", f"layers/{name}.bias"))
+            return await lw.linear(x, "layers/fc3.weight", "layers/fc3.bias")
+
+        yield call
 
 
 @contextlib.asynccontextmanager

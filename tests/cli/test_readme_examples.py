@@ -17,6 +17,7 @@ import torch
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
 from grpc_reflection.v1alpha import reflection_pb2
 
+import layerwire
 from tests.readme_tables import README
 
 TEXT = README.read_text()
@@ -120,5 +121,9 @@ def test_command_line(cli, address, tmp_path, monkeypatch, line):
     safetensors.numpy.save_file({"weight": np.ones((2, 4), np.float32)}, "model.safetensors")
     if "linear" in words:
         assert cli("put-weights", address, "classifier.weight", "w.npy").exit_code == 0
+    if "digits" in words:
+        np.save("images.npy", np.ones((2, 1, 28, 28), np.float32))
+        with layerwire.Client(address) as lw:
+            lw.deploy("digits", torch.nn.Conv2d(1, 1, 3), torch.ones(2, 1, 28, 28))
     result = cli(*[word.replace("localhost:50051", address) for word in words])
     assert result.exit_code == 0, result.output

@@ -11,6 +11,7 @@ import torch
 
 import layerwire
 from layerwire.demo import server
+from layerwire.v1 import program_pb2
 
 
 @pytest.fixture
@@ -68,6 +69,21 @@ def test_describe(cli, address, net):
     shown = cli("describe", address, net, "--version", 1).stdout
     for words in ("version 1", "conv2d", "float32 [1, 8, 4, 4]", f"in {conv['name']}", "total", "calls share batches"):
         assert words in shown
+
+
+def test_names_that_others_chose_do_not_steer_the_terminal(cli, address, lw, request):
+    name, evil, spelled = f"cli/{request.node.name}", "\x1b[2J[/]\u202e", r"\x1b[2J[/]\u202e"
+    program = program_pb2.Program(
+        inputs=[program_pb2.ProgramInput(name="x", dtype="DATA_TYPE_FLOAT32", shape=[-1, 1])],
+        nodes=[program_pb2.Node(name=evil, inputs=[program_pb2.NodeInput(field="input", value="x")])],
+        outputs=[program_pb2.ProgramOutput(name=evil, value=evil)],
+    )
+    program.nodes[0].activate.relu.SetInParent()
+    lw.put_program(name, program)
+    for told in (cli("describe", address, name), cli("run", address, name, "--input", "x=[[1]]")):
+        assert told.exit_code == 0, told.output
+        assert spelled in told.stdout
+        assert "\x1b" not in told.stdout
 
 
 def test_describe_nothing(cli, address):

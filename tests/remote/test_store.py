@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Self
@@ -153,11 +153,11 @@ def test_a_file_is_imported_and_forgotten(lw: layerwire.Client, tmp_path: Path) 
 
 
 class Cutter:
-    """A way to a server that is cut after so many bytes, once; then it lets everything through."""
+    """A way to a server that is cut when it is time, once; then it lets everything through."""
 
-    def __init__(self, address: str, cut_bytes: int) -> None:
+    def __init__(self, address: str, time_has_come: Callable[[], bool]) -> None:
         self._target = address.rpartition(":")[::2]
-        self._left = cut_bytes
+        self._time_has_come = time_has_come
         self.cuts = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
@@ -180,11 +180,9 @@ class Cutter:
         with suppress(OSError):
             while data := source.recv(65536):
                 sink.sendall(data)
-                if counted and not self.cuts:
-                    self._left -= len(data)
-                    if self._left < 0:
-                        self.cuts += 1
-                        break
+                if counted and not self.cuts and self._time_has_come():
+                    self.cuts += 1
+                    break
         for end in (source, sink):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
@@ -192,11 +190,15 @@ class Cutter:
 
 
 def test_an_upload_goes_on_after_the_connection_was_cut(kept: tuple[str, Path], tmp_path: Path) -> None:
-    content = np.random.default_rng(2).integers(0, 255, 12 << 20, np.uint8)
+    content = np.random.default_rng(2).integers(0, 255, 48 << 20, np.uint8)
     told: list[int] = []
+
+    def some_is_there() -> bool:
+        return any(part.stat().st_size >= 2 << 20 for part in (kept[1] / "uploads").glob("*.part"))
+
     path = tmp_path / "large.safetensors"
     safetensors.numpy.save_file({"x": content}, path)
-    with closing(Cutter(kept[0], 6 << 20)) as cutter, layerwire.Client(cutter.address) as lw:
+    with closing(Cutter(kept[0], some_is_there)) as cutter, layerwire.Client(cutter.address) as lw:
         lw.import_weights(path, "cut/", progress=lambda there, _: told.append(there))
         assert cutter.cuts == 1
         np.testing.assert_array_equal(lw.get_weights("cut/x"), content)

@@ -203,5 +203,7 @@ async def test_server_info_tells_what_the_workers_told(rig):
         max_bytes_in_flight=1024**3,
         max_weights_bytes=4 * 1024**3,
         max_message_calls=4096,
+        max_program_bytes=1024**3,
+        max_store_bytes=64 * 1024**3,
     )
     assert dict(info.numerics) == {"tf32": "False"}

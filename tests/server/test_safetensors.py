@@ -119,7 +119,7 @@ REFUSED = {
     "size is infinite": (b'{"a":{"dtype":"F32","shape":[Infinity],"data_offsets":[0,4]}}', "whole"),
     "size of many digits": (
         b'{"a":{"dtype":"F32","shape":[1' + b"0" * 10_000 + b'],"data_offsets":[0,4]}}',
-        "no JSON",
+        "no JSON: a number has too many digits",
     ),
     "nine axes": (header({"a": entry(shape=(1,) * 9)}), "shape must be"),
     "overflow to 4": (header({"a": entry(shape=(1 << 62, 4, 1), offsets=(0, 0))}), "64 bits"),

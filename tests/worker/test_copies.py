@@ -18,6 +18,7 @@ from layerwire_server.programs.check import ProgramLimits
 from layerwire_server.programs.graph import Stored
 from layerwire_server.programs.variant import Facts
 from layerwire_server.storage import MissingError, NamedTensor, Store, write_safetensors
+from layerwire_server.worker import copies
 from layerwire_server.worker.catalog import Catalog
 from layerwire_server.worker.copies import Absent, Bound, Copies, Weights
 from layerwire_server.worker.originals import Originals
@@ -108,6 +109,25 @@ async def test_a_tensor_is_brought_once_for_all_who_wait(bench):
     assert bench.copies.nbytes == 400
 
 
+async def test_who_comes_late_for_what_was_absent_brings_nothing_again(bench):
+    """Else it would be counted twice, and never again be let go as a whole."""
+    one, two, three = (bench.put(value) for value in (1.0, 2.0, 3.0))
+    program = await held(lambda: bench.catalog.definition(bench.program(a=one)))
+    for get in (lambda: bench.copies.weights(one), lambda: bench.copies.bound(program.digest, program.variant)):
+        absences = []
+        for _ in range(2):
+            with pytest.raises(Absent) as caught:
+                get()
+            absences.append(caught.value)
+        for absent in absences:
+            await absent.bring()
+    assert (bench.copies.nbytes, bench.uploads.count) == (400, 1)
+    for stored in (two, three):
+        await held(lambda stored=stored: bench.copies.weights(stored))
+    assert [here(bench, stored) for stored in (one, two, three)] == [False, True, True]
+    assert bench.copies.nbytes == 800
+
+
 async def test_the_least_recently_used_goes_first_and_what_is_held_stays_alive(bench):
     one, two, three = (bench.put(value) for value in (1.0, 2.0, 3.0))
     kept = await held(lambda: bench.copies.weights(two))
@@ -126,6 +146,43 @@ async def test_pinned_copies_stay(bench):
     for stored in (one, two, three):
         await held(lambda stored=stored: bench.copies.weights(stored))
     assert [here(bench, stored) for stored in (one, two, three)] == [True, False, True]
+
+
+async def test_a_tensor_may_be_let_go_while_a_program_that_needs_it_is_read(bench, monkeypatch):
+    one, two, three, four = (bench.put(value) for value in (1.0, 2.0, 3.0, 4.0))
+    program = await held(lambda: bench.catalog.definition(bench.program(a=one, b=two)))
+    await held(lambda: bench.copies.weights(one))
+    read, loop = bench.originals.read, asyncio.get_running_loop()
+
+    def slow(wanted):
+        monkeypatch.undo()
+        for stored in (three, four):
+            asyncio.run_coroutine_threadsafe(held(lambda stored=stored: bench.copies.weights(stored)), loop).result(30)
+        return read(wanted)
+
+    monkeypatch.setattr(bench.originals, "read", slow)
+    bound = await held(lambda: bench.copies.bound(program.digest, program.variant))
+    assert [float(tensor[0]) for tensor in bound.device] == [1.0, 2.0]
+    assert [here(bench, stored) for stored in (three, four)] == [False, False]
+    assert bench.copies.nbytes == 800
+
+
+async def test_what_takes_no_bytes_is_not_kept_for_ever(bench, monkeypatch):
+    monkeypatch.setattr(copies, "_HOLDINGS", 2)
+    programs = []
+    for name in "abc":
+        program = bench.program()
+        program.nodes.add(
+            name=name, inputs=[program_pb2.NodeInput(field="input", value="x")]
+        ).activate.relu.SetInParent()
+        program.outputs[0].value = name
+        programs.append(await held(lambda program=program: bench.catalog.definition(program)))
+        await held(lambda: bench.copies.bound(programs[-1].digest, programs[-1].variant))
+    with pytest.raises(Absent):
+        bench.copies.bound(programs[0].digest, programs[0].variant)
+    for program in programs[1:]:
+        bench.copies.bound(program.digest, program.variant)
+    assert bench.copies.nbytes == 0
 
 
 async def test_what_does_not_fit_is_refused_and_leaves_the_rest(bench):

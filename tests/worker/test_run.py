@@ -10,10 +10,14 @@ import pytest
 import torch
 
 from layerwire import codec
+from layerwire.codec import TensorSpec
 from layerwire.errors import InvalidArgumentError, LayerwireError, NotFoundError
 from layerwire.v1 import layerwire_pb2 as pb
 from layerwire.v1 import operators_pb2 as operators
 from layerwire.v1 import program_pb2
+from layerwire_server.programs import variant
+from layerwire_server.worker import plan
+from layerwire_server.worker.plan import CallLimits, Plans
 from tests.operators.local import message_of
 from tests.programs.local import REQUESTS, Worker
 
@@ -105,6 +109,7 @@ BAD_CALLS = {
     "intermediate-unknown": (run_of(SUM, intermediates=["none"]), "intermediates", "got 'none'"),
     "intermediate-is-output": (run_of(SUM, intermediates=["y"]), "intermediates", "got 'y'"),
     "intermediate-twice": (run_of(SUM, intermediates=["sum", "sum"]), "intermediates", "each once, got 2"),
+    "version-of-a-definition": (run_of(SUM, version=1), "version", "goes with a program's name, got 1"),
     "too-many-intermediates": (run_of(SUM, intermediates=map(str, range(65))), "intermediates", "up to 64.*got 65"),
 }
 
@@ -195,7 +200,7 @@ BAD_PROGRAMS = {
     ),
     "a-value-over-the-limit": (program(node("a", pad(0, 0, 2**26, 0), input="x")), "a", "over the server's"),
     "an-input-without-dtype": (program(node("a", RELU, input="x"), dtype=0), "x", "must have a dtype"),
-    "a-negative-size": (program(node("a", RELU, input="x"), shape=(-1, -3)), "x", "at least 0"),
+    "a-negative-size": (program(node("a", RELU, input="x"), shape=(-1, -3)), "x", "sizes from 0 to 1099511627776"),
     "indices-that-are-weights": (
         program(
             node(
@@ -289,8 +294,8 @@ BAD_GRADIENTS = {
     "wanted-is-a-node": (gradient_of(SUM, Y, ["sum"]), "wanted", "got 'sum'"),
     "wanted-is-an-integer": (gradient_of(INTEGERS, Y, ["i"], WITH_INTEGERS), "wanted", "floating-point"),
     "no-gradients": (gradient_of(SUM, {}, ["x"]), "output_gradients", "at least one"),
-    "gradient-of-an-unknown-output": (gradient_of(SUM, Y | {"z": X}, ["x"]), "output_gradients", "got 'z'"),
-    "only-of-an-unknown-output": (gradient_of(SUM, {"z": X}, ["x"]), "output_gradients", "got 'z'"),
+    "gradient-of-an-unknown-output": (gradient_of(SUM, Y | {"z": X}, ["x"]), "output_gradients", "among y, got 'z'"),
+    "only-of-an-unknown-output": (gradient_of(SUM, {"z": X}, ["x"]), "output_gradients", "among y, got 'z'"),
     "gradient-of-another-shape": (gradient_of(SUM, {"y": X[:1]}, ["x"]), "y", r"[1, 3]"),
     "gradient-of-another-dtype": (gradient_of(SUM, {"y": X.astype(np.float64)}, ["x"]), "y", "float64"),
     "input-missing": (gradient_of(SUM, Y, ["x"], {}), "x", "is required"),
@@ -306,8 +311,39 @@ def test_bad_gradients_are_named(worker: Worker, case: str) -> None:
     assert rule in str(error)
 
 
+def test_gradients_of_other_sizes_need_no_walk_through_the_program(worker: Worker, monkeypatch) -> None:
+    """What autograd keeps follows from what was checked: a walk takes the loop a second for 4096 nodes."""
+    many = chain(10)
+    worker.run(many, {"x": X})
+    monkeypatch.setattr(variant, "sized", lambda *_: pytest.fail("the graph was sized anew"))
+    footprints = []
+    for rows in (2, 3, 50):
+        x = np.ones((rows, 3), np.float32)
+        call = worker.decode(gradient_of(many, {"y": x}, ["x"], {"x": x})())
+        footprints.append(call.footprint)
+        assert call.footprint >= 10 * x.nbytes
+    assert footprints[2] - footprints[1] == 47 * (footprints[1] - footprints[0])
+
+
 def test_of_an_operator_only_its_inputs_are_wanted(worker: Worker) -> None:
     for wanted, rule in ((["bias"], "'bias'"), (["indices"], "'indices'")):
         request = REQUESTS.differentiate(lambda f: f.linear(X, X), np.ones((2, 2), np.float32), wanted)
         error = refused(worker, lambda request=request: message_of(request))
         assert error.field == "wanted" and rule in str(error)
+
+
+def test_plans_of_large_programs_are_forgotten_before_they_fill_the_memory(worker: Worker, monkeypatch) -> None:
+    """Programs that come with calls: each would be kept by its plan, and by that of its gradient."""
+    monkeypatch.setattr(plan, "_PARTS", 25)
+    plans = Plans(CallLimits(1 << 26, 2e11), "cpu")
+    x = np.ones((2, 3), np.float32)
+    calls = [worker.decode(run_of(chain(10))()), worker.decode(gradient_of(chain(10), {"y": x}, ["x"], {"x": x})())]
+    assert [call.plan.operator.parts for call in calls] == [10, 11]
+    facts = [(call.plan.operator, call.plan.specs, False) for call in calls]
+    first, second = (plans.get(*of) for of in facts)
+    assert plans.get(*facts[0]) is first
+    relu = worker.decode(message_of(REQUESTS.relu(x))).plan
+    for rows in range(1, 6):  # 10 + 11 + 4 are as many as may be
+        plans.get(relu.operator, (TensorSpec(1, (rows,)),), deterministic=False)
+    assert plans.get(*facts[0]) is first
+    assert plans.get(*facts[1]) is not second

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,7 +52,10 @@ def remembered(local: Local, directory: Path, *ran: tuple[Case, int], index: int
     memory.warmed()
     for case, calls in ran:
         memory.ran(batch(local, case, calls))
-    memory.save()
+    content = memory.changed()
+    if content is not None:
+        memory.write(content)
+    assert memory.changed() is None
     return Memory(directory, 9, read_only=True).recalled()
 
 
@@ -80,12 +84,45 @@ def test_workers_are_summed_and_counts_fade(local, tmp_path):
     assert [one.family for one in hot] == ["pool", "activate"], "2 of 3 + 1 + 3 against 4"
 
 
+def test_a_store_that_cannot_be_written_is_no_matter(local, tmp_path, caplog):
+    memory = Memory(tmp_path, 0, read_only=False)
+    (tmp_path / "hot").touch()
+    memory.ran(batch(local, RELU, 1))
+    content = memory.changed()
+    assert content
+    memory.write(content)
+    assert "can't be written down" in caplog.text
+
+
 def test_a_read_only_store_is_not_written_to(local, tmp_path):
     memory = Memory(tmp_path, 0, read_only=True)
     assert memory.recalled() == []
     memory.ran(batch(local, RELU, 1))
-    memory.save()
+    assert memory.changed() is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_read_only_store_warms_up(local, tmp_path, monkeypatch):
+    """One that was written to before it was mounted read-only; the tests may run as root, whom no mode stops."""
+    remembered(local, tmp_path, (RELU, 1))
+    monkeypatch.setattr(Path, "touch", refused_by_the_disk)
+    monkeypatch.setattr(Path, "unlink", refused_by_the_disk)
+    memory = Memory(tmp_path, 0, read_only=True)
+    assert [one.family for one in memory.recalled()] == ["activate"]
+    memory.warmed()
+
+
+def test_a_full_disk_does_not_keep_a_worker_from_starting(local, tmp_path, monkeypatch, caplog):
+    remembered(local, tmp_path, (RELU, 1))
+    monkeypatch.setattr(Path, "touch", refused_by_the_disk)
+    memory = Memory(tmp_path, 0, read_only=False)
+    assert [one.family for one in memory.recalled()] == ["activate"]
+    memory.warmed()
+    assert "won't be known again: [Errno 28]" in caplog.text
+
+
+def refused_by_the_disk(path, *_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
 
 @pytest.mark.parametrize(

@@ -51,16 +51,16 @@ def _spec(tensor: Any) -> str:
 def _layers(found: GetProgramResponse) -> Table:
     from rich.markup import escape
 
-    from layerwire.cli.tables import table
+    from layerwire.cli.tables import plain, table
 
     columns = ("node", "operator", "gives for one row", "parameters", "operations")
     layers = table("Layers", *columns, right=columns[3:])
     for node in found.nodes:
         given = escape("\n".join(map(_spec, node.outputs)))
-        work = f"in {escape(node.folded_into)}" if node.folded_into else f"{node.floating_point_operations:,}"
+        work = f"in {escape(plain(node.folded_into))}" if node.folded_into else f"{node.floating_point_operations:,}"
         style = "dim" if node.folded_into else None
         parameters = f"{node.parameters:,}" if node.parameters else ""
-        layers.add_row(escape(node.name), node.operator, given, parameters, work, style=style)
+        layers.add_row(escape(plain(node.name)), node.operator, given, parameters, work, style=style)
     layers.add_section()
     layers.add_row("total", "", "", f"{found.parameters:,}", f"{found.floating_point_operations:,}", style="bold")
     return layers
@@ -85,14 +85,14 @@ def command(address: str, name: str, version: int | None, json_: bool, timeout: 
         return
     from rich.markup import escape
 
-    from layerwire.cli.tables import console, size
+    from layerwire.cli.tables import console, plain, size
 
     shown = console()
     shown.print(f"[bold]{escape(found.name)}[/] version {found.version}, digest {found.digest[:16]}\n")
     shown.print(_layers(found))
     for kind in ("inputs", "outputs"):
-        ends = ", ".join(f"{one.name}: {_spec(one)}" for one in getattr(found, kind))
+        ends = ", ".join(f"{plain(one.name)}: {_spec(one)}" for one in getattr(found, kind))
         shown.print(f"{kind + ':':<9}{escape(ends)}")
     shown.print(f"weights: {size(found.parameter_bytes)}; values of one row: at most {size(found.peak_bytes)}")
     together = "calls share batches" if found.batched else f"calls run alone: {found.alone_because}"
-    shown.print(escape(together))
+    shown.print(escape(plain(together)))

@@ -12,6 +12,7 @@ import click
 from layerwire.cli import connection
 from layerwire.cli.answers import keep
 from layerwire.cli.parameters import DTYPE, Tensor
+from layerwire.cli.tables import plain
 
 
 class Named(click.ParamType):  # type: ignore[type-arg]  # older clicks' has no []
@@ -77,5 +78,5 @@ def command(
     if unknown is not None:
         raise click.UsageError(f"--output: {name} gave {', '.join(answer)}, not {unknown}")
     for output in sorted(answer, key=lambda output: (output in intermediates, output)):
-        click.echo(f"{output}: ", nl=False)
+        click.echo(f"{plain(output)}: ", nl=False)
         keep([answer[output]], [files[output]] if output in files else [])

@@ -42,6 +42,11 @@ def size(nbytes: int) -> str:
     return f"{nbytes / factor:,.4g} {unit}"
 
 
+def plain(text: str) -> str:
+    """What others named, without what would steer the terminal: as Python spells unprintable characters."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 def spec(dtype: str, shape: tuple[int, ...]) -> str:
     """A tensor without its data: "float32 [1, 3]"."""
     return f"{dtype} [{', '.join(map(str, shape))}]"

@@ -26,10 +26,10 @@ def command(address: str, prefix: str, json_: bool, timeout: float) -> None:
         return
     from rich.markup import escape
 
-    from layerwire.cli.tables import console, spec, table
+    from layerwire.cli.tables import console, plain, spec, table
 
     listed = table("Weights", "name", "tensor", "file", "key", "pinned")
     for one in found:
         tensor = escape(spec(one.dtype, one.shape)) if one.dtype else "[red]its file can't be read[/]"
-        listed.add_row(one.name, tensor, one.digest[:16], escape(one.key), "yes" if one.pinned else "")
+        listed.add_row(one.name, tensor, one.digest[:16], escape(plain(one.key)), "yes" if one.pinned else "")
     console().print(listed if found else "no weights")

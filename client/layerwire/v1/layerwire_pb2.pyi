@@ -436,7 +436,7 @@ class Worker(_message.Message):
     def __init__(self, index: _Optional[int] = ..., device: _Optional[str] = ..., device_name: _Optional[str] = ..., healthy: bool = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_message_bytes", "max_output_bytes", "max_call_operations", "max_queue_calls", "max_queue_bytes", "max_requests_in_flight", "max_bytes_in_flight", "max_weights_bytes", "max_message_calls")
+    __slots__ = ("max_message_bytes", "max_output_bytes", "max_call_operations", "max_queue_calls", "max_queue_bytes", "max_requests_in_flight", "max_bytes_in_flight", "max_weights_bytes", "max_message_calls", "max_program_bytes", "max_store_bytes")
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_OUTPUT_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_CALL_OPERATIONS_FIELD_NUMBER: _ClassVar[int]
@@ -446,6 +446,8 @@ class Limits(_message.Message):
     MAX_BYTES_IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
     MAX_WEIGHTS_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_MESSAGE_CALLS_FIELD_NUMBER: _ClassVar[int]
+    MAX_PROGRAM_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_STORE_BYTES_FIELD_NUMBER: _ClassVar[int]
     max_message_bytes: int
     max_output_bytes: int
     max_call_operations: int
@@ -455,4 +457,6 @@ class Limits(_message.Message):
     max_bytes_in_flight: int
     max_weights_bytes: int
     max_message_calls: int
-    def __init__(self, max_message_bytes: _Optional[int] = ..., max_output_bytes: _Optional[int] = ..., max_call_operations: _Optional[int] = ..., max_queue_calls: _Optional[int] = ..., max_queue_bytes: _Optional[int] = ..., max_requests_in_flight: _Optional[int] = ..., max_bytes_in_flight: _Optional[int] = ..., max_weights_bytes: _Optional[int] = ..., max_message_calls: _Optional[int] = ...) -> None: ...
+    max_program_bytes: int
+    max_store_bytes: int
+    def __init__(self, max_message_bytes: _Optional[int] = ..., max_output_bytes: _Optional[int] = ..., max_call_operations: _Optional[int] = ..., max_queue_calls: _Optional[int] = ..., max_queue_bytes: _Optional[int] = ..., max_requests_in_flight: _Optional[int] = ..., max_bytes_in_flight: _Optional[int] = ..., max_weights_bytes: _Optional[int] = ..., max_message_calls: _Optional[int] = ..., max_program_bytes: _Optional[int] = ..., max_store_bytes: _Optional[int] = ...) -> None: ...

@@ -58,5 +58,7 @@ def server_info(settings: Settings, workers: Iterable[Worker]) -> layerwire_pb2.
             max_bytes_in_flight=settings.max_bytes_in_flight,
             max_weights_bytes=settings.max_weights_bytes,
             max_message_calls=MAX_CALLS,
+            max_program_bytes=settings.max_program_bytes,
+            max_store_bytes=settings.max_store_bytes,
         ),
     )

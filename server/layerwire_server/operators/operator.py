@@ -111,6 +111,11 @@ class Operator(ABC):
         """Names of its outputs, fields of the family's response, in the order `run` returns them."""
         return ("output",)
 
+    @property
+    def parts(self) -> int:
+        """How many operators it consists of, itself and those among its fields: what it costs to keep it."""
+        return 1 + sum(part.parts for part in vars(self).values() if isinstance(part, Operator))
+
     def dtypes_on(self, device_type: str) -> frozenset[int]:
         """Dtypes that the first input may have on a device of this type, "cpu" or "cuda", with these parameters."""
         if device_type == "cuda" and self.cuda_dtypes is not None:

@@ -40,12 +40,14 @@ class Sized:
         operations: floating-point operations of each step.
         work: the same weighed, of all steps.
         peak_bytes: most bytes of inputs and values at one time.
+        value_bytes: bytes of all values together, as where none is freed before the end.
     """
 
     specs: tuple[TensorSpec | None, ...]
     operations: tuple[int, ...]
     work: float
     peak_bytes: int
+    value_bytes: int
 
 
 def sized(
@@ -61,6 +63,7 @@ def sized(
     specs[len(inputs) : len(inputs) + len(constants)] = constants
     operations: list[int] = []
     work = 0.0
+    value_bytes = 0
     live = peak = sum(spec.nbytes for spec in inputs)
     first_value = len(inputs) + len(constants)
     if peak > limits.peak_bytes:
@@ -73,6 +76,7 @@ def sized(
         for slot, spec in zip(step.outputs, outputs, strict=False):
             specs[slot] = spec
             live += spec.nbytes
+            value_bytes += spec.nbytes
         peak = max(peak, live)
         for slot in dead:
             spec_or_none = specs[slot]
@@ -84,7 +88,7 @@ def sized(
         if work > limits.operations:
             rule = f"brings the program's work to {work:.2g} operations, over the server's --max-call-operations"
             raise step.invalid(InvalidArgumentError(f"{rule} {limits.operations:.2g}"))
-    return Sized(tuple(specs), tuple(operations), work, peak)
+    return Sized(tuple(specs), tuple(operations), work, peak, value_bytes)
 
 
 def _dead(graph: Graph) -> list[tuple[int, ...]]:

@@ -180,7 +180,7 @@ def _input(message: program_pb2.ProgramInput) -> ProgramInput:
     if len(shape) > MAX_AXES:
         raise wrong(message.name, f"must have at most {MAX_AXES} axes, got {len(shape)}")
     if any(not (-1 if axis == 0 else 0) <= size <= _MOST_SIZE for axis, size in enumerate(shape)):
-        raise wrong(message.name, f"must have sizes of at least 0, or -1 along axis 0, got {list(shape)}")
+        raise wrong(message.name, f"must have sizes from 0 to {_MOST_SIZE}, or -1 along axis 0, got {list(shape)}")
     check_size(message.name, TensorSpec(message.dtype, shape))
     return ProgramInput(message.name, message.dtype, shape)
 

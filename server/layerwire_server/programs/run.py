@@ -49,6 +49,11 @@ class Run(Operator):
         """Names of the program's outputs, then of the intermediates."""
         return tuple(name for name, _ in self.variant.graph.outputs)
 
+    @property
+    def parts(self) -> int:
+        """See Operator."""
+        return len(self.variant.graph.steps)
+
     def dtypes_on(self, device_type: str) -> frozenset[int]:  # nodes were checked for the device
         """All: `check` knows each input's."""
         return frozenset(DTYPE_NAMES)

@@ -32,12 +32,14 @@ class Cost:
         operations: floating-point operations.
         work: the same weighed.
         peak_bytes: most bytes of values at one time.
+        value_bytes: bytes of all values together, as where none is freed before the end.
     """
 
     outputs: tuple[TensorSpec, ...]
     operations: int
     work: float
     peak_bytes: int
+    value_bytes: int
 
 
 class Facts(NamedTuple):
@@ -126,7 +128,8 @@ class Variant:
             size = self._sized(inputs)
         except InvalidArgumentError as error:
             return error
-        return Cost(_given(self.graph, size), sum(size.operations), size.work, size.peak_bytes)
+        operations = sum(size.operations)
+        return Cost(_given(self.graph, size), operations, size.work, size.peak_bytes, size.value_bytes)
 
     def is_known(self, inputs: tuple[TensorSpec, ...]) -> bool:
         """Whether `cost` has the answer at hand; else it takes up to 0.1 ms a node."""
@@ -138,10 +141,8 @@ class Variant:
             self.cost(inputs)
 
     def all_bytes(self, inputs: Specs) -> int:
-        """Bytes of all values together, as where none is freed before the end."""
-        specs = self._sized([spec for spec in inputs if spec is not None]).specs
-        first = len(self.graph.inputs) + len(self.constants)
-        return sum(spec.nbytes for spec in specs[first:] if spec is not None)
+        """Bytes of all values together, as where none is freed before the end; raises as `cost`."""
+        return self.cost(tuple(spec for spec in inputs if spec is not None)).value_bytes
 
     def _scaled(self, rows: int) -> Cost:
         first, second = self.sizes
@@ -151,7 +152,8 @@ class Variant:
         )
         peak = _at(rows, first.peak_bytes, second.peak_bytes) + sum(spec.nbytes for spec in outputs)
         operations = _at(rows, sum(first.operations), sum(second.operations))
-        cost = Cost(outputs, int(operations), _at(rows, first.work, second.work), int(peak))
+        values = _at(rows, first.value_bytes, second.value_bytes)
+        cost = Cost(outputs, int(operations), _at(rows, first.work, second.work), int(peak), int(values))
         self._check(rows, cost)
         return cost
 

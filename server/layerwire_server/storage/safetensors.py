@@ -118,7 +118,9 @@ def _parse_json(header: bytes) -> dict[str, Any]:
     except HeaderError:
         raise
     except (ValueError, RecursionError) as error:
-        raise HeaderError(f"safetensors: the header is no JSON: {str(error)[:200]}") from None
+        # A plain ValueError is int's, of more digits than it takes; it names a Python setting.
+        reason = "a number has too many digits" if type(error) is ValueError else str(error)[:200]
+        raise HeaderError(f"safetensors: the header is no JSON: {reason}") from None
     assert isinstance(fields, dict)  # it starts with a brace
     return fields
 

@@ -37,7 +37,7 @@ from layerwire_server.worker.warmup import Memory, warm
 log = logging.getLogger("layerwire_server.worker")  # run as a program, __name__ is "__main__"
 
 _BATCH_OPERATIONS = 2e9  # predicted work at which a batch is closed: 0.1 s on a slow core; more company gains nothing
-_REMEMBER_SECONDS = 60.0
+_REMEMBER_SECONDS = 2.0, 60.0
 _DRAIN_SECONDS = 5.0  # gateways drain first; what is left here then, nobody waits for
 
 
@@ -64,7 +64,7 @@ async def run(process: child.Child) -> None:
         await asyncio.wait_for(loop.idle(), _DRAIN_SECONDS)
     for task in tasks:
         task.cancel()
-    await asyncio.to_thread(memory.save)
+    await _write(memory)
     server.close()
 
 
@@ -79,10 +79,19 @@ async def _wake(device: Device, decoder: CallDecoder, memory: Memory) -> None:
 
 
 async def _remember(memory: Memory) -> None:
-    """Writes down now and then what is hot, in case the process is killed."""
+    """Writes down what is hot, soon at first and then now and then, in case the process is killed."""
+    seconds = _REMEMBER_SECONDS[0]
     while True:
-        await asyncio.sleep(_REMEMBER_SECONDS)
-        await asyncio.to_thread(memory.save)
+        await asyncio.sleep(seconds)
+        if await _write(memory):
+            seconds = min(2 * seconds, _REMEMBER_SECONDS[1])
+
+
+async def _write(memory: Memory) -> bool:
+    content = memory.changed()
+    if content is not None:
+        await asyncio.to_thread(memory.write, content)
+    return content is not None
 
 
 def _decoder(settings: Settings, device: Device, catalog: Catalog) -> CallDecoder:

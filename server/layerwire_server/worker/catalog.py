@@ -205,6 +205,8 @@ class Catalog:
         return program
 
     async def _load(self, digest: str, load: Callable[[], Program]) -> None:
+        if digest in self._programs:  # it came between Absent and now
+            return
         task = self._coming.get(digest)
         if task is None:
 

@@ -30,6 +30,8 @@ from layerwire_server.worker.wire import spec_of_tensor
 
 log = logging.getLogger(__name__)
 
+_HOLDINGS = 16384  # programs that come with calls and have no weights take none of the bytes
+
 
 @dataclass(frozen=True, slots=True)
 class Weights:
@@ -142,6 +144,8 @@ class Copies:
         return holding.held
 
     async def _bring(self, key: tuple[str, str], read: Callable[[], _Holding]) -> None:
+        if key in self._holdings:  # it came between Absent and now: held twice it would never be let go
+            return
         task = self._coming.get(key)
         if task is None:
 
@@ -163,19 +167,22 @@ class Copies:
 
     def _read_program(self, digest: str, variant: Variant) -> _Holding:
         wanted = variant.stored
-        missing = [stored for stored in wanted if stored not in self._tensors]
+        # Looked up once: the loop may let go of any of them while the others are read.
+        known = {stored: found for stored in wanted if (found := self._tensors.get(stored)) is not None}
+        missing = [stored for stored in wanted if stored not in known]
         hosts = dict(zip(missing, self._originals.read(missing), strict=True))
-        for stored in wanted:
-            if stored not in hosts:
-                hosts[stored] = self._tensors[stored].host
+        hosts |= {stored: weights.host for stored, weights in known.items()}
         made = bind(variant, hosts)
         shared: dict[Stored, Weights] = {}
         device: list[torch.Tensor] = []
         own_bytes = 0
         for (_, recipe), host in zip(variant.graph.constants, made, strict=True):
             if isinstance(recipe, Stored):
-                known = shared.get(recipe) or self._tensors.get(recipe)
-                shared[recipe] = known or Weights(recipe, spec_of_tensor(host), host, self._upload(host))
+                shared[recipe] = (
+                    known.get(recipe)
+                    or shared.get(recipe)
+                    or Weights(recipe, spec_of_tensor(host), host, self._upload(host))
+                )
                 device.append(shared[recipe].device)
             else:
                 own_bytes += host.nbytes
@@ -196,7 +203,7 @@ class Copies:
                 self.nbytes += weights.spec.nbytes
             self._holders[stored] = self._holders.get(stored, 0) + 1
         for other in list(self._holdings):
-            if self.nbytes <= self._max_bytes:
+            if self.nbytes <= self._max_bytes and len(self._holdings) <= _HOLDINGS:
                 return
             if other != key and other not in self._pinned and (other[0], "") not in self._pinned:
                 self._let_go(other)

@@ -70,7 +70,8 @@ def _before(first: Sized, second: Sized) -> Sized:
         for one, two in zip(first.specs, second.specs, strict=True)
     )
     operations = tuple(_line(*counts) for counts in zip(first.operations, second.operations, strict=True))
-    return Sized(specs, operations, first.work, _line(first.peak_bytes, second.peak_bytes))
+    peak_bytes = _line(first.peak_bytes, second.peak_bytes)
+    return Sized(specs, operations, first.work, peak_bytes, _line(first.value_bytes, second.value_bytes))
 
 
 def _line(first: int, second: int) -> int:

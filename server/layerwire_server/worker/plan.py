@@ -24,6 +24,7 @@ from layerwire_server.operators.operator import (
 ELEMENTWISE_MULTIPLE = 64  # torch's vector tail rounds otherwise than its body: parts are padded to whole vectors
 _ELEMENTWISE_ELEMENTS = 32768  # at::internal::GRAIN_SIZE: above it torch splits by threads, and tails come to lie anew
 _PLANS = 4096
+_PARTS = 2**18  # of all plans' operators: a node of a program takes 1.3 KB, and plans keep it alive
 _LANE_KEYS = 65536
 
 log = logging.getLogger(__name__)
@@ -103,6 +104,7 @@ class Plans:
         self._limits = limits
         self._device_type = device_type
         self._plans: OrderedDict[Hashable, Plan] = OrderedDict()
+        self._parts = 0
         self._keys: OrderedDict[Hashable, LaneKey] = OrderedDict()
 
     def get(self, operator: Operator, specs: Specs, deterministic: bool) -> Plan:
@@ -117,8 +119,10 @@ class Plans:
             self._plans.move_to_end(facts)
         else:
             plan = self._plans[facts] = self._make(operator, specs, deterministic)
-            if len(self._plans) > _PLANS:
-                self._plans.popitem(last=False)
+            self._parts += operator.parts
+            while len(self._plans) > _PLANS or self._parts > _PARTS:
+                _, forgotten = self._plans.popitem(last=False)
+                self._parts -= forgotten.operator.parts
         return plan
 
     def lane_key(self, facts: tuple[Hashable, ...], like: LaneKey) -> LaneKey:

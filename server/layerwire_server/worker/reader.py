@@ -25,6 +25,7 @@ from layerwire_server.worker.inputs import Inputs
 MAX_WANTED = 1024
 MOST_KEY_BYTES = 4096
 _CACHED = 4096
+_SHOWN = 50
 
 REQUESTS: dict[str, type[Any]] = {
     "pool": layerwire_pb2.PoolRequest,
@@ -130,6 +131,8 @@ class RequestReader:
         if which == "name":
             asked = request.version if request.HasField("version") else None
             version, program = self._catalog.program(request.name, asked)
+        elif request.HasField("version"):
+            raise invalid("run", "version", f"goes with a program's name, got {request.version} with a definition")
         else:
             version, program = 0, self._catalog.definition(request.definition)
         wanted = tuple(request.intermediates)
@@ -157,6 +160,10 @@ class RequestReader:
             raise invalid("differentiate", "output_gradients", "must have at least one")
         given = tuple(name for name in asked.operator.outputs if name in request.output_gradients)
         operator = Differentiate(asked.operator, given, tuple(request.wanted))
+        for name in request.output_gradients:
+            if name not in given:
+                among = ", ".join(asked.operator.outputs[:_SHOWN])
+                raise operator.invalid("output_gradients", f"must be among {among}, got {name[:200]!r}")
         roles = [Input(name) for name in given]
         specs, contents = self._inputs.of_map(operator, roles, request.output_gradients, "output_gradients")
         return Asked(operator, asked.specs + specs, asked.contents + contents)

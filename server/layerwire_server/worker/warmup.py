@@ -84,6 +84,7 @@ class Memory:
         self._read_only = read_only
         self._counts: Counter[Hot] = Counter()
         self._kept: Counter[Hot] = Counter()
+        self._written = 0  # batches counted when it was written down last
 
     def ran(self, batch: Batch[Call]) -> None:
         """A batch ran."""
@@ -107,7 +108,8 @@ class Memory:
 
     def warmed(self) -> None:
         """The worker lived through its warm-up."""
-        self._warming.unlink(missing_ok=True)
+        if not self._read_only:
+            self._warming.unlink(missing_ok=True)
 
     def _died_of_it(self) -> bool:
         if self._read_only or not self._folder.is_dir():
@@ -117,18 +119,27 @@ class Memory:
             self._path.unlink(missing_ok=True)
             self._warming.unlink(missing_ok=True)
             return True
-        self._warming.touch()
+        try:
+            self._warming.touch()
+        except OSError as error:  # a full disk: served all the same
+            log.warning("a warm-up that kills this worker won't be known again: %s", error)
         return False
 
-    def save(self) -> None:
-        """Writes down what is hot; for any thread. If it can't be written, the next start is slower, no more."""
-        if self._read_only or not self._counts:
-            return
-        counts = self._kept + self._counts.copy()
+    def changed(self) -> bytes | None:
+        """What is to be written down now; None if nothing ran since it was last. On the loop's thread."""
+        total = self._counts.total()
+        if self._read_only or total == self._written:
+            return None
+        self._written = total
+        counts = self._kept + self._counts
         entries = [[count, hot.to_json()] for hot, count in counts.most_common(REMEMBERED)]
+        return json.dumps({"format": _FORMAT, "hot": entries}).encode()
+
+    def write(self, content: bytes) -> None:
+        """Writes it down; for any thread. If it can't be written, the next start is slower, no more."""
         try:
             self._folder.mkdir(mode=0o700, exist_ok=True)
-            durable.write_file(self._path, json.dumps({"format": _FORMAT, "hot": entries}).encode())
+            durable.write_file(self._path, content)
         except OSError as error:
             log.warning("what is hot can't be written down: %s", error)
 

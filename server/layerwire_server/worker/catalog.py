@@ -66,6 +66,7 @@ class Catalog:
         self._coming: dict[str, asyncio.Task[None]] = {}
         self._checking = asyncio.Semaphore(1)  # checks hold Python's lock: several at once would only slow calls down
         self._names = Named({}, {}, 0)
+        self._stored: dict[str, Stored] = {}
         self._adopt(self._snapshot())
 
     def weights(self, name: str) -> Weights:
@@ -75,10 +76,10 @@ class Catalog:
             NotFoundError: there is no such name.
             Absent: it isn't in memory.
         """
-        found = self._names.weights.get(name)
-        if found is None:
+        stored = self._stored.get(name)
+        if stored is None:
             raise NotFoundError(f"no weights named {name[:_SHOWN]!r}: put them with put_weights")
-        return self.copies.weights(Stored(found.digest, found.key))
+        return self.copies.weights(stored)
 
     def program(self, name: str, version: int | None) -> tuple[int, Program]:
         """A program by name, as of now, with the number of its version; the default one if none is asked for.
@@ -228,6 +229,7 @@ class Catalog:
 
     def _adopt(self, names: Named) -> None:
         self._names = names
+        self._stored = {name: Stored(found.digest, found.key) for name, found in names.weights.items()}
         pinned = {(found.digest, found.key) for found in names.weights.values() if found.pinned}
         versions = (version for program in names.programs.values() for version in program.versions.values())
         pinned |= {(version.digest, "") for version in versions if version.pinned}

@@ -14,7 +14,7 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 
@@ -82,7 +82,7 @@ async def brought(absent: Absent) -> LayerwireError | None:
 class _Holding(NamedTuple):
     """What is held for a tensor's or a program's sake: tensors that others may hold too, and bytes of its own."""
 
-    held: Held
+    held: Any  # Weights of a tensor, Bound of a program; each call looks it up, so that it isn't told apart again
     shared: Mapping[Stored, Weights]
     own_bytes: int
 
@@ -126,8 +126,8 @@ class Copies:
         if holding is None:
             raise Absent(lambda: self._bring(stored, lambda: self._read_tensor(stored)))
         self._holdings.move_to_end(stored)
-        assert isinstance(holding.held, Weights)
-        return holding.held
+        weights: Weights = holding.held
+        return weights
 
     def bound(self, digest: str, variant: Variant) -> Bound:
         """A program's weights.

@@ -110,17 +110,21 @@ class CallDecoder:
         for role, content in zip(plan.operator.inputs, contents, strict=True):
             if not role.shared:
                 continue
-            if isinstance(content, Bound):
-                return plan.key
             if isinstance(content, Weights):
                 shared.append(content.digest)
             elif content is None:
                 shared.append(None)
+            elif isinstance(content, Bound):
+                return plan.key
             elif len(content) <= _MERGED_INLINE_BYTES:
                 shared.append(hashlib.sha256(content).digest())
             else:
                 return LaneKey(plan.key.operator, plan.key.merge, 1, plan.key.deterministic)
-        return self._plans.lane_key((plan.key, *shared), plan.key) if shared else plan.key
+        if not shared:
+            return plan.key
+        if plan.shared is None or plan.shared[0] != shared:  # calls mostly come with the weights of the one before
+            plan.shared = shared, self._plans.lane_key((plan.key, *shared), plan.key)
+        return plan.shared[1]
 
 
 def _recipe(family: str, request: Any, plan: Plan) -> bytes:

@@ -89,6 +89,7 @@ class Plan:
     cost: float
     key: LaneKey
     answer: Entry | None = None  # the answer's template, once one was made
+    shared: tuple[list[object], LaneKey] | None = None  # digests of the shared inputs of the last call, and its lane
     recipe: bytes | None = None  # a request without options and data, for warm-up; b"" where that can't be
 
 

@@ -50,7 +50,7 @@ class Reply:
         dropped: whether nobody wants the answers any more.
     """
 
-    __slots__ = ("_nbytes", "_ordinals", "_parts", "calls", "dropped", "frame", "link", "unanswered")
+    __slots__ = ("_form", "_nbytes", "_ordinals", "_parts", "calls", "dropped", "frame", "link", "unanswered")
 
     def __init__(self, link: Link, frame: Frame, unanswered: int) -> None:
         self.link = link
@@ -58,6 +58,7 @@ class Reply:
         self.calls: dict[int, Call] = {}
         self.unanswered = unanswered
         self.dropped = False
+        self._form = _FORMS.get(frame.family, _as_response)
         self._parts: list[bytes | memoryview] = []
         self._ordinals: list[int] = []
         self._nbytes = 0
@@ -65,7 +66,7 @@ class Reply:
     def answer(self, call: Call, outputs: list[memoryview], phases: Phases, batch: Timed) -> None:
         """Adds the answer of a call that ran."""
         timing = batch.timing(call, phases) if call.options.return_timing else b""
-        parts, nbytes = _FORMS.get(self.frame.family, _as_response)(call, outputs, timing)
+        parts, nbytes = self._form(call, outputs, timing)
         self._nbytes += nbytes
         self._add(call.ordinal, parts)
 

@@ -12,8 +12,8 @@ import asyncio
 import hashlib
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
 
@@ -27,7 +27,8 @@ from layerwire_server.programs.variant import Facts
 from layerwire_server.storage.errors import StoreError
 from layerwire_server.storage.names import NamedProgram, NamedTensor
 from layerwire_server.storage.store import Store
-from layerwire_server.worker.copies import Absent, Bound, Copies, Weights
+from layerwire_server.worker.copies import Absent, Bound, Copies, Weights, here
+from layerwire_server.worker.once import Once
 from layerwire_server.worker.originals import Originals
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ class Catalog:
         self.originals = originals
         self._facts = facts
         self._programs: OrderedDict[str, Program] = OrderedDict()
-        self._coming: dict[str, asyncio.Task[None]] = {}
+        self._coming = Once()
         self._checking = asyncio.Semaphore(1)  # checks hold Python's lock: several at once would only slow calls down
         self._names = Named({}, {}, 0)
         self._stored: dict[str, Stored] = {}
@@ -175,23 +176,8 @@ class Catalog:
         if self._names.version == await asyncio.to_thread(self.store.names_version):
             return
         names = await asyncio.to_thread(self._snapshot)
-        await asyncio.gather(*(self._bring(work) for work in self._replacements(names)))
+        await asyncio.gather(*(self._bring(digest) for digest in self._replacements(names)))
         self._adopt(names)
-
-    async def bring_default(self, name: str) -> None:
-        """Brings a program's default version, and its weights, into memory.
-
-        Raises:
-            LayerwireError: it can't run here.
-        """
-        while True:
-            try:
-                _, program = self.program(name, None)
-                self.copies.bound(program.digest, program.variant)
-            except Absent as absent:
-                await absent.bring()
-            else:
-                return
 
     @property
     def names(self) -> Named:
@@ -208,20 +194,14 @@ class Catalog:
     async def _load(self, digest: str, load: Callable[[], Program]) -> None:
         if digest in self._programs:  # it came between Absent and now
             return
-        task = self._coming.get(digest)
-        if task is None:
 
-            async def bring() -> None:
-                try:
-                    async with self._checking:
-                        self._programs[digest] = await asyncio.to_thread(load)
-                    if len(self._programs) > _PROGRAMS:
-                        self._programs.popitem(last=False)
-                finally:
-                    del self._coming[digest]
+        async def bring() -> None:
+            async with self._checking:
+                self._programs[digest] = await asyncio.to_thread(load)
+            if len(self._programs) > _PROGRAMS:
+                self._programs.popitem(last=False)
 
-            task = self._coming[digest] = asyncio.create_task(bring())
-        await asyncio.shield(task)
+        await self._coming.do(digest, bring)
 
     def _snapshot(self) -> Named:
         version = self.store.names_version()  # before the names: what changes meanwhile is seen next time
@@ -235,30 +215,23 @@ class Catalog:
         pinned |= {(version.digest, "") for version in versions if version.pinned}
         self.copies.pin(frozenset(pinned))
 
-    def _replacements(self, names: Named) -> list[Coroutine[Any, Any, None]]:
-        """What brings the new default versions of programs whose old ones are in use."""
+    def _replacements(self, names: Named) -> list[str]:
+        """Digests of the new default versions of programs whose old ones are in use."""
         found = []
         for name, program in names.programs.items():
             new = program.versions[program.default_version].digest
             old = self._names.programs.get(name)
             used = old is not None and old.versions[old.default_version].digest in self._programs
             if used and new not in self._programs:
-                found.append(self._bring_digest(new))
+                found.append(new)
         return found
 
-    async def _bring_digest(self, digest: str) -> None:
-        while True:
-            try:
-                program = self._program(digest, lambda: self.load(digest))
-                self.copies.bound(program.digest, program.variant)
-            except Absent as absent:
-                await absent.bring()
-            else:
-                return
+    async def _bring(self, digest: str) -> None:
+        def bound() -> Bound:
+            program = self._program(digest, lambda: self.load(digest))
+            return self.copies.bound(program.digest, program.variant)
 
-    @staticmethod
-    async def _bring(work: Coroutine[Any, Any, None]) -> None:
         try:
-            await work
-        except (LayerwireError, StoreError, OSError):
+            await here(bound)
+        except LayerwireError:
             log.exception("a program is passed over")

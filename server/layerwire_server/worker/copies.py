@@ -14,7 +14,7 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import torch
 
@@ -25,10 +25,13 @@ from layerwire_server.programs.graph import Stored
 from layerwire_server.programs.variant import Variant
 from layerwire_server.storage.errors import StoreError
 from layerwire_server.storage_status import told
+from layerwire_server.worker.once import Once
 from layerwire_server.worker.originals import Originals
 from layerwire_server.worker.wire import spec_of_tensor
 
 log = logging.getLogger(__name__)
+
+Value = TypeVar("Value")
 
 _HOLDINGS = 16384  # programs that come with calls and have no weights take none of the bytes
 
@@ -79,6 +82,21 @@ async def brought(absent: Absent) -> LayerwireError | None:
     return None
 
 
+async def here(find: Callable[[], Value]) -> Value:
+    """What `find` gives, once all that it needs is in memory.
+
+    Raises:
+        LayerwireError: something can't be brought, or `find` raises it.
+    """
+    while True:
+        try:
+            return find()
+        except Absent as absent:
+            error = await brought(absent)
+            if error is not None:
+                raise error from None
+
+
 class _Holding(NamedTuple):
     """What is held for a tensor's or a program's sake: tensors that others may hold too, and bytes of its own."""
 
@@ -110,7 +128,7 @@ class Copies:
         self._pinned: frozenset[tuple[str, str]] = frozenset()
         self._tensors: dict[Stored, Weights] = {}
         self._holders: dict[Stored, int] = {}
-        self._coming: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._coming = Once()
 
     def pin(self, keys: frozenset[tuple[str, str]]) -> None:
         """From now on these stay, and no others: (digest, key) of tensors, (digest, "") of programs."""
@@ -146,17 +164,11 @@ class Copies:
     async def _bring(self, key: tuple[str, str], read: Callable[[], _Holding]) -> None:
         if key in self._holdings:  # it came between Absent and now: held twice it would never be let go
             return
-        task = self._coming.get(key)
-        if task is None:
 
-            async def bring() -> None:
-                try:
-                    self._hold(key, await asyncio.to_thread(read))
-                finally:
-                    del self._coming[key]
+        async def bring() -> None:
+            self._hold(key, await asyncio.to_thread(read))
 
-            task = self._coming[key] = asyncio.create_task(bring())
-        await asyncio.shield(task)  # who gives up doesn't take it from the others
+        await self._coming.do(key, bring)
 
     def _read_tensor(self, stored: Stored) -> _Holding:
         known = self._tensors.get(stored)

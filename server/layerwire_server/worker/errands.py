@@ -20,7 +20,7 @@ from layerwire_server.storage import InvalidNameError, StoreError
 from layerwire_server.worker import unpack
 from layerwire_server.worker.canary import Canary
 from layerwire_server.worker.catalog import Catalog
-from layerwire_server.worker.copies import Absent, brought
+from layerwire_server.worker.copies import here
 from layerwire_server.worker.decode import CallDecoder
 from layerwire_server.worker.device import Device
 from layerwire_server.worker.dispatcher import Dispatcher
@@ -90,13 +90,8 @@ class Errands:
     def _on_estimate(self, link: Link, frame: Frame) -> None:
         async def estimate() -> bytes:
             request = unpack.parse(layerwire_pb2.EstimateRequest(), frame.payload)
-            while True:
-                try:
-                    return self._decoder.estimate(request).SerializeToString()
-                except Absent as absent:
-                    error = await brought(absent)
-                    if error is not None:
-                        raise error from None
+            answer = await here(lambda: self._decoder.estimate(request))
+            return answer.SerializeToString()
 
         self._give(link, frame, "estimate", estimate())
 

@@ -52,9 +52,7 @@ def execute(device: Device, key: LaneKey, calls: Sequence[Call]) -> Execution:
     try:
         ran = device.run(key, calls)
     except Exception as error:
-        if isinstance(
-            error, LayerwireError
-        ):  # what only the kernel finds: elements that a node of a program can't take
+        if isinstance(error, LayerwireError):  # elements that a node can't take: only its kernel finds them
             refused = error.with_traceback(None)
             refused.__context__ = None
         if _is_sticky(error):

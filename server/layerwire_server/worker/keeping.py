@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from layerwire import codec
 from layerwire.codec import DTYPES, TensorSpec
-from layerwire.errors import InvalidArgumentError, LayerwireError, NotFoundError, invalid
+from layerwire.errors import InvalidArgumentError, NotFoundError, invalid
 from layerwire.v1 import layerwire_pb2, program_pb2, store_pb2, tensor_pb2
 from layerwire_server import storage
 from layerwire_server.link import SPAN, Family
@@ -22,9 +22,7 @@ from layerwire_server.programs.program import Program
 from layerwire_server.storage import NamedTensor, StoreError, TensorEntry
 from layerwire_server.worker import description, wire
 from layerwire_server.worker.catalog import Catalog
-from layerwire_server.worker.copies import Absent, brought
-
-Value = TypeVar("Value")
+from layerwire_server.worker.copies import here
 
 MAX_NAMES = 8192
 MAX_PAGE = 1000
@@ -219,7 +217,7 @@ class Keeping:
         return store_pb2.ListProgramsResponse(programs=programs, next_page_token=following)
 
     async def _get_program(self, request: store_pb2.GetProgramRequest) -> store_pb2.GetProgramResponse:
-        number, program = await _brought(lambda: self._catalog.program(request.name, _version(request)))
+        number, program = await here(lambda: self._catalog.program(request.name, _version(request)))
         described = await asyncio.to_thread(description.describe, program, self._device_type)
         described.name, described.version = request.name, number
         return described
@@ -243,17 +241,7 @@ class Keeping:
             self._catalog.copies.bound(program.digest, program.variant)
             return program
 
-        return await _brought(load)
-
-
-async def _brought(find: Callable[[], Value]) -> Value:
-    while True:
-        try:
-            return find()
-        except Absent as absent:
-            error: LayerwireError | None = await brought(absent)
-            if error is not None:
-                raise error from None
+        return await here(load)
 
 
 def _page(entries: Mapping[str, Any], request: Any, method: str) -> tuple[list[tuple[str, Any]], str]:

@@ -12,7 +12,7 @@ from layerwire_server.link import Family
 from layerwire_server.programs.program import Program
 from layerwire_server.worker import description
 from layerwire_server.worker.catalog import Catalog
-from layerwire_server.worker.copies import Absent, brought
+from layerwire_server.worker.copies import here
 from layerwire_server.worker.datatypes import NAMES
 from layerwire_server.worker.infer_request import DEFAULT_PRIORITY_LEVEL, PRIORITY_LEVELS, version_of
 from layerwire_server.worker.keeping import Method
@@ -125,13 +125,7 @@ class Models:
     async def _program(self, name: str, version: int | None) -> Program:
         if name not in self._catalog.names.programs:
             raise _unknown(name, "")
-        while True:
-            try:
-                return self._catalog.program(name, version)[1]
-            except Absent as absent:
-                error = await brought(absent)
-                if error is not None:
-                    raise error from None
+        return (await here(lambda: self._catalog.program(name, version)))[1]
 
 
 def _metadata_of(tensor: program_pb2.ProgramInput) -> open_inference_pb2.ModelMetadataResponse.TensorMetadata:

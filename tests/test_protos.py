@@ -40,7 +40,7 @@ CONTRACTS = {
         ROOT / "client" / "layerwire" / "v1",
         "layerwire/v1",
     ),
-    "inference": Contract("inference", "*.proto", (), ROOT / "server" / "layerwire_server" / "inference_v2", "."),
+    "inference": Contract("inference", "*.proto", (), ROOT / "client" / "layerwire" / "inference_v2", "."),
 }
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 
-from layerwire_server.inference_v2 import open_inference_pb2 as oip
+from layerwire.inference_v2 import open_inference_pb2 as oip
 from tests.chaos.conftest import Server
 from tests.inference import programs
 from tests.inference.conftest import SERVICE

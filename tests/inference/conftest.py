@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 import layerwire
-from layerwire_server.inference_v2 import open_inference_pb2 as oip
+from layerwire.inference_v2 import open_inference_pb2 as oip
 from tests.chaos.conftest import READY
 from tests.inference import programs
 from tests.remote.conftest import Served

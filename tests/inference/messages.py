@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from layerwire_server.inference_v2 import open_inference_pb2 as oip
+from layerwire.inference_v2 import open_inference_pb2 as oip
 
 NAMES = {
     "bool": "BOOL",

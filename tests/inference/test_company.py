@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from grpc import RpcError, StatusCode
 
-from layerwire_server.inference_v2 import open_inference_pb2 as oip
+from layerwire.inference_v2 import open_inference_pb2 as oip
 from tests.inference.conftest import SERVICE
 from tests.inference.messages import floats, infer, parameter
 from tests.inference.programs import FEATURES, expected

@@ -9,7 +9,7 @@ import pytest
 from grpc import RpcError, StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from layerwire_server.inference_v2 import open_inference_pb2 as oip
+from layerwire.inference_v2 import open_inference_pb2 as oip
 from tests.inference.messages import NAMES, infer
 from tests.inference.programs import DTYPES, FEATURES, PROGRAMS
 

@@ -9,9 +9,9 @@ import pytest
 from google.protobuf import text_format
 
 from layerwire.errors import NotFoundError, to_status
+from layerwire.inference_v2 import open_inference_pb2 as oip
 from layerwire_server.gateway import calls
 from layerwire_server.gateway.statistics import summed
-from layerwire_server.inference_v2 import open_inference_pb2 as oip
 from layerwire_server.link import Family, Frame, Kind
 
 SERVICE = "/inference.GRPCInferenceService/"

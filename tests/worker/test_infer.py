@@ -12,8 +12,8 @@ import pytest
 
 from layerwire import codec
 from layerwire.errors import InternalError
+from layerwire.inference_v2 import open_inference_pb2 as oip
 from layerwire.v1 import layerwire_pb2
-from layerwire_server.inference_v2 import open_inference_pb2 as oip
 from layerwire_server.programs.check import ProgramLimits
 from layerwire_server.programs.variant import Facts
 from layerwire_server.storage import Store

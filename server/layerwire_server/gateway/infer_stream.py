@@ -10,15 +10,15 @@ import time
 from collections.abc import Iterator
 
 from layerwire.errors import LayerwireError
-from layerwire_server.gateway import calls
-from layerwire_server.gateway.pending import Pending
-from layerwire_server.gateway.refusal import status_of
-from layerwire_server.gateway.stream import Context, Stream, Streams
-from layerwire_server.inference_v2.open_inference_pb2 import (
+from layerwire.inference_v2.open_inference_pb2 import (
     InferParameter,
     ModelInferResponse,
     ModelStreamInferResponse,
 )
+from layerwire_server.gateway import calls
+from layerwire_server.gateway.pending import Pending
+from layerwire_server.gateway.refusal import status_of
+from layerwire_server.gateway.stream import Context, Stream, Streams
 from layerwire_server.link import Family, Kind
 
 _ANSWER = ModelStreamInferResponse.INFER_RESPONSE_FIELD_NUMBER

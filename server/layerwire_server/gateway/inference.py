@@ -11,12 +11,12 @@ from typing import Any
 
 import grpc
 
+from layerwire.inference_v2 import open_inference_pb2
 from layerwire_server.gateway.crew import Crew
 from layerwire_server.gateway.files import Services
 from layerwire_server.gateway.infer_stream import InferStreams
 from layerwire_server.gateway.statistics import StatisticsMethod
 from layerwire_server.gateway.unary import UnaryMethod, UnaryPending
-from layerwire_server.inference_v2 import open_inference_pb2
 from layerwire_server.link import Family
 
 SERVICE_NAME: str = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name

@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from layerwire.errors import UnavailableError
+from layerwire.inference_v2.open_inference_pb2 import ModelStatistics, ModelStatisticsResponse
 from layerwire_server.gateway.crew import Crew
 from layerwire_server.gateway.files import Services
 from layerwire_server.gateway.unary import RefusedError, UnaryMethod, UnaryPending
-from layerwire_server.inference_v2.open_inference_pb2 import ModelStatistics, ModelStatisticsResponse
 from layerwire_server.link import Family, Flag, Frame, Kind
 
 

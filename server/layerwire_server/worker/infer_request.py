@@ -13,8 +13,8 @@ import numpy as np
 
 from layerwire.codec import DTYPE_NAMES, TensorSpec
 from layerwire.errors import InvalidArgumentError, UnimplementedError, invalid
+from layerwire.inference_v2.open_inference_pb2 import ModelInferRequest
 from layerwire.v1 import layerwire_pb2
-from layerwire_server.inference_v2.open_inference_pb2 import ModelInferRequest
 from layerwire_server.operators.operator import Operator
 from layerwire_server.programs.graph import MAX_INPUTS, MAX_OUTPUTS
 from layerwire_server.programs.program import MAX_INTERMEDIATES, Program

@@ -6,7 +6,7 @@ It knows ModelInferResponse and calls; nothing of frames, links or devices.
 from __future__ import annotations
 
 from layerwire import codec
-from layerwire_server.inference_v2.open_inference_pb2 import ModelInferResponse
+from layerwire.inference_v2.open_inference_pb2 import ModelInferResponse
 from layerwire_server.worker.call import Call, Written
 from layerwire_server.worker.datatypes import NAMES
 

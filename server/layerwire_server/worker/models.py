@@ -6,8 +6,8 @@ It knows the catalog, statistics and the protocol's messages; nothing of frames,
 from __future__ import annotations
 
 from layerwire.errors import NotFoundError
+from layerwire.inference_v2 import open_inference_pb2
 from layerwire.v1 import program_pb2
-from layerwire_server.inference_v2 import open_inference_pb2
 from layerwire_server.link import Family
 from layerwire_server.programs.program import Program
 from layerwire_server.worker import description

@@ -15,8 +15,8 @@ from typing import TypeAlias
 
 from google.protobuf.descriptor import Descriptor
 
+from layerwire.inference_v2 import open_inference_pb2
 from layerwire.v1 import layerwire_pb2, tensor_pb2
-from layerwire_server.inference_v2 import open_inference_pb2
 from layerwire_server.limit import OverLimitError
 from layerwire_server.link import MAX_CALLS
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from layerwire import codec
 from layerwire.errors import InvalidArgumentError, invalid
+from layerwire.inference_v2 import open_inference_pb2
 from layerwire.v1 import layerwire_pb2, tensor_pb2
-from layerwire_server.inference_v2 import open_inference_pb2
 from layerwire_server.operators import OPERATORS
 from layerwire_server.operators.operator import Input, Operator, Specs
 from layerwire_server.programs.gradient import Differentiate

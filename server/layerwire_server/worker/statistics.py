@@ -9,7 +9,7 @@ from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 
 from layerwire.errors import LayerwireError
-from layerwire_server.inference_v2 import open_inference_pb2
+from layerwire.inference_v2 import open_inference_pb2
 from layerwire_server.programs.run import Run
 from layerwire_server.worker.call import Call, Model
 from layerwire_server.worker.device import Phases

@@ -4,13 +4,13 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 READY = $(VENV)/.ready
-INFERENCE = server/layerwire_server/inference_v2
+INFERENCE = client/layerwire/inference_v2
 
 .DEFAULT_GOAL := help
-.PHONY: help install protos tables lint format test check bench demo up clean
+.PHONY: help install protos tables lint format test test-deploy image-check check bench demo up clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(READY) ## Make .venv with everything at the versions of constraints.txt
 
@@ -41,11 +41,19 @@ format: $(READY) ## Let ruff put layout and imports in order
 	$(BIN)/ruff format
 
 test: $(READY) ## Run the tests; `make test ARGS="-k lanes -x"` runs some
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -m "not debian" $(ARGS)
+
+test-deploy: $(READY) ## Run the tests that need Debian packages, and install those where that is allowed
+	tests/packages.sh
+	LAYERWIRE_DOCKER_COMPOSE=$${LAYERWIRE_DOCKER_COMPOSE:-$(CURDIR)/.tools/docker-compose} \
+	$(BIN)/python -m pytest -m debian $(ARGS)
+
+image-check: $(READY) ## Build the CPU image with buildah, start it and try it; skips where it can't
+	$(BIN)/python -m deploy.image_check $(ARGS)
 
 check: lint test ## lint and test
 
-bench: $(READY) ## Measure against a bare grpc.aio server; takes minutes
+bench: $(READY) ## Measure the standing set and rewrite BENCHMARKS.md; takes a quarter of an hour
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
 demo: $(READY) ## A photograph and a small CNN through a server of its own

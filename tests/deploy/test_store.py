@@ -12,12 +12,12 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from layerwire.bench.interpreter import run
 from layerwire.deploy import RemoteProgram, Uploaded, deploy, export
 from layerwire.errors import InvalidArgumentError
 from layerwire.safetensors import SafetensorsFile
 from layerwire.v1 import store_pb2
 from tests.networks import NETWORKS, inputs, made
-from tests.programs.interpreter import run
 
 
 class MemoryStore:

@@ -8,9 +8,9 @@ import functools
 import pytest
 import torch
 
+from layerwire.bench.interpreter import run
 from layerwire.deploy import Exported, export
 from tests.networks import NETWORKS, inputs, made
-from tests.programs.interpreter import run
 from tests.programs.local import REQUESTS, Worker
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}

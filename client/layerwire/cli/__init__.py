@@ -1,4 +1,4 @@
-"""The command line: `layerwire health | info | call | import | programs | ...`, and what other packages add: `serve`.
+"""The command line: `layerwire health | info | call | bench | ...`, and what other packages add: `serve`.
 
 It belongs to the SDK and knows nothing of the server, which adds its command by the entry point group below.
 
@@ -31,6 +31,7 @@ class Other(NamedTuple):
 
 
 COMMANDS = {
+    "bench": Command("layerwire.bench.command", "Load-test a server, and check its answers."),
     "call": Command("layerwire.cli.call", "Call one operator by its torch.nn.functional name."),
     "delete": Command("layerwire.cli.deleting", "Forget programs or weights on a server."),
     "demo": Command("layerwire.demo.command", "A photograph and a small CNN through a server of its own."),

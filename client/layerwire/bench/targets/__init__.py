@@ -1,0 +1,1 @@
+"""Where calls go, a protocol a file."""

@@ -1,0 +1,351 @@
+"""`layerwire bench` as a user has it: a process, its exit status, and the files it leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import pytest
+
+from layerwire.bench.report import as_json
+from layerwire.v1 import layerwire_pb2 as pb
+from layerwire.v1 import layerwire_pb2_grpc
+from tests.inference.conftest import served  # noqa: F401  # a fixture
+
+BENCH = [sys.executable, "-m", "layerwire.cli", "bench"]
+QUICK = ["--window", "100ms", "--warmup", "100ms", "--max-windows", "3"]
+UNCHECKED = ["--verify", "off"]
+RELU = ["relu", "--shape", "1,10"]
+
+
+def bench(*words, quick=True, **options):
+    command = [*BENCH, *map(str, words), *(QUICK if quick else [])]
+    return subprocess.run(command, capture_output=True, text=True, timeout=100, **options)
+
+
+def measured(ended):
+    assert ended.returncode == 0, ended.stderr
+    return as_json.from_json(ended.stdout)
+
+
+def test_a_sweep_leaves_its_files(served, tmp_path):  # noqa: F811
+    files = {form: tmp_path / f"found.{form}" for form in ("json", "csv", "html")}
+    words = [word for form, path in files.items() for word in (f"--{form}", path)]
+    ended = bench(
+        served.address, "max_pool2d", "--shape", "1,3,32,32", "--kernel-size", 2, "--concurrency", "1,4",
+        "--metrics", served.metrics_address, "--verify", "all", *words,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert "calls/s" in ended.stdout
+    run = as_json.from_json(files["json"].read_text())
+    assert [point.load.callers for point in run.points] == [1, 4]
+    assert run.workload == ("max_pool2d (1,3,32,32) float32, kernel_size=2",)
+    for point in run.points:
+        assert point.calls > 0
+        assert (point.errors, point.wrong, point.unfinished) == ({}, 0, 0)
+        assert point.verified >= point.calls
+        assert point.latency.p50_seconds <= point.latency.p99_seconds <= point.latency.maximum_seconds
+        assert sum(window.measured for window in point.windows) == 3
+        assert point.server is not None
+        assert point.server.kernel.mean_seconds > 0
+        assert point.client.cpu_seconds > 0
+    assert {"worker-0", "gateway-0"} <= run.points[0].server.cpu_seconds.keys()
+    assert len(list(csv.reader(io.StringIO(files["csv"].read_text())))) == 3
+    assert "<svg" in files["html"].read_text()
+
+
+@pytest.mark.parametrize("arrivals", ["constant", "poisson"])
+def test_an_open_loop_keeps_its_rate(served, arrivals):  # noqa: F811
+    [point] = measured(
+        bench(
+            served.address,
+            *RELU,
+            "--rate",
+            200,
+            "--arrivals",
+            arrivals,
+            "--window",
+            "1s",
+            "--duration",
+            "2s",
+            "--json",
+            "-",
+            quick=False,
+        )
+    ).points
+    assert point.load.mode == arrivals
+    # Of Poisson arrivals in 2 s the count is 400 with a deviation of 20; the client may have had to wait for its turn.
+    assert 0.75 * 400 <= point.calls <= 1.25 * 400
+    assert point.client.send_lag_p99_seconds is not None
+
+
+def test_every_way_to_call_can_be_compared(served):  # noqa: F811
+    for other in ("unary", "oip", "local"):
+        run = measured(
+            bench(
+                served.address,
+                "run",
+                "linear",
+                "--concurrency",
+                4,
+                "--compare",
+                "stream",
+                other,
+                "--rounds",
+                2,
+                "--duration",
+                "200ms",
+                "--verify",
+                "all",
+                "--json",
+                "-",
+            )
+        )
+        assert run.kind == "comparison"
+        [ratio] = run.ratios
+        assert (ratio.rounds, ratio.baseline) == (2, f"stream@{served.address}")
+        assert [point.round for point in run.points] == [1, 1, 2, 2]
+        assert all(point.verified and not point.wrong and not point.errors for point in run.points)
+        assert "torch" in run.verify
+
+
+def test_several_client_processes_share_the_load(served):  # noqa: F811
+    [closed] = measured(
+        bench(served.address, *RELU, *UNCHECKED, "--concurrency", 5, "--processes", 2, "--json", "-")
+    ).points
+    [opened] = measured(bench(served.address, *RELU, *UNCHECKED, "--rate", 300, "--processes", 3, "--json", "-")).points
+    assert (closed.client.processes, opened.client.processes) == (2, 3)
+    assert closed.calls
+    assert 0 < opened.throughput < 600
+
+
+def test_a_search_ends_between_two_rates(served):  # noqa: F811
+    run = measured(
+        bench(
+            served.address,
+            *RELU,
+            "--slo",
+            "30s",
+            "--rate",
+            "20:40",
+            "--json",
+            "-",
+        )
+    )
+    assert run.kind == "search"
+    assert run.search.best_rate == 40
+    assert run.search.first_failed_rate is None
+    assert [trial.rate for trial in run.search.trials] == [20, 30, 40]
+    assert all(trial.kept for trial in run.search.trials)
+
+
+def test_a_search_that_nothing_keeps_says_so(served):  # noqa: F811
+    ended = bench(served.address, *RELU, *UNCHECKED, "--slo", "1us", "--rate", "5:10")
+    assert ended.returncode == 1
+    assert "no rate kept 0.001 ms" in ended.stderr
+
+
+def test_a_mix_puts_its_weights_and_parts_its_figures(served, tmp_path):  # noqa: F811
+    mix = tmp_path / "mix.toml"
+    mix.write_text(
+        '[[call]]\nfunction = "relu"\nshape = [1, 10]\nshare = 3\n[[call]]\nfunction = "linear"\nshape = [1, 6]\n'
+        'weight = "name:bench.command.w"\n[weights]\n"bench.command.w" = [4, 6]\n'
+    )
+    run = measured(bench(served.address, "mix", mix, "--concurrency", 4, "--verify", "all", "--json", "-"))
+    [point] = run.points
+    assert [part.name for part in point.parts] == ["relu (1,10)", "linear (1,6)"]
+    first, second = (part.calls for part in point.parts)
+    assert 2 < first / second < 4.5
+    assert not point.errors
+
+
+def test_torch_alone_is_measured_too():
+    [point] = measured(bench("local", *RELU, "--concurrency", 1, "--json", "-")).points
+    assert point.target == "local"
+    assert point.calls > 100
+    assert point.client.bottleneck is None
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+USAGE = {
+    "no address": (["relu", "--shape", "1"], "ADDRESS is missing"),
+    "nothing to send": (["127.0.0.1:1"], "what shall be sent"),
+    "a misspelt function": (["127.0.0.1:1", "reul", "--shape", "1"], "did you mean relu"),
+    "no shape": (["127.0.0.1:1", "relu", "--concurrency", "1"], "--shape"),
+    "a bad load": (["127.0.0.1:1", *RELU, "--concurrency", "x"], "no number"),
+    "a bad time": (["127.0.0.1:1", *RELU, "--slo", "soon"], "must be a time"),
+    "a bad address": (["nonsense", *RELU], "nonsense"),
+    "no such file": (["127.0.0.1:1", "mix", "nowhere.toml"], "nowhere.toml"),
+    "a file in no directory": (["127.0.0.1:1", *RELU, "--html", "/no/such/page.html"], "there is no directory"),
+}
+
+
+@pytest.mark.parametrize("name", USAGE)
+def test_wrong_usage_is_a_sentence(name):
+    words, told = USAGE[name]
+    ended = bench(*words)
+    assert ended.returncode == 2
+    assert told in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_what_torch_refuses_is_refused_before_anything_is_sent(served):  # noqa: F811
+    ended = bench(served.address, "max_pool2d", "--shape", "1,3,4,4", "--kernel-size", 9)
+    assert ended.returncode == 2
+    assert "max_pool2d" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_options_may_stand_before_what_is_sent(served):  # noqa: F811
+    [point] = measured(bench("--concurrency", 2, served.address, "--json", "-", *RELU, *UNCHECKED)).points
+    assert point.load.callers == 2
+
+
+def test_an_unreachable_server_is_a_sentence():
+    address = f"127.0.0.1:{free_port()}"
+    ended = bench(address, *RELU, *UNCHECKED, "--wait", "200ms")
+    assert ended.returncode == 3
+    assert f"{address}: unreachable" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_an_unknown_program_is_a_sentence(served):  # noqa: F811
+    ended = bench(served.address, "run", "nowhere")
+    assert ended.returncode == 2
+    assert "nowhere" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@contextmanager
+def started(*words):
+    """A load test whose lines on standard error are read one by one."""
+    process = subprocess.Popen(
+        [*BENCH, *map(str, words), *QUICK], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_server_that_dies_midway_ends_the_run_and_leaves_what_there_was(tmp_path):
+    command = [sys.executable, "-m", "tests.benchmarks.bare"]
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    address = server.stdout.readline().split()[-1]
+    found = tmp_path / "found.json"
+    loads = ",".join(["2"] * 50)
+    with started(address, *RELU, *UNCHECKED, "--by", "unary", "--concurrency", loads, "--json", found) as process:
+        assert "1/50" in next(line for line in process.stderr if "calls/s" in line)
+        server.kill()
+        server.communicate()
+        rest = process.stderr.read()
+        process.wait(timeout=60)
+    assert process.returncode == 3
+    assert "no answer any more: UNAVAILABLE" in rest
+    assert "Traceback" not in rest
+    run = as_json.from_json(found.read_text())
+    assert run.failure is not None
+    assert run.points[0].calls > 0
+    assert run.points[-1].errors["UNAVAILABLE"] > 0
+
+
+def test_ctrl_c_reports_what_there_is(served, tmp_path):  # noqa: F811
+    found = tmp_path / "found.json"
+    loads = ",".join(["2"] * 50)
+    with started(served.address, *RELU, *UNCHECKED, "--concurrency", loads, "--json", found) as process:
+        assert any("1/50" in line for line in process.stderr)
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+        table = process.stdout.read()
+        process.wait(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in rest
+    assert "Traceback" not in rest
+    assert "calls" in table
+    run = as_json.from_json(found.read_text())
+    assert run.interrupted
+    assert 1 <= len(run.points) < 50
+    assert not run.points[-1].errors
+
+
+def test_no_client_process_outlives_its_planner(served):  # noqa: F811
+    with started(served.address, *RELU, *UNCHECKED, "--concurrency", "2,2,2,2,2", "--processes", 2) as process:
+        assert any("1/5" in line for line in process.stderr)
+        children = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+        assert len(children) >= 2
+        watched = [os.pidfd_open(pid) for pid in children]
+        process.kill()
+        process.wait()
+        for descriptor in watched:
+            with os.fdopen(descriptor) as ended:
+                poll = select.poll()
+                poll.register(ended, 1)
+                assert poll.poll(30_000), "a client process is still there"
+
+
+class Lying(layerwire_pb2_grpc.LayerwireServiceServicer):
+    """Answers relu as if every element were positive; every tenth call it refuses."""
+
+    def __init__(self):
+        self.count = 0
+
+    async def Activate(self, request, context):
+        self.count += 1
+        if self.count > 20 and self.count % 10 == 0:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "full")
+        return pb.ActivateResponse(output=request.input)
+
+
+@contextmanager
+def lying():
+    with asyncio.Runner() as runner:
+        server = grpc.aio.server()
+        layerwire_pb2_grpc.add_LayerwireServiceServicer_to_server(Lying(), server)
+
+        async def begin():
+            port = server.add_insecure_port("127.0.0.1:0")
+            await server.start()
+            return port
+
+        port = runner.run(begin())
+        yield runner, f"127.0.0.1:{port}"
+        runner.run(server.stop(0))
+
+
+def test_wrong_answers_are_loud_and_errors_are_counted_by_status(tmp_path):
+    found = tmp_path / "found.json"
+    with lying() as (runner, address):
+        words = [*BENCH, address, *RELU, "--by", "unary", "--concurrency", "2", "--json", found, *QUICK]
+
+        async def run():
+            process = await asyncio.create_subprocess_exec(
+                *map(str, words), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+            output, errors = await process.communicate()
+            return process.returncode, output.decode(), errors.decode()
+
+        status, output, errors = runner.run(run())
+    assert status == 1
+    assert "WRONG ANSWERS: relu: output" in errors
+    assert "wrong" in output.lower()
+    [point] = as_json.from_json(found.read_text()).points
+    assert point.wrong > 0
+    assert point.errors.keys() == {"RESOURCE_EXHAUSTED"}
+    assert point.parts[0].wrong == point.wrong

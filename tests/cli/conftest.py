@@ -13,7 +13,7 @@ from layerwire.demo import server
 def address(tmp_path_factory):
     """Where the server listens."""
     with server.started(tmp_path_factory.mktemp("server") / "log", "--device", "cpu") as found:
-        yield found
+        yield found.address
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 
@@ -41,9 +42,9 @@ def test_demo(tmp_path, cli):
     picture = imread(tmp_path / command.PICTURE)
     assert min(picture.shape[:2]) > 800
     assert picture[..., :3].std() > 0.1
-    address = server.ADDRESS.search(demo.stdout)
+    address = re.search(r"127\.0\.0\.1:\d+", demo.stdout)
     assert address
-    assert cli("health", address.group()).exit_code == 2
+    assert cli("health", address[0]).exit_code == 2
 
 
 def test_server_that_cannot_start(tmp_path):
@@ -53,7 +54,7 @@ def test_server_that_cannot_start(tmp_path):
 
 def test_server_is_stopped_when_its_user_fails(tmp_path, cli):
     def use() -> None:
-        with server.started(tmp_path / "log", "--device", "cpu") as address:
+        with server.started(tmp_path / "log", "--device", "cpu") as (address, _):
             found.append(address)
             raise KeyError("a mistake")
 
@@ -121,3 +122,20 @@ def test_measured_quantiles():
 def test_accuracy():
     logits = torch.eye(10)[torch.tensor([3, 1, 4, 1])]
     assert digits.accuracy(logits, torch.tensor([3, 1, 4, 5])) == 0.75
+
+
+def test_a_server_that_is_kept_can_be_load_tested_by_the_command_that_is_told(tmp_path):
+    words = [sys.executable, "-m", "layerwire.cli", "demo", "--keep", "--output", str(tmp_path)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL) as demo:
+        assert demo.stdout is not None
+        told = next(line for line in demo.stdout if "layerwire bench" in line).split()[1:]
+        page = tmp_path / "bench.html"
+        quick = ["--html", str(page), "--concurrency", "4", "--window", "100ms", "--warmup", "100ms"]
+        bench = subprocess.run(
+            [sys.executable, "-m", "layerwire.cli", *told, *quick], capture_output=True, text=True, check=False
+        )
+        demo.send_signal(signal.SIGINT)
+        rest = demo.stdout.read()
+    assert bench.returncode == 0, bench.stderr
+    assert "<svg" in page.read_text()
+    assert (demo.returncode, rest.strip()) == (0, "Done.")

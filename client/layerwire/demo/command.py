@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import importlib
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -37,7 +38,8 @@ NETWORK = "digits"  # its name there
     metavar="DIRECTORY",
     help="Where the picture and the server's log go.",
 )
-def command(address: str | None, output: Path) -> None:
+@click.option("--keep", is_flag=True, help="Keep the demo's server, and the network on it, until Ctrl-C.")
+def command(address: str | None, output: Path, keep: bool) -> None:
     """A photograph and a small CNN through a server of its own.
 
     Or through one that runs already, at --address. Takes a photograph through convolution, batch norm, ReLU, max
@@ -46,6 +48,8 @@ def command(address: str | None, output: Path) -> None:
     """
     if address is not None:
         connection.check_address(address)
+        if keep:
+            raise click.UsageError("--keep is about a server of the demo's own: leave --address out")
     _check_installed()
     from rich.console import Console
 
@@ -57,12 +61,24 @@ def command(address: str | None, output: Path) -> None:
         with ExitStack() as stack:
             if address is None:
                 with console.status("Starting a server"):
-                    address = stack.enter_context(server.started(output / LOG))
+                    address, metrics = stack.enter_context(server.started(output / LOG))
                 console.print(f"Server on {address}, its log in {output / LOG}")
             _run(console, address, output)
+            if keep:
+                _wait(console, address, metrics)
     except server.ServerError as error:
         raise click.ClickException(str(error)) from None
     console.print("Done.")
+
+
+def _wait(console: Console, address: str, metrics: str) -> None:
+    """Tells what else can be done with the server, until Ctrl-C."""
+    program = PREFIX + NETWORK
+    command = f"layerwire bench {address} run {program} --metrics {metrics} --html bench.html"
+    console.print(f"The server stays until Ctrl-C, with {program} on it. To load-test it:", soft_wrap=True)
+    console.print(f"  {command}", soft_wrap=True)
+    with suppress(KeyboardInterrupt):
+        Event().wait()
 
 
 def _make(output: Path) -> None:

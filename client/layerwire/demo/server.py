@@ -13,11 +13,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Timer
+from typing import NamedTuple
 
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
 TOLD_LINES = 5  # of the log, when it fails
-ADDRESS = re.compile(r"127\.0\.0\.1:\d+")
+READY = re.compile(r"ready on (127\.0\.0\.1:\d+).*metrics on (127\.0\.0\.1:\d+)")
+
+
+class Started(NamedTuple):
+    """Where a server is: gRPC, and /metrics."""
+
+    address: str
+    metrics: str
 
 
 class ServerError(Exception):
@@ -25,8 +33,8 @@ class ServerError(Exception):
 
 
 @contextmanager
-def started(log: Path, *flags: str) -> Iterator[str]:
-    """A server's address for as long as the context lasts.
+def started(log: Path, *flags: str) -> Iterator[Started]:
+    """A server's addresses for as long as the context lasts.
 
     Args:
         log: file for what it writes to standard error.
@@ -39,24 +47,24 @@ def started(log: Path, *flags: str) -> Iterator[str]:
     with log.open("wb") as errors:
         process = subprocess.Popen([*command, *flags], stdout=subprocess.PIPE, stderr=errors, text=True)
         try:
-            yield _address(process, log)
+            yield _started(process, log)
         finally:
             status = _stop(process)
     if status != 0:
         raise ServerError(f"the server ended with exit status {status}; its log:\n{_tail(log)}")
 
 
-def _address(process: subprocess.Popen[str], log: Path) -> str:
-    """The address in the line that the server prints when it is ready."""
+def _started(process: subprocess.Popen[str], log: Path) -> Started:
+    """The addresses in the line that the server prints when it is ready."""
     assert process.stdout is not None
     patience = Timer(START_SECONDS, process.kill)  # which ends the line that is waited for
     patience.start()
     line = process.stdout.readline()
     patience.cancel()
-    found = ADDRESS.search(line)
+    found = READY.search(line)
     if found is None:
         raise ServerError(f"the server didn't start; its log:\n{_tail(log)}")
-    return found.group()
+    return Started(*found.groups())
 
 
 def _stop(process: subprocess.Popen[str]) -> int:

@@ -1,88 +1,66 @@
-"""Runs the standing comparisons and prints a table: `python -m tests.benchmarks`."""
+"""Runs the standing set and rewrites BENCHMARKS.md: `python -m tests.benchmarks`, or `make bench`."""
 
 from __future__ import annotations
 
-import asyncio
-import statistics
-from typing import Any
+import datetime as dt
+import os
+import shlex
+import sys
+from pathlib import Path
 
 import click
-import numpy as np
-from rich.console import Console
-from rich.table import Table
 
-from tests.benchmarks import footprint, sides
+from layerwire.bench.machine import machine
+from tests.benchmarks import chain, footprint, measuring, servers, tables, upload
+from tests.benchmarks.standing import COMPARISONS
 
-# comparison -> (operator, side -> (server, way to call it)); the first side is what the others are compared with
-COMPARISONS: dict[str, tuple[str, dict[str, tuple[tuple[str, ...], Any]]]] = {
-    "relu (1,10)": (
-        "relu",
-        {
-            "bare grpc.aio": (sides.BARE, sides.unary),
-            "stream": (sides.LAYERWIRE, sides.stream),
-            "unary": (sides.LAYERWIRE, sides.unary),
-        },
-    ),
-    "linear 512 to 512, named weights": (
-        "linear",
-        {
-            "bare grpc.aio": (sides.BARE, sides.unary),
-            "stream": (sides.LAYERWIRE, sides.stream),
-            "stream, deterministic": (sides.LAYERWIRE, sides.deterministic),
-        },
-    ),
-    "LeNet on (1,3,32,32)": (
-        "network",
-        {
-            "bare grpc.aio, torch module": (sides.BARE, sides.unary),
-            "program, stream": (sides.LAYERWIRE, sides.program),
-            "program, unary": (sides.LAYERWIRE, sides.unary),
-            "layer by layer, stream": (sides.LAYERWIRE, sides.layers),
-        },
-    ),
-}
+FILE = Path(__file__).parents[2] / "BENCHMARKS.md"
+START, END = "<!-- figures -->\n", "<!-- /figures -->\n"
+SEARCHED, BOUND_SECONDS = COMPARISONS[0], 0.005
+SEARCH_TARGETS = ("bare", "stream", "unary")
 
 
-async def _round(servers: dict[Any, str], operator: str, ways: dict[str, Any], callers: int, seconds: float) -> Any:
-    figures = {}
-    for name, (command, way) in ways.items():
-        async with way(servers[command], operator) as call:
-            await sides.rate(call, callers, 0.3)
-            figures[name] = await sides.rate(call, callers, seconds)
-    return figures
-
-
-def _print(title: str, callers: int, rounds: list[Any]) -> None:
-    table = Table(
-        "side", "calls/s, median", "least", "most", "p50 ms", "p99 ms", "ratio", title=f"{title}, {callers} callers"
-    )
-    first = statistics.median(figures[next(iter(figures))][0] for figures in rounds)
-    for name in rounds[0]:
-        rates = [figures[name][0] for figures in rounds]
-        latencies = np.concatenate([figures[name][1] for figures in rounds]) * 1e3
-        median = statistics.median(rates)
-        table.add_row(
-            name, f"{median:,.0f}", f"{min(rates):,.0f}", f"{max(rates):,.0f}", f"{np.percentile(latencies, 50):.2f}",
-            f"{np.percentile(latencies, 99):.2f}", f"{median / first:.2f}",
-        )  # fmt: skip
-    Console(width=110).print(table)
+def sections(rounds: int, seconds: float, callers: int, only: str) -> list[str]:
+    """Each part of the file that was asked for, measured."""
+    found = []
+    if only in "footprint":
+        found.append(footprint.measured(rounds))
+    with servers.both() as addresses:
+        for one in COMPARISONS:
+            if only in one.title:
+                run = measuring.compare(one, addresses, one.callers or callers, rounds, seconds)
+                found.append(tables.comparison(one.title, run, one.targets, one.wanted))
+        if only in "search":
+            runs = {name: measuring.search(SEARCHED, addresses, name, BOUND_SECONDS) for name in SEARCH_TARGETS}
+            found.append(tables.searches(SEARCHED.title, BOUND_SECONDS, runs))
+        if only in "layer by layer":
+            found.append(chain.measured(addresses.layerwire, callers, rounds, seconds))
+        if only in "upload":
+            found.append(upload.measured(addresses.layerwire, 3, 1 << 30))
+    return found
 
 
 @click.command(context_settings={"show_default": True})
-@click.option("--rounds", default=5, help="Rounds; in each, every side runs once.")
-@click.option("--seconds", default=2.0, help="Length of a side's run.")
+@click.option("--rounds", default=5, help="Rounds; in each, every target has its turn.")
+@click.option("--seconds", default=2.0, help="Length of a target's turn.")
 @click.option("--callers", default=32, help="Callers that each wait for their answer.")
-@click.option("--only", default="", help="Run comparisons whose name has this in it.")
+@click.option("--only", default="", help="Print what has this in its title; nothing is written.")
 def main(rounds: int, seconds: float, callers: int, only: str) -> None:
-    """Compares Layerwire with a bare grpc.aio server; client and servers share this machine's cores."""
-    if not only or only in "footprint":
-        footprint.show(rounds)
-    with sides.server(*sides.BARE) as bare, sides.server(*sides.LAYERWIRE) as ours:
-        servers = {sides.BARE: bare, sides.LAYERWIRE: ours}
-        for title, (operator, ways) in COMPARISONS.items():
-            if only in title:
-                figures = [asyncio.run(_round(servers, operator, ways, callers, seconds)) for _ in range(rounds)]
-                _print(title, callers, figures)
+    """Compares Layerwire with a bare grpc.aio server and with torch alone; all share this machine's cores."""
+    if rounds < 1 or seconds <= 0 or callers < 1:
+        raise click.UsageError("--rounds, --seconds and --callers must be above 0")
+    busy = os.getloadavg()[0]
+    found = sections(rounds, seconds, callers, only)
+    if not found:
+        raise click.UsageError(f"nothing has {only!r} in its title")
+    command = " ".join(["python -m tests.benchmarks", *map(shlex.quote, sys.argv[1:])])
+    today = dt.datetime.now(dt.UTC).date().isoformat()
+    said = [f"Measured on {today} by `{command}`: {tables.machine(machine())}", f"Load average before: {busy:.1f}."]
+    text = "\n".join(said) + "\n\n" + "\n\n".join(found) + "\n"
+    click.echo(text)
+    if not only:
+        before, rest = FILE.read_text().split(START)
+        FILE.write_text(f"{before}{START}\n{text}\n{END}{rest.partition(END)[2]}")
 
 
 if __name__ == "__main__":

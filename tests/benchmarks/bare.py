@@ -60,7 +60,7 @@ def _message(tensor: torch.Tensor) -> tensor_pb2.Tensor:
 
 
 class Bare(layerwire_pb2_grpc.LayerwireServiceServicer):
-    """Activate is relu, Linear has weights of its own, Run is one network."""
+    """What the benchmarks send: relu, max_pool2d, conv2d, linear with weights of its own, and one network."""
 
     async def Activate(self, request: pb.ActivateRequest, context: object) -> pb.ActivateResponse:
         with torch.inference_mode():
@@ -68,6 +68,18 @@ class Bare(layerwire_pb2_grpc.LayerwireServiceServicer):
 
     def __init__(self) -> None:
         self._network = network()
+
+    async def Pool(self, request: pb.PoolRequest, context: object) -> pb.PoolResponse:
+        pool = request.operator.max_pool
+        with torch.inference_mode():
+            output = functional.max_pool2d(_tensor(request.input), *pool.kernel_size)
+            return pb.PoolResponse(output=_message(output))
+
+    async def Convolve(self, request: pb.ConvolveRequest, context: object) -> pb.ConvolveResponse:
+        padding = tuple(request.operator.conv.padding)
+        with torch.inference_mode():
+            output = functional.conv2d(_tensor(request.input), _tensor(request.weight), padding=padding)
+            return pb.ConvolveResponse(output=_message(output))
 
     async def Run(self, request: pb.RunRequest, context: object) -> pb.RunResponse:
         with torch.inference_mode():
@@ -80,7 +92,8 @@ class Bare(layerwire_pb2_grpc.LayerwireServiceServicer):
 
 async def main() -> None:
     """Serves on a free port, which it prints."""
-    server = grpc.aio.server()
+    sizes = ("grpc.max_receive_message_length", "grpc.max_send_message_length")
+    server = grpc.aio.server(options=[(name, 64 << 20) for name in sizes])
     layerwire_pb2_grpc.add_LayerwireServiceServicer_to_server(Bare(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

@@ -35,7 +35,7 @@ def test_commands_are_those_there_are():
 def test_links_and_paths_lead_somewhere(name):
     text = (ROOT / name).read_text()
     links = re.findall(r"\]\((\w[\w./]+)\)", text)
-    paths = re.findall(r"`((?:client|server|tests|protos)/[\w./]+)`", text)
+    paths = re.findall(r"`((?:client|server|tests|protos|deploy|docs)/[\w./]+)`", text)
     assert [path for path in links + paths if not (ROOT / path).exists()] == []
 
 

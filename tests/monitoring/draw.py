@@ -1,0 +1,99 @@
+"""Draws docs/dashboard.png: the dashboard over two minutes of a real server's life. `python -m tests.monitoring.draw`.
+
+It knows the story that is told; how panels are drawn is picture.py's affair. Needs Debian's package prometheus.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from tests.chaos.conftest import Server
+from tests.monitoring import deployed
+from tests.monitoring.load import callers
+from tests.monitoring.picture import Lines, draw
+from tests.monitoring.prometheus import Pace, Prometheus, started
+
+PICTURE = Path(__file__).parents[2] / "docs/dashboard.png"
+PACE = Pace(scrape="1s", window="12s", patience="4s")
+RATE_INTERVAL = "5s"
+SERVER = {"workers": 2, "threads": 1, "max-queue-calls": 250, "canary-interval-seconds": 0.5}
+EVERYDAY = {"relu": 2, "linear": 2, "max_pool2d": 2, "conv2d": 2, "unary": 1, "wrong": 1}
+
+LEAD_IN_SECONDS = 10.0  # until rates have their first values
+CLIENTS = 3  # those of a chapter come from so many, for each client bounds what it sends
+# Seconds, what is said of it, callers beside the everyday ones, and whether a worker is killed at its start.
+STORY: list[tuple[float, str, dict[str, int], bool]] = [
+    (30, "everyday calls, some with wrong arguments", {}, False),
+    (30, "more callers", {"relu": 1, "linear": 1, "max_pool2d": 1, "conv2d": 1}, False),
+    (25, "a worker is killed", {}, True),
+    (20, "everyday calls", {}, False),
+    (25, "more calls than there is room for, and some that the device fails", {"burst": 2, "failing": 2}, False),
+]
+
+
+@contextmanager
+def living(directory: Path) -> Iterator[tuple[Server, Prometheus]]:
+    """A server and its Prometheus, once both serve."""
+    server = Server(directory, *(f"--{name}={value}" for name, value in SERVER.items()))
+    try:
+        with started(directory, server.metrics_address, PACE) as prometheus:
+            while not prometheus.query(f"instance:layerwire_worker_serving:sum == {SERVER['workers']}"):
+                time.sleep(0.2)
+            yield server, prometheus
+    finally:
+        server.close()
+
+
+def live(server: Server) -> list[float]:
+    """Plays the story; returns when its chapters began, and when it ended."""
+    moments = []
+    with callers(server.address, pause_seconds=0.02, **EVERYDAY):
+        time.sleep(LEAD_IN_SECONDS)
+        for seconds, what, more, killing in STORY:
+            print(f"{seconds:3} s  {what}", flush=True)
+            moments.append(time.time())
+            with ExitStack() as chapter:
+                for _ in range(CLIENTS if more else 0):
+                    chapter.enter_context(callers(server.address, pause_seconds=0.02, **more))
+                if killing:
+                    os.kill(server.pids("worker")[0], signal.SIGKILL)
+                time.sleep(seconds)
+                end = time.time()
+    return [*moments, end]
+
+
+def lines(prometheus: Prometheus, start: float, end: float) -> dict[int, Lines]:
+    """What every panel shows of that time, by the panel's id."""
+    found: dict[int, Lines] = {}
+    for panel in deployed.dashboard()["panels"]:
+        shown = found[panel["id"]] = {}
+        for query in (query for query in deployed.queries() if query.panel == panel["title"]):
+            for series in prometheus.query_range(query.filled_in(RATE_INTERVAL), start, end, 1):
+                points = [(moment - start, value) for moment, value in series.points]
+                shown[deployed.legend(query.legend, series.labels)] = points
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, default=PICTURE)
+    output = parser.parse_args().output
+    with tempfile.TemporaryDirectory() as directory, living(Path(directory)) as (server, prometheus):
+        moments = live(server)
+        data = lines(prometheus, moments[0], moments[-1])
+    begun = [moment - moments[0] for moment in moments]
+    told = ", ".join(f"{begin:.0f} s: {what}" for begin, (_, what, *_) in zip(begun, STORY, strict=False))
+    paces = f"The rules' five minutes are {PACE.window} here, and alerts wait {PACE.patience}."
+    draw(deployed.dashboard(), data, begun, f"From {told}.\n{paces}", output)
+    print(f"wrote {output}")
+
+
+if __name__ == "__main__":
+    main()

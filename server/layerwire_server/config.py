@@ -84,7 +84,7 @@ class Settings(BaseSettings):
     workers: int = _knob(1, "processes", "Workers for each device.", ge=1, le=64)
     gateways: int = _knob(1, "processes", "Gateways; more than one share the port by SO_REUSEPORT.", ge=1, le=64)
     threads: int = _knob(
-        0, "threads", "Threads of one operator on a CPU worker; 0 divides the cores among the workers.", ge=0, le=1024
+        0, "threads", "Threads of one operator on a CPU worker; 0 shares the cores that it may use.", ge=0, le=1024
     )
 
     max_message_bytes: ByteSize = _knob(

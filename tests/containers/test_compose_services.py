@@ -161,7 +161,7 @@ def test_settings_are_the_servers(server, monkeypatch):
     assert server["environment"].keys() <= names
     for name, value in server["environment"].items():
         monkeypatch.setenv(name, value)
-    assert config.load({}).threads == 2
+    assert config.load({}).log_format == "json"
 
 
 def test_prometheus_finds_its_rules_and_the_server():

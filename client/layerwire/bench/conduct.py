@@ -6,7 +6,6 @@ It knows plans and measurements; neither the command line nor how a run is shown
 from __future__ import annotations
 
 import datetime as dt
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -211,7 +210,7 @@ class Conductor:
             and point.client.busiest_cpu_ratio >= bottleneck.FULL
             and busy is not None
             and busy < bottleneck.CROWDED
-            and self._processes < min(len(os.sched_getaffinity(0)), MAX_PROCESSES)
+            and self._processes < min(machine.cores(), MAX_PROCESSES)
         )
 
     def _run(self, failure: str | None, *, interrupted: bool) -> Run:

@@ -250,8 +250,10 @@ class Measurement:
         if not count:
             return None
         pace = self._pace
-        first = pace.warmup_windows if pace.duration_windows is not None else count - pace.steady_windows
-        first = max(first if first < count else count - 1, 0)
+        first = pace.warmup_windows
+        if pace.duration_windows is None:
+            first = max(first, count - pace.steady_windows)
+        first = min(first, count - 1)  # interrupted in the warm-up, the last window of that is what there is
         self._gather(first, count)
         return Measured(self._point(first, count), self._gathered.kept, self._gathered.ended + self._unfinished)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from layerwire_server import child
+from layerwire_server import child, cores
 from layerwire_server.config import Settings
 from layerwire_server.link import Link
 from layerwire_server.operators import OPERATORS
@@ -45,7 +45,7 @@ async def run(process: child.Child) -> None:
     """The worker's life."""
     settings = process.settings
     asyncio.get_running_loop().set_exception_handler(_end)
-    device = open_device(process.device, settings.threads or max((os.cpu_count() or 1) // process.workers, 1))
+    device = open_device(process.device, settings.threads or max(cores.available() // process.workers, 1))
     catalog = _catalog(settings, device)
     decoder = _decoder(settings, device, catalog)
     memory = Memory(catalog.store.directory, process.index, read_only=catalog.store.read_only)

@@ -77,7 +77,7 @@ REJECTIONS: dict[str, dict[str, str]] = {
         "unread_answers": "answers left unread that fill half of `--max-bytes-in-flight`, or a stream's all of it",
         "store_bytes": "weights or programs that the store, its disk or a device has no room for: "
         "`--max-store-bytes`, `--max-weights-bytes`",
-        "unavailable": "no worker was up for `--unavailable-after-seconds`",
+        "unavailable": "no worker was up for `--unavailable-after-seconds`, or until a call's deadline",
     },
     "worker": {
         "queue_calls": "calls waiting, `--max-queue-calls`",

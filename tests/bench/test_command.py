@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import csv
 import io
 import os
+import pty
+import re
 import select
+import shlex
 import signal
 import socket
 import subprocess
@@ -16,12 +20,15 @@ from pathlib import Path
 
 import grpc
 import grpc.aio
+import numpy as np
 import pytest
 
+import layerwire
 from layerwire.bench.report import as_json
 from layerwire.v1 import layerwire_pb2 as pb
 from layerwire.v1 import layerwire_pb2_grpc
 from tests.inference.conftest import served  # noqa: F401  # a fixture
+from tests.readme_tables import README
 
 BENCH = [sys.executable, "-m", "layerwire.cli", "bench"]
 QUICK = ["--window", "100ms", "--warmup", "100ms", "--max-windows", "3"]
@@ -349,3 +356,65 @@ def test_wrong_answers_are_loud_and_errors_are_counted_by_status(tmp_path):
     assert point.wrong > 0
     assert point.errors.keys() == {"RESOURCE_EXHAUSTED"}
     assert point.parts[0].wrong == point.wrong
+
+
+README_COMMANDS = re.findall(r"^layerwire bench (.*?)(?:\s+#.*)?$", README.read_text(), flags=re.MULTILINE)
+STANDS_FOR = {
+    "localhost:50051": None,  # the server
+    "triton:8001": None,
+    "digits": "linear",
+    "resnet": "linear",
+    "1000:9000:2000": "100:300:100",  # no test of speed
+    "1:256:x4": "1:16:x4",
+}
+
+
+def test_the_readme_shows_every_kind_of_load():
+    shown = " ".join(README_COMMANDS)
+    for word in ("--concurrency", "--rate", "--slo", "--compare", "--by oip", "--html", " run ", " mix ", "local "):
+        assert word in shown
+
+
+@pytest.mark.parametrize("command", README_COMMANDS)
+def test_the_readmes_commands_work(served, command, tmp_path):  # noqa: F811
+    with layerwire.Client(served.address) as client:
+        client.put_weights("classifier.weight", np.ones((10, 3072), "float32"))
+    words = [STANDS_FOR.get(word, word) or served.address for word in shlex.split(command)]
+    if not {"--concurrency", "--rate", "--slo"} & set(words):
+        words += ["--concurrency", "1,2"]
+    if "--compare" in words:
+        words += ["--rounds", "2", "--duration", "200ms"]
+    words = [str(tmp_path / word) if word.endswith(".html") else word for word in words]
+    unchecked = [] if "--verify" in words else UNCHECKED
+    ended = bench(*words, *unchecked)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_a_terminal_shows_how_it_goes(served):  # noqa: F811
+    ours, theirs = pty.openpty()
+    words = [
+        *BENCH,
+        served.address,
+        *RELU,
+        *UNCHECKED,
+        "--concurrency",
+        "1,2",
+        "--window",
+        "300ms",
+        "--warmup",
+        "300ms",
+    ]
+    environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "60"}
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        seen = bytearray()
+        with contextlib.suppress(OSError):  # what Linux ends a terminal with
+            while part := os.read(ours, 4096):
+                seen += part
+    os.close(ours)
+    assert process.returncode == 0
+    text = seen.decode()
+    assert "calls/s" in text
+    assert "warming up" in text
+    assert "2/2" in text
+    assert "\x1b[" in text

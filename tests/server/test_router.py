@@ -390,7 +390,7 @@ def test_cancelled_calls_of_a_waiting_frame_are_answered_and_not_run(router):
     assert (frame.frame, frame.ordinals, frame.flags) == (frames[0].number, (1,), Flag.NONE)
 
 
-def test_calls_of_a_waiting_frame_expire_at_their_time(router):
+def test_calls_of_a_waiting_frame_expire_at_their_time(router, metrics):
     requests = {1: relu(timeout_seconds=2.0), 2: relu(), 3: relu(timeout_seconds=1.0), 4: relu(timeout_seconds=9.0)}
     pending = ask(router, payload=calls(requests), arrived=50.0)
     router.expire(50.9)
@@ -399,6 +399,7 @@ def test_calls_of_a_waiting_frame_expire_at_their_time(router):
     assert statuses(pending) == {3: "DEADLINE_EXCEEDED"}
     router.expire(52.5)
     assert statuses(pending) == {1: "DEADLINE_EXCEEDED", 3: "DEADLINE_EXCEEDED"}
+    assert metrics.counter("layerwire_rejected_total", reason="unavailable").value == 2
     (frame,) = up(router).take()
     assert frame.ordinals == (0, 2)
 
@@ -423,7 +424,7 @@ def test_a_waiting_unary_request_expires_at_its_time(router, metrics):
     router.expire(6.0)
     assert isinstance(pending.error, DeadlineExceededError)
     assert up(router).take() == []
-    assert metrics.counter("layerwire_rejected_total", reason="unavailable").value == 0
+    assert metrics.counter("layerwire_rejected_total", reason="unavailable").value == 1
 
 
 @pytest.mark.parametrize("payload", [b"", b"\x12\x05\x0a\xff", b"\x0a\x03\x0a\x01\x07", b"\xff" * 20])

@@ -38,7 +38,7 @@ EXAMPLES = """\b
 Examples:
   layerwire bench localhost:50051 max_pool2d --shape 1,3,32,32 --kernel-size 2
   layerwire bench localhost:50051 relu --shape 1,1000 --concurrency 1:256:x4 --html relu.html
-  layerwire bench localhost:50051 linear --shape 1,512 --weight 512,512 --rate 1000:9000:2000
+  layerwire bench localhost:50051 linear --shape 1,512 --weight name:w --rate 1000:9000:2000
   layerwire bench localhost:50051 run digits --rows 4 --slo 10ms
   layerwire bench localhost:50051 mix docs/mix.toml --concurrency 64 --verify all
   layerwire bench localhost:50051 relu --shape 1,10 --concurrency 32 --compare stream unary

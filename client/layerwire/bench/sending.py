@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any
 from layerwire.bench import mix, operators, programs
 from layerwire.bench.plan import TargetSpec
 from layerwire.bench.tensors import Array, Making, Source
-from layerwire.bench.workload import Workload
+from layerwire.bench.workload import Sample, Workload
 from layerwire.errors import NotFoundError, UnimplementedError
 
 if TYPE_CHECKING:
     from layerwire import Client
 
 _ASK_SECONDS = 60.0
+_WEIGHTS = ("weight", "bias")
+_MANY_BYTES = 64 << 10
 
 
 class Asked:
@@ -40,7 +42,9 @@ class Asked:
 
     def operator(self, function: str, shape: Sequence[int], dtype: str, given: Mapping[str, Any]) -> Workload:
         """One operator with a shape."""
-        return mix.workload([operators.entry_for(function, shape, given, dtype=dtype, making=self._making)])
+        made = operators.entry_for(function, shape, given, dtype=dtype, making=self._making)
+        self._tell_of_weights(made[1][0])
+        return mix.workload([made])
 
     def program(self, name: str, version: int | None, rows: int | None, shapes: Mapping[str, Source]) -> Workload:
         """A stored program."""
@@ -58,6 +62,14 @@ class Asked:
             with _client(address) as client:
                 for name, array in weights.items():
                     client.put_weights(name, array)
+
+    def _tell_of_weights(self, sample: Sample) -> None:
+        """A weight that goes along with each call often costs more than the call."""
+        weights = (sample.request.tensors.get(name) for name in _WEIGHTS)
+        nbytes = sum(one.nbytes for one in weights if one is not None and not isinstance(one, str))
+        if self._servers and nbytes > _MANY_BYTES:
+            told = f"Each call brings {nbytes / 2**20:.1f} MiB of weights along"
+            self.notes.append(f"{told}: `layerwire put-weights`, and name:NAME here, keep them on the server.")
 
     def _fetched(self, name: str) -> Array | None:
         """Stored weights of the first server, to compute with them here; None where it has none of that name."""

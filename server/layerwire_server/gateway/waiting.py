@@ -65,10 +65,11 @@ class WaitingRoom:
                     del self._stays[pending.number]
 
     def expire(self, now: float) -> int:
-        """Ends calls and frames whose time is up; how many frames no worker came for."""
+        """Ends calls and frames whose time is up; for how many frames, and calls with a deadline, no worker came."""
         unavailable = 0
         for number, stay in list(self._stays.items()):
             late = stay.late(now)
+            unavailable += len(late)
             if late and stay.give_up(late, DeadlineExceededError("the deadline passed before a worker was there")):
                 del self._stays[number]
             elif now >= stay.until:
@@ -92,11 +93,11 @@ class _Stay:
             self._read_deadlines()
 
     def late(self, now: float) -> list[int]:
-        """The ordinals whose deadlines have passed since it was asked last."""
+        """The ordinals of calls not answered whose deadlines have passed since it was asked last."""
         late = []
         while self._deadlines and self._deadlines[-1][0] <= now:
             late.append(self._deadlines.pop()[1])
-        return late
+        return [ordinal for ordinal in late if ordinal not in self.pending.answered]
 
     def ordinals_of(self, ids: set[int]) -> list[int]:
         """The ordinals of the calls with these ids."""

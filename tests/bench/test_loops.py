@@ -217,3 +217,15 @@ async def test_an_answer_that_cannot_be_read_is_wrong():
     look.look(0, None)
     assert look.wrong == [1]
     assert "can't be read: no tensor" in look.first_wrong
+
+
+async def test_calls_that_were_due_and_never_sent_are_counted_by_window(monkeypatch):
+    monkeypatch.setattr("layerwire.bench.loops.MAX_IN_FLIGHT", 5)
+    target, tally = Held(), Tally()
+    due = [*np.arange(0, 0.1, 0.01).tolist(), 1e6]
+    loop = OpenLoop(target, source(), tally, None, iter(due))
+    loop.start(time.monotonic() - 0.2)
+    await target.until(5)
+    assert loop.unsent(0.05) == ()  # it goes on
+    loop.stop()
+    assert loop.unsent(0.05) == (0, 5)

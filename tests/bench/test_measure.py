@@ -96,9 +96,9 @@ def test_it_ends_when_three_windows_agree_after_the_warm_up():
     point = measured.point
     assert len(seen) == 6
     assert point.steady
-    assert (point.calls, point.seconds, point.throughput) == (300, 3.0, 100.0)
-    assert [window.measured for window in point.windows] == [False, False, False, True, True, True]
-    assert point.start_seconds == 5 + 3
+    assert (point.calls, point.seconds, point.throughput) == (429, 5.0, 85.8)  # one of the last ended after it
+    assert [window.measured for window in point.windows] == [False, True, True, True, True, True]
+    assert point.start_seconds == 5 + 1
     assert point.latency.p50_seconds == pytest.approx(0.01, rel=1e-3)
 
 
@@ -113,7 +113,33 @@ def test_windows_that_never_agree_are_told_so():
     point = measure(crew).point
     assert not point.steady
     assert len(point.windows) == 1 + 10
-    assert sum(window.measured for window in point.windows) == 3
+    assert sum(window.measured for window in point.windows) == 10
+
+
+def test_a_stall_counts_though_quiet_windows_follow():
+    """The server stands still in the third second: what waited for it must be in the figures."""
+    stalled = notes(*((2 + 0.1 * k, 1.0 - 0.1 * k, "OK") for k in range(10)))
+    windows = [calls(0, 10), calls(1, 10), notes(), stalled, *(calls(n, 20) for n in (4, 5, 6))]
+    point = measure(Scripted(report(n, what) for n, what in enumerate(windows)), load=OPEN).point
+    assert point.steady
+    assert point.latency.maximum_seconds == 1.0
+    assert point.latency.p90_seconds > 0.1
+
+
+def test_calls_that_were_never_sent_count_with_what_they_waited_at_least():
+    ended = Ended(notes(), None, 0, 0, (), None, unsent=(5, 100, 100, 100, 77))
+    measured = measure(Scripted([], ended, more=lambda n: report(n, calls(n, 100))), load=OPEN, bound=0.05)
+    point = measured.point
+    assert (point.unsent, measured.due, measured.kept) == (300, 600, 300)
+    assert point.latency.p99_seconds == pytest.approx(2.5, rel=1e-3)
+    assert point.latency.p50_seconds < 1.0
+
+
+def test_a_duration_is_steady_only_as_a_whole():
+    pace = Pace(duration_seconds=6.0)
+    rates = [10, 10, 90, 10, 10, 10, 10]
+    point = measure(Scripted(report(n, calls(n, rate)) for n, rate in enumerate(rates)), pace=pace).point
+    assert not point.steady
 
 
 def test_a_call_counts_in_the_window_where_it_ended_and_for_the_point_where_it_was_due():
@@ -186,7 +212,7 @@ def test_three_windows_of_errors_are_a_server_that_is_gone():
 def test_refusals_are_a_result_and_no_loss():
     point = measure(Scripted([], more=lambda n: report(n, calls(n, 5, code="RESOURCE_EXHAUSTED")))).point
     assert point.latency is None
-    assert point.errors == {"RESOURCE_EXHAUSTED": 15}
+    assert point.errors == {"RESOURCE_EXHAUSTED": 50}
 
 
 def test_a_target_that_never_answers_is_lost():

@@ -106,9 +106,11 @@ TOGETHER = {
     "a search of two targets": ({"compare": ("stream", "unary"), "slo": 0.005}, "doesn't go with it"),
     "the same target twice": ({"compare": ("stream", "stream")}, "both targets"),
     "an address that isn't compared": ({"compare": ("a:1", "b:1")}, "neither"),
-    "two files on standard output": ({"json": "-", "csv": "-"}, "standard output"),
+    "two files on standard output": ({"json": "-", "csv": "-"}, "same place"),
     "limits of a search without a colon": ({"slo": 0.005, "rate": "100"}, "LOW:HIGH"),
     "limits of a search the wrong way round": ({"slo": 0.005, "rate": "100:10"}, "below the upper"),
+    "the same file twice": ({"json": "x", "html": "x"}, "same place"),
+    "a window that is a moment": ({"window": 0.01, "duration": 200.0}, "times --window"),
     "no rate": ({"rate": "none"}, "no number"),
 }
 

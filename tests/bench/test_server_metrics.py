@@ -63,8 +63,9 @@ class Counted:
 
 
 @pytest.fixture
-def counted():
+def counted(monkeypatch):
     """A server's counters, on a port of their own: `counted.address`."""
+    monkeypatch.setattr(server_metrics, "_TELLING_SECONDS", 0.0)
     found = Counted()
     found.text = None
 
@@ -176,6 +177,13 @@ def test_a_server_started_anew_counts_from_zero(counted):
 def test_a_gauge_may_sink(counted):
     found = grown(counted, lambda: counted.metrics.gauge("layerwire_queue_calls", worker="0").set(2), 0)
     assert found.note is None
+
+
+def test_a_moment_is_too_short_to_compare_counts(counted, monkeypatch):
+    monkeypatch.setattr(server_metrics, "_TELLING_SECONDS", 60.0)
+    found = grown(counted, lambda: counted.batches("relu", 10, 1, 1, 1e-3, 1e-3), 1000)
+    assert found.note is None
+    assert found.kernel is not None
 
 
 def test_replaced_workers_are_noted(counted):

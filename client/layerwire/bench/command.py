@@ -3,7 +3,7 @@
 It knows click, plans and reports; how load is made and measured is the conductor's.
 
 Exit status: 0 measured, 1 answers were wrong or more calls failed than may, 2 the command line is wrong, 3 the server
-couldn't be reached or went away, 130 interrupted.
+couldn't be reached or went away, 4 a file couldn't be written, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib.util
+import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from layerwire.bench.sending import Asked
     from layerwire.bench.workload import Workload
 
-FAILED, USAGE, LOST, INTERRUPTED = 1, 2, 3, 130
+FAILED, USAGE, LOST, UNWRITTEN, INTERRUPTED = 1, 2, 3, 4, 130
 _UNREACHABLE = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "DIED"}
 RUN, MIX = "run", "mix"
 _EXTRA = ("hdrh", "jinja2", "matplotlib", "prometheus_client", "pydantic")  # what `layerwire[bench]` adds
@@ -160,7 +162,12 @@ def _command(name: str, own: Sequence[click.Parameter], workload: Callable[..., 
         assert ctx.parent is not None
         address = ctx.parent.params["address"] or None
         mine = {key: value for key, value in given.items() if key not in known}
-        ctx.exit(_bench(flags.read(address, given), lambda asked: workload(asked, **mine)))
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # containers are stopped by it; it is like Ctrl-C
+        try:
+            status = _bench(flags.read(address, given), lambda asked: workload(asked, **mine))
+        except KeyboardInterrupt:
+            status = _fail("interrupted", INTERRUPTED)
+        ctx.exit(status)
 
     return click.Command(
         name, callback=callback, params=[*own, *shared], help=help_, no_args_is_help=any(one.required for one in own)
@@ -192,10 +199,23 @@ def _bench(read: Flags, workload: Callable[[Asked], Workload]) -> int:
         return _fail(error.message, LOST if error.code.name in _UNREACHABLE else USAGE)
     except ValueError as error:
         return _fail(str(error), USAGE)
-    except KeyboardInterrupt:
-        return _fail("interrupted before anything was measured", INTERRUPTED)
-    _show(run, read)
-    return _status(run, read.given["max_errors"])
+    return _told(run, read)
+
+
+def _told(run: Run, read: Flags) -> int:
+    """Shows the run; the exit status."""
+    try:
+        unwritten = _show(run, read)
+    except BrokenPipeError:  # whoever read it has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        unwritten = []
+    except OSError as error:
+        unwritten = [f"standard output can't be written: {error.strerror or error}"]
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    status = _status(run, read.given["max_errors"])
+    for sentence in unwritten:
+        _fail(sentence, UNWRITTEN)
+    return status or (UNWRITTEN if unwritten else 0)
 
 
 def _plan(read: Flags, workload: Callable[[Asked], Workload]) -> Any:
@@ -233,8 +253,11 @@ def _plan(read: Flags, workload: Callable[[Asked], Workload]) -> Any:
     )  # fmt: skip
 
 
-def _show(run: Run, read: Flags) -> None:
-    """The tables, and the files that were asked for. A file on standard output sends the tables to the other one."""
+def _show(run: Run, read: Flags) -> list[str]:
+    """The tables, and the files that were asked for; why some could not be written.
+
+    A file on standard output sends the tables to the other one.
+    """
     from rich.console import Console
 
     from layerwire.bench.report import as_csv, as_json, page, table
@@ -247,13 +270,37 @@ def _show(run: Run, read: Flags) -> None:
     if not console.is_terminal:
         console.width = _WIDTH
     table.show(run, console)
+    unwritten: list[str] = []
     for form, path in asked.items():
         text = forms[form](run)
         if path == STANDARD_OUTPUT:
             click.echo(text, nl=not text.endswith("\n"))
+            continue
+        try:
+            _write(Path(path), text)
+        except OSError as error:
+            unwritten.append(f"{path} can't be written: {error.strerror or error}")
         else:
-            Path(path).write_text(text, encoding="utf-8", newline="" if form == "csv" else None)
             console.print(f"{form.upper()}: {path}", markup=False)
+    return unwritten
+
+
+def _write(path: Path, text: str) -> None:
+    """The whole of it or nothing: by way of another file, where the path is one that can be replaced.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    if path.exists() and not path.is_file():  # a device, a pipe
+        path.write_text(text, encoding="utf-8", newline="")
+        return
+    beside = path.with_name(f"{path.name}.part")
+    try:
+        beside.write_text(text, encoding="utf-8", newline="")
+        beside.replace(path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def _status(run: Run, max_errors: float) -> int:
@@ -291,5 +338,5 @@ def command(address: str) -> None:
     windows of a second agree.
 
     Exit status: 0 measured, 1 answers were wrong or too many calls failed, 2 wrong usage, 3 the server is unreachable
-    or went away, 130 interrupted.
+    or went away, 4 a file can't be written, 130 interrupted by Ctrl-C or SIGTERM.
     """

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from layerwire.bench import bottleneck, compare, machine
 from layerwire.bench.crew import Crew, CrewError
+from layerwire.bench.loops import MAX_IN_FLIGHT
 from layerwire.bench.measure import Counts, EndedEarly, Interrupted, Measured, Measurement, Setting
 from layerwire.bench.plan import Job, Pace
 from layerwire.bench.result import Kind, Load, Mode, Point, Run, Search, ServerInfo, Trial, Window
@@ -260,6 +261,11 @@ def _notes(points: tuple[Point, ...]) -> tuple[str, ...]:
         found.append(
             "Where no call ended within the windows, calls take longer than they last: --window makes them longer."
         )
+    unsent = [(point.load, point.unsent) for point in points if point.unsent]
+    if unsent:
+        told = ", ".join(f"{count:,} at {load}" for load, count in unsent)
+        why = f"since {MAX_IN_FLIGHT:,} of a client process were unanswered"
+        found.append(f"Calls that were due and never sent, {why}: {told}. There, latencies are lower bounds.")
     unsteady = [str(point.load) for point in points if not point.steady]
     if unsteady:
         found.append(f"Not steady: {', '.join(dict.fromkeys(unsteady))}.")

@@ -6,6 +6,7 @@ It knows processes and pipes; neither targets nor figures.
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import time
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple, Self
@@ -50,6 +51,8 @@ class Crew:
         self._members: list[_Member] = []
         # Neither gRPC nor CUDA survives a fork.
         context = multiprocessing.get_context("spawn")
+        # Ctrl-C reaches all processes of a terminal. Those of the crew are born with it blocked, and told by the pipe.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             for number in range(processes):
                 told, commands = context.Pipe(duplex=False)
@@ -62,10 +65,13 @@ class Crew:
                 told.close()
                 tell.close()
                 self._members.append(_Member(member, commands, reports))
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             self._await_ready()
         except BaseException:
             self.close()
             raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def __enter__(self) -> Self:
         return self

@@ -48,6 +48,15 @@ class Latencies:
         self._least = min(self._least, float(seconds.min()))
         self._most = max(self._most, float(seconds.max()))
 
+    def add_repeated(self, seconds: float, count: int) -> None:
+        """So many alike."""
+        self.histogram.record_value(min(int(seconds * _NANOSECONDS), _LONGEST_NANOSECONDS), count)
+        self.count += count
+        self._sum += seconds * count
+        self._squares += seconds * seconds * count
+        self._least = min(self._least, seconds)
+        self._most = max(self._most, seconds)
+
     def percentile(self, percent: float) -> float:
         """In seconds, of those that were added."""
         return float(self.histogram.get_value_at_percentile(percent)) / _NANOSECONDS
@@ -85,6 +94,7 @@ class Gathered:
         self._parts = [Latencies() for _ in workload.entries]
         self._errors: list[dict[str, int]] = [{} for _ in workload.entries]
         self.kept = 0
+        self._unsent = 0
 
     def add(self, notes: Notes) -> None:
         """More of them."""
@@ -100,10 +110,15 @@ class Gathered:
             for code, count in notes.where(mine & ~good).errors().items():
                 self._errors[entry][code] = self._errors[entry].get(code, 0) + count
 
+    def add_unsent(self, seconds: float, count: int) -> None:
+        """Calls that were due so long before the end, and never sent. Left out, an overload would look good."""
+        self.total.add_repeated(seconds, count)
+        self._unsent += count
+
     @property
     def ended(self) -> int:
         """Calls, however they ended."""
-        return self.total.count + sum(self.errors().values())
+        return self.total.count - self._unsent + sum(self.errors().values())
 
     def errors(self) -> dict[str, int]:
         """By status name, the most frequent first."""

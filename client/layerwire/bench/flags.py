@@ -13,30 +13,45 @@ import click
 
 from layerwire.bench.plan import HOWS, LOCAL, How, Pace, TargetSpec, duration, loads
 from layerwire.bench.result import Load, Mode
-from layerwire.cli.parameters import STANDARD_OUTPUT, output_file
+from layerwire.cli.parameters import output_file
 
 Value = TypeVar("Value")
 
 DEFAULT_CONCURRENCY = "1:64:x2"
+# A search must not stop when it likes what it sees.
+_SEARCH_PACE = Pace(duration_seconds=4.0)
 _COMPARE_PACE = Pace(warmup_seconds=0.5, duration_seconds=2.0)  # rounds, not windows, tell whether it is steady
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # older clicks' has no []
-    """5ms, 250us, 1.5s."""
+    """5ms, 250us, 1.5s.
+
+    Args:
+        least, most: bounds, in seconds.
+    """
 
     name = "time"
+
+    def __init__(self, least: float = 1e-6, most: float = 86_400.0) -> None:
+        self._least = least
+        self._most = most
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Seconds."""
         if isinstance(value, float):
             return value
         try:
-            return duration(value)
+            seconds = duration(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+        if not self._least <= seconds <= self._most:
+            self.fail(f"{value}: must be {self._least:g} to {self._most:g} seconds", param, ctx)
+        return seconds
 
 
 _TIME = Duration()
+_WINDOW = Duration(0.01, 60.0)
+_MAX_WINDOWS = 10_000
 _RATIO = click.FloatRange(min=0, max=10, min_open=True)
 
 
@@ -70,8 +85,9 @@ def options() -> list[click.Option]:
         _option("seed", "Of the random tensors, their order, and Poisson arrivals.", "N",
                 type=click.IntRange(0, 2**32 - 1), default=0, show_default=True),
         _option("warmup", "Before anything counts. Default: 1s; 500ms with --compare.", "TIME", type=_TIME),
-        _option("window", "Of one look at the figures.", "TIME", type=_TIME, default=1.0, show_default="1s"),
-        _option("duration", "Measure exactly so long, instead of until three windows agree.", "TIME", type=_TIME),
+        _option("window", "Of one look at the figures.", "TIME", type=_WINDOW, default=1.0, show_default="1s"),
+        _option("duration", "Measure exactly so long, instead of until three windows agree. Default with --compare 2s, "
+                "with --slo 4s.", "TIME", type=_TIME),
         _option("tolerance", "By how much windows that agree may differ, in throughput and p50.", "RATIO",
                 type=_RATIO, default=0.1, show_default=True),
         _option("max-windows", "Windows after which figures are given though they don't agree.", "N",
@@ -121,9 +137,9 @@ def read(address: str | None, given: Mapping[str, Any]) -> Flags:
         raise click.UsageError("--slo searches for a rate; --concurrency doesn't go with it")
     if given["slo"] is not None and given["compare"]:
         raise click.UsageError("--slo searches one target; --compare doesn't go with it")
-    outputs = [given[name] for name in ("json", "csv", "html") if given[name] == STANDARD_OUTPUT]
-    if len(outputs) > 1:
-        raise click.UsageError("standard output holds one of --json, --csv and --html")
+    outputs = [given[name] for name in ("json", "csv", "html") if given[name] is not None]
+    if len(set(outputs)) < len(outputs):
+        raise click.UsageError("--json, --csv and --html can't go to the same place")
     mode: Mode = "closed" if given["rate"] is None and given["slo"] is None else given["arrivals"]
     return Flags(_targets(address, given), _loads(mode, given), _pace(given), given["slo"], _limits(given), mode, given)
 
@@ -149,7 +165,7 @@ def _loads(mode: Mode, given: Mapping[str, Any]) -> tuple[Load, ...]:
     if given["slo"] is not None:
         return ()
     text = given["rate"] if mode != "closed" else given["concurrency"] or DEFAULT_CONCURRENCY
-    return _usage(loads, text, mode)
+    return _usage(loads, text, mode, "--concurrency" if mode == "closed" else "--rate")
 
 
 def _limits(given: Mapping[str, Any]) -> tuple[float | None, float | None]:
@@ -168,9 +184,12 @@ def _limits(given: Mapping[str, Any]) -> tuple[float | None, float | None]:
 
 
 def _pace(given: Mapping[str, Any]) -> Pace:
-    pace = _COMPARE_PACE if given["compare"] else Pace()
+    pace = _COMPARE_PACE if given["compare"] else _SEARCH_PACE if given["slo"] is not None else Pace()
     changes = {f"{name}_seconds": given[name] for name in ("warmup", "window", "duration") if given[name] is not None}
-    return replace(pace, **changes, tolerance=given["tolerance"], max_windows=given["max_windows"])
+    found = replace(pace, **changes, tolerance=given["tolerance"], max_windows=given["max_windows"])
+    if found.warmup_windows + (found.duration_windows or 0) > _MAX_WINDOWS:
+        raise click.UsageError(f"--warmup and --duration are more than {_MAX_WINDOWS:,} times --window")
+    return found
 
 
 def _usage(make: Callable[..., Value], *args: Any) -> Value:

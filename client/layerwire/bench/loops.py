@@ -76,6 +76,10 @@ class Loop(ABC):
                 await self._idle.wait()
         return self.in_flight
 
+    def unsent(self, window_seconds: float) -> tuple[int, ...]:
+        """By window, calls that were due before the loop was stopped, and not sent."""
+        return ()
+
     def answered(self, due: float, sample: int, answer: Any, code: str, message: str) -> None:
         """A call ended now."""
         self._tally.note(due, sample, code, message)
@@ -148,6 +152,7 @@ class OpenLoop(Loop):
         self._timer = timer(self._send)
         self._start = 0.0
         self._due = 0.0
+        self._end = 0.0
 
     def start(self, when: float) -> None:
         """The schedule begins at this time."""
@@ -157,8 +162,18 @@ class OpenLoop(Loop):
 
     def stop(self) -> None:
         """Sends no further call."""
+        self._end = time.monotonic()
         self._timer.close()
         super().stop()
+
+    def unsent(self, window_seconds: float) -> tuple[int, ...]:
+        """By window, calls that were due before the loop was stopped, and not sent."""
+        counts: dict[int, int] = {}
+        while self._due <= self._end:
+            window = int((self._due - self._start) / window_seconds)
+            counts[window] = counts.get(window, 0) + 1
+            self._due = self._start + next(self._schedule)
+        return tuple(counts.get(window, 0) for window in range(max(counts, default=-1) + 1))
 
     def _send(self) -> None:
         """Sends what is due; after some, answers get their turn, and calls wait that find too many out."""

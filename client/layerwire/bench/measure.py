@@ -151,7 +151,9 @@ class Measurement:
         wanted = self._pace.steady_windows
         if len(self._windows) - self._pace.warmup_windows < wanted:
             return False
-        last = self._windows[-wanted:]
+        last = self._windows[self._pace.warmup_windows :]
+        if self._pace.duration_windows is None:
+            last = last[-wanted:]
         medians = [window.p50_seconds for window in last]
         rates = [window.throughput for window in last]
         return all(
@@ -186,10 +188,8 @@ class Measurement:
         self._windows.append(window)
         self._boundary()
         self._setting.watch(self._load, window)
-        if self._pace.duration_windows is not None:
-            self._gather(self._pace.warmup_windows, self._pace.warmup_windows + self._pace.duration_windows)
-        else:
-            self._forget(len(self._windows) - self._pace.steady_windows)
+        if len(self._windows) > self._pace.warmup_windows:
+            self._gather(self._pace.warmup_windows, len(self._windows))
 
     def _boundary(self) -> None:
         """Reads counters between windows; for a given duration at its beginning and its end only."""
@@ -239,29 +239,34 @@ class Measurement:
         self._gathered.add(notes.where((notes.due >= low) & (notes.due < high)))
         self._notes = [notes.where(notes.due >= high)]
 
-    def _forget(self, first: int) -> None:
-        """Drops notes of calls that were due before this window."""
-        notes = Notes.joined(self._notes)
-        self._notes = [notes.where(notes.due >= self._start + first * self._pace.window_seconds)]
-
     def _measured(self) -> Measured | None:
-        """The point, of the last windows or of the whole duration; None without a window."""
+        """The point, of all windows after the warm-up, so that no stall is left out; None without a window."""
         count = len(self._windows)
         if not count:
             return None
-        pace = self._pace
-        first = pace.warmup_windows
-        if pace.duration_windows is None:
-            first = max(first, count - pace.steady_windows)
-        first = min(first, count - 1)  # interrupted in the warm-up, the last window of that is what there is
+        first = min(
+            self._pace.warmup_windows, count - 1
+        )  # interrupted in the warm-up, the last of that is what there is
         self._gather(first, count)
-        return Measured(self._point(first, count), self._gathered.kept, self._gathered.ended + self._unfinished)
+        unsent = self._add_unsent(first, count)
+        due = self._gathered.ended + self._unfinished + unsent
+        return Measured(self._point(first, count, unsent), self._gathered.kept, due)
+
+    def _add_unsent(self, first: int, last: int) -> int:
+        """Counts calls that were due and never sent, with the least that their latency could have been."""
+        total, seconds = 0, self._pace.window_seconds
+        for ended in self._ended.values():
+            for number, count in enumerate(ended.unsent[:last]):
+                if number >= first and count:
+                    self._gathered.add_unsent((last - number - 0.5) * seconds, count)
+                    total += count
+        return total
 
     @property
     def _unfinished(self) -> int:
         return sum(ended.unfinished for ended in self._ended.values())
 
-    def _point(self, first: int, last: int) -> Point:
+    def _point(self, first: int, last: int, unsent: int) -> Point:
         windows = tuple(replace(window, measured=number >= first) for number, window in enumerate(self._windows[:last]))
         seconds = (last - first) * self._pace.window_seconds
         gathered, total = self._gathered, self._gathered.total.latency()
@@ -279,7 +284,7 @@ class Measurement:
             sum(wrong), next((ended.first_wrong for ended in checked if ended.first_wrong), None), self._unfinished,
             windows, gathered.parts(seconds, wrong),
             used if self._setting.remote else replace(used, bottleneck=None), self._server(first, last, calls),
-            histogram=gathered.total.encoded(),
+            histogram=gathered.total.encoded(), unsent=unsent,
         )  # fmt: skip
 
     def _server(self, first: int, last: int, calls: int) -> Server | None:

@@ -20,6 +20,7 @@ LOCAL: How = "local"
 
 MAX_POINTS = 100
 MAX_CALLERS = 65_536
+MAX_RATE = 1_000_000
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s|m)?")
 
@@ -98,20 +99,25 @@ class Job:
     timeout_seconds: float
 
 
-def loads(text: str, mode: Mode) -> tuple[Load, ...]:
+def loads(text: str, mode: Mode, option: str = "load") -> tuple[Load, ...]:
     """What `--concurrency` or `--rate` asks for: 8; 1,4,16; 1:64 (by one); 10:50:10 (by ten); 1:64:x2 (doubling).
 
     Raises:
         ValueError: it is none of these, or too many, or too much.
     """
-    values = [value for part in text.split(",") for value in _values(part.strip(), text)]
+    try:
+        values = [value for part in text.split(",") for value in _values(part.strip(), text)]
+    except ValueError as error:
+        raise ValueError(f"{option} {error}") from None
     if len(values) > MAX_POINTS:
-        raise ValueError(f"{text}: {len(values)} loads, more than {MAX_POINTS}")
+        raise ValueError(f"{option} {text}: {len(values)} loads, more than {MAX_POINTS}")
     if mode != "closed":
+        if max(values) > MAX_RATE:
+            raise ValueError(f"{option} {text}: at most {MAX_RATE:,} calls per second")
         return tuple(Load(mode, rate=value) for value in values)
     for value in values:
         if value != int(value) or value > MAX_CALLERS:
-            raise ValueError(f"{text}: callers must be whole numbers from 1 to {MAX_CALLERS:,}, got {value:g}")
+            raise ValueError(f"{option} {text}: callers must be whole numbers from 1 to {MAX_CALLERS:,}, got {value:g}")
     return tuple(Load(mode, callers=int(value)) for value in values)
 
 

@@ -83,7 +83,13 @@ class Report:
 
 @dataclass(frozen=True)
 class Ended:
-    """Report: the load is over. `unfinished` calls never ended; `wrong` answers by entry, none where unchecked."""
+    """Report: the load is over.
+
+    Attributes:
+        unfinished: calls that never ended.
+        wrong: answers by entry, none where unchecked.
+        unsent: by window, calls of an open loop that were due and not sent.
+    """
 
     notes: Notes
     first_error: str | None
@@ -91,6 +97,7 @@ class Ended:
     verified: int
     wrong: tuple[int, ...]
     first_wrong: str | None
+    unsent: tuple[int, ...] = ()
 
 
 def main(commands: Connection, reports: Connection, job: Job, process: int, processes: int) -> None:
@@ -116,6 +123,7 @@ class _Opened:
         self.target = target
         self.prepared = [target.prepare(sample, workload.entries[sample.entry]) for sample in workload.samples]
         self.source = Source(workload, self.prepared, seed)
+        self.checker: Checker | None = None  # of the calls that opened it, which the first load's go on with
 
     async def ask(self, sample: int) -> tuple[Any, str, str]:
         """One call."""
@@ -174,11 +182,11 @@ class _Client:
             ready = _Opened(target, self._job, self._job.seed + self._process)
         except ValueError as error:
             return Failed(number, "", str(error))
-        checker = self._checker(ready)
-        for index, sample in enumerate(self._job.workload.samples):
+        checker = ready.checker = self._checker(ready)
+        for index in range(len(self._job.workload.samples)):
             answer, code, message = await ready.ask(index)
             if code != "OK":
-                return Failed(number, code, f"{sample.request.function}: {message}")
+                return Failed(number, code, message)
             if checker is not None:
                 checker.compare(index, answer)
         self._opened.append(ready)
@@ -192,7 +200,8 @@ class _Client:
     async def _load(self, command: Begin) -> Ended:
         """One load from its beginning until all its calls ended."""
         opened = self._opened[command.target]
-        tally, checker = Tally(), self._checker(opened)
+        tally, checker = Tally(), opened.checker or self._checker(opened)
+        opened.checker = None
         loop = self._make(command.load, opened, tally, checker)
         loop.start(command.start)
         tasks = [asyncio.create_task(self._windows(command, tally, checker)), asyncio.create_task(self._told())]
@@ -205,11 +214,14 @@ class _Client:
         await asyncio.gather(*others, return_exceptions=True)
         for task in done:
             assert isinstance(task.result(), End)  # or raises what went wrong
+        unsent = loop.unsent(command.window_seconds)
         unfinished = await loop.idle(self._job.timeout_seconds + _DRAIN_SECONDS)
         first_error = tally.first_error
         if checker is None:
-            return Ended(tally.take(), first_error, unfinished, 0, (), None)
-        return Ended(tally.take(), first_error, unfinished, checker.verified, tuple(checker.wrong), checker.first_wrong)
+            return Ended(tally.take(), first_error, unfinished, 0, (), None, unsent)
+        return Ended(
+            tally.take(), first_error, unfinished, checker.verified, tuple(checker.wrong), checker.first_wrong, unsent
+        )
 
     def _make(self, load: Load, opened: _Opened, tally: Tally, checker: Checker | None) -> Loop:
         share = opened.target, opened.source, tally, checker

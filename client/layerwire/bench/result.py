@@ -181,6 +181,8 @@ class Point:
         client: what the load tester used.
         server: what the server counted; None where that couldn't be read.
         round: of a comparison, from 1; else 0.
+        unsent: calls of an open loop that were due while it measured and never sent, since too many were unanswered.
+            They are in the latencies with the least that they could have taken: percentiles are lower bounds then.
         histogram: latencies in nanoseconds, as HdrHistogram encodes them in base64, for merging; None without calls.
     """
 
@@ -204,6 +206,7 @@ class Point:
     server: Server | None
     round: int = 0
     histogram: str | None = None
+    unsent: int = 0
 
     @property
     def failed(self) -> int:

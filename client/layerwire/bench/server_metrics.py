@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http
 import http.client
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
@@ -21,6 +22,7 @@ _KEPT = 64  # readings; a measurement looks back over fewer
 # the end of the stretch are counted by one side only.
 _MORE, _FEWER, _FOREIGN = 1.25, 0.75, 0.25  # below the last, it isn't the server that was called
 _SPARE_CALLS = 100
+_TELLING_SECONDS = 1.0
 
 _COUNTED = ("_total", "_count", "_sum", "_bucket")
 _PHASES = ("copy_in", "kernel", "copy_out")
@@ -65,6 +67,7 @@ class PageCounts:
         self._address = address
         self._operators = frozenset(operators)
         self._pages: OrderedDict[int, str] = OrderedDict()
+        self._times: dict[int, float] = {}
         self._marks = 0
 
     def mark(self) -> int:
@@ -72,6 +75,7 @@ class PageCounts:
         self._marks += 1
         try:
             self._pages[self._marks] = read(self._address)
+            self._times[self._marks] = time.monotonic()
         except PageError:
             return self._marks
         if len(self._pages) > _KEPT:
@@ -87,12 +91,15 @@ class PageCounts:
         except ValueError:
             return None
         grown, anew = after.since(before, lambda name: name.endswith(_COUNTED))
-        return _server(f"/metrics of {self._address}", grown, self._operators, calls, anew=anew)
+        # A page is read a little after the end of a window, and counters come to it with a delay of their own.
+        telling = self._times[last] - self._times[first] >= _TELLING_SECONDS
+        return _server(f"/metrics of {self._address}", grown, self._operators, calls if telling else None, anew=anew)
 
 
-def _server(source: str, grown: Samples, operators: frozenset[str], calls: int, *, anew: bool) -> Server:
+def _server(source: str, grown: Samples, operators: frozenset[str], calls: int | None, *, anew: bool) -> Server:
+    """`calls` is None where the stretch is too short to compare them with the server's."""
     succeeded = grown.sum("layerwire_calls_total", lambda labels: labels["code"] == "OK")
-    foreign = not anew and calls > _SPARE_CALLS and succeeded < _FOREIGN * calls
+    foreign = not anew and calls is not None and calls > _SPARE_CALLS and succeeded < _FOREIGN * calls
     ours = frozenset[str]() if foreign else operators
     copy_in, kernel, copy_out = (_phase(_of_batches(grown, f"layerwire_{name}_seconds", ours)) for name in _PHASES)
     return Server(
@@ -138,11 +145,13 @@ def _grew(grown: Samples, name: str, label: str) -> dict[str, float]:
     return {value: growth for value, growth in grown.by(name, label).items() if growth > 0}
 
 
-def _note(succeeded: float, calls: int, restarts: float, *, anew: bool) -> str | None:
+def _note(succeeded: float, calls: int | None, restarts: float, *, anew: bool) -> str | None:
     """What is to be made of it."""
     found = []
     if anew:
         found.append("the server was started anew meanwhile, and what it had counted before is missing")
+    elif calls is None:
+        pass
     elif succeeded > _MORE * calls + _SPARE_CALLS:
         more = f"{succeeded / calls:.1f} times our calls" if calls else f"{succeeded:,.0f} calls, none of them ours"
         found.append(f"others called at the same time: the server answered {more}")

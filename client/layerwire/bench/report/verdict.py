@@ -83,6 +83,8 @@ def ended_early(run: Run) -> str | None:
 
 
 def _nothing(found: Sequence[Summary]) -> str:
+    if any(summary.calls for summary in found):
+        return "Calls were answered, but none of those that were due while it was measured."
     return "No call succeeded." if found else "Nothing was measured."
 
 
@@ -137,6 +139,8 @@ def _kept_up(own: Sequence[Summary], best: Summary) -> tuple[str, ...]:
 
 def _searched(run: Run, search: Search) -> tuple[str, ...]:
     bound = f"{wording.percentile(search.percentile)} under {wording.duration(search.bound_seconds)}"
+    if not search.trials:
+        return ("The search ended before a rate was tried.",)
     if search.best_rate is None:
         lowest = min((trial.rate for trial in search.trials), default=None)
         return (f"No rate that was tried kept {bound}; the lowest was {_rate(lowest)}.",)

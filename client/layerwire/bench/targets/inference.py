@@ -59,6 +59,8 @@ def _message(call: Call, sample: Sample, entry: Entry) -> messages.ModelInferReq
 def _read(payload: bytes) -> Arrays:
     answer = messages.ModelInferResponse.FromString(payload)
     raw = answer.raw_output_contents
+    if not answer.outputs:
+        raise ValueError("the answer has no outputs")
     if raw and len(raw) != len(answer.outputs):
         raise ValueError(f"the answer has {len(answer.outputs)} outputs and raw contents of {len(raw)}")
     found = {}

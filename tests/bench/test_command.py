@@ -273,12 +273,13 @@ def test_a_server_that_dies_midway_ends_the_run_and_leaves_what_there_was(tmp_pa
     assert run.points[-1].errors["UNAVAILABLE"] > 0
 
 
-def test_ctrl_c_reports_what_there_is(served, tmp_path):  # noqa: F811
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_interrupted_it_reports_what_there_is(served, tmp_path, number):  # noqa: F811
     found = tmp_path / "found.json"
     loads = ",".join(["2"] * 50)
     with started(served.address, *RELU, *UNCHECKED, "--concurrency", loads, "--json", found) as process:
         assert any("1/50" in line for line in process.stderr)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         rest = process.stderr.read()
         table = process.stdout.read()
         process.wait(timeout=60)
@@ -290,6 +291,40 @@ def test_ctrl_c_reports_what_there_is(served, tmp_path):  # noqa: F811
     assert run.interrupted
     assert 1 <= len(run.points) < 50
     assert not run.points[-1].errors
+
+
+def test_interrupted_as_it_starts_it_says_so_and_no_more(served):  # noqa: F811
+    words = [*BENCH, served.address, *RELU, *UNCHECKED]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        while not children.read_text():
+            assert process.poll() is None
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does it
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert errors.startswith("Error: interrupted")
+
+
+def test_a_file_that_cannot_be_written_costs_no_other(served, tmp_path):  # noqa: F811
+    page = tmp_path / "page.html"
+    ended = bench(served.address, *RELU, *UNCHECKED, "--concurrency", 1, "--csv", "/dev/full", "--html", page)
+    assert ended.returncode == 4
+    assert "/dev/full can't be written: No space left on device" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "</html>" in page.read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_calls_that_an_overload_keeps_from_being_sent_are_told(served, tmp_path):  # noqa: F811
+    found = tmp_path / "found.json"
+    words = ["--rate", 900_000, "--duration", "500ms", "--max-errors", 1, "--json", found]
+    ended = bench(served.address, *RELU, *UNCHECKED, *words)
+    assert ended.returncode == 0, ended.stderr
+    [point] = as_json.from_json(found.read_text()).points
+    assert point.unsent > 100_000
+    assert point.latency.p50_seconds > 0.01
+    assert "due and never sent" in ended.stdout
 
 
 def test_no_client_process_outlives_its_planner(served):  # noqa: F811

@@ -6,9 +6,9 @@ import shlex
 
 import click
 
-from layerwire.bench import operators, options
-from layerwire.bench.tensors import USUAL, Making
-from layerwire.bench.workload import Entry, Sample
+from layerwire.bench.sending import operators, options
+from layerwire.bench.sending.tensors import USUAL, Making
+from layerwire.bench.sending.workload import Entry, Sample
 
 
 def asked(words: str, making: Making = USUAL, **more) -> tuple[Entry, list[Sample]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any, NamedTuple
 
+from layerwire.bench.sending.workload import Entry, Sample
 from layerwire.bench.targets.target import Target
-from layerwire.bench.workload import Entry, Sample
 from layerwire.calls import Request
 
 PATIENCE_SECONDS = 20.0

@@ -5,7 +5,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from layerwire.bench import arrivals
+from layerwire.bench.calling import arrivals
 
 
 @pytest.mark.parametrize("processes", [1, 3])

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from layerwire.bench import compare
+from layerwire.bench.measuring import compare
 from layerwire.bench.result import Client, Latency, Load, Point
 
 LOAD = Load("closed", callers=8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from layerwire.bench.exposition import Histogram, Samples
+from layerwire.bench.servers.exposition import Histogram, Samples
 
 INF = float("inf")
 # As Prometheus' histogram_quantile: even within a bucket, the first from 0, the last one's lower bound.

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from hdrh.histogram import HdrHistogram
 
-from layerwire.bench import bottleneck
-from layerwire.bench.bottleneck import Busy, Usage
-from layerwire.bench.figures import Gathered, Latencies
+from layerwire.bench.calling.tally import CODES, Notes, Tally
+from layerwire.bench.measuring import bottleneck
+from layerwire.bench.measuring.bottleneck import Busy, Usage
+from layerwire.bench.measuring.figures import Gathered, Latencies
 from layerwire.bench.result import Latency
-from layerwire.bench.tally import CODES, Notes, Tally
-from layerwire.bench.workload import Entry, Sample, Workload
+from layerwire.bench.sending.workload import Entry, Sample, Workload
 from layerwire.calls import Requests
 
 GENERATOR = np.random.default_rng(3)

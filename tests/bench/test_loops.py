@@ -7,11 +7,11 @@ import time
 import numpy as np
 import pytest
 
-from layerwire.bench.checker import Checker
-from layerwire.bench.loops import ClosedLoop, OpenLoop, Source
-from layerwire.bench.tally import Tally
+from layerwire.bench.answers.checker import Checker
+from layerwire.bench.calling.loops import ClosedLoop, OpenLoop, Source
+from layerwire.bench.calling.tally import Tally
+from layerwire.bench.sending.workload import Entry, Sample, Workload
 from layerwire.bench.targets.target import Target
-from layerwire.bench.workload import Entry, Sample, Workload
 from layerwire.calls import Requests
 
 ONE = np.ones(1, "float32")
@@ -135,7 +135,7 @@ async def test_latency_counts_from_when_a_call_was_due_though_the_client_stalled
 
 
 async def test_in_an_open_loop_too_many_calls_out_hold_back_further_ones(monkeypatch):
-    monkeypatch.setattr("layerwire.bench.loops.MAX_IN_FLIGHT", 5)
+    monkeypatch.setattr("layerwire.bench.calling.loops.MAX_IN_FLIGHT", 5)
     target, tally = Held(), Tally()
     loop = OpenLoop(target, source(), tally, None, itertools.repeat(0.0))
     loop.start(time.monotonic())
@@ -182,7 +182,7 @@ async def test_all_answers_are_checked():
 
 async def test_a_sample_of_the_answers_is_what_there_is_time_for(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("layerwire.bench.checker.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("layerwire.bench.answers.checker.time.monotonic", lambda: now[0])
     look = checker("sample", workload(1.0))
     outputs = look._target.outputs
 
@@ -220,9 +220,9 @@ async def test_an_answer_that_cannot_be_read_is_wrong():
 
 
 async def test_calls_that_were_due_and_never_sent_are_counted_by_window(monkeypatch):
-    monkeypatch.setattr("layerwire.bench.loops.MAX_IN_FLIGHT", 5)
+    monkeypatch.setattr("layerwire.bench.calling.loops.MAX_IN_FLIGHT", 5)
     target, tally = Held(), Tally()
-    due = [*np.arange(0, 0.1, 0.01).tolist(), 1e6]
+    due = [*np.arange(0.005, 0.1, 0.01).tolist(), 1e6]
     loop = OpenLoop(target, source(), tally, None, iter(due))
     loop.start(time.monotonic() - 0.2)
     await target.until(5)

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from layerwire.bench.crew import CrewError
-from layerwire.bench.measure import Interrupted, Lost, Measurement, Setting
+from layerwire.bench.calling.crew import CrewError
+from layerwire.bench.calling.process import Ended, Report
+from layerwire.bench.calling.tally import CODES, Notes
+from layerwire.bench.measuring.measure import Interrupted, Lost, Measurement, Setting
 from layerwire.bench.plan import Pace
-from layerwire.bench.process import Ended, Report
 from layerwire.bench.result import Load
-from layerwire.bench.tally import CODES, Notes
-from layerwire.bench.workload import Entry, Sample, Workload
+from layerwire.bench.sending.workload import Entry, Sample, Workload
 from layerwire.calls import Requests
 
 START = 1000.0  # as time.monotonic() has it

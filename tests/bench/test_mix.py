@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from layerwire.bench.mix import load
-from layerwire.bench.programs import Input, Program
+from layerwire.bench.sending.mix import load
+from layerwire.bench.sending.programs import Input, Program
 from layerwire.errors import NotFoundError
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "mix.toml"

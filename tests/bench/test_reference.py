@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from layerwire.bench import reference, torch_calls
-from layerwire.bench.difference import difference, scale
-from layerwire.bench.tensors import Making
+from layerwire.bench.answers import reference, torch_calls
+from layerwire.bench.answers.difference import difference, scale
+from layerwire.bench.sending.tensors import Making
 from layerwire.calls import Requests
 from layerwire.v1 import operators_pb2
 from tests.bench.asked import asked

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerwire.bench.search import MAX_TRIALS, PRECISION, Bisection
+from layerwire.bench.measuring.search import MAX_TRIALS, PRECISION, Bisection
 
 
 def search(bisection, limit):

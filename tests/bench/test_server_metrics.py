@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from layerwire.bench import counters, server_metrics
-from layerwire.bench.model_statistics import StatisticsCounts
 from layerwire.bench.plan import TargetSpec
-from layerwire.bench.server_metrics import PageCounts, PageError
+from layerwire.bench.sending.workload import Workload
+from layerwire.bench.servers import counters, server_metrics
+from layerwire.bench.servers.model_statistics import StatisticsCounts
+from layerwire.bench.servers.server_metrics import PageCounts, PageError
 from layerwire.bench.targets.inference import InferenceTarget
 from layerwire.bench.targets.stream import StreamTarget
-from layerwire.bench.workload import Workload
 from layerwire.calls import Requests
 from layerwire.settings import make_settings
 from layerwire_server.exposition import LayerwireCollector, Ledger

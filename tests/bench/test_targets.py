@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from layerwire import codec
+from layerwire.bench.sending.workload import Entry
 from layerwire.bench.targets import channels, stream
 from layerwire.bench.targets.inference import InferenceTarget
 from layerwire.bench.targets.stream import StreamTarget
 from layerwire.bench.targets.unary import UnaryTarget
-from layerwire.bench.workload import Entry
 from layerwire.calls import Requests
 from layerwire.errors import ResourceExhaustedError
 from layerwire.settings import make_settings
@@ -256,7 +256,9 @@ async def test_many_calls_take_more_connections(how, monkeypatch):
         assert len(server.peers) == 3
 
 
-@pytest.mark.parametrize("module", ["targets.stream", "targets.unary", "targets.local", "discover", "counters"])
+@pytest.mark.parametrize(
+    "module", ["targets.stream", "targets.unary", "targets.local", "servers.discover", "servers.counters"]
+)
 def test_messages_that_clash_with_others_are_loaded_by_who_speaks_them(module):
     code = f"import layerwire.bench.{module}, sys; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

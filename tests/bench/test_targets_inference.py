@@ -6,11 +6,11 @@ import grpc
 import numpy as np
 import pytest
 
-from layerwire.bench import discover
-from layerwire.bench.datatypes import DATATYPES, OF_DTYPES
 from layerwire.bench.plan import TargetSpec
+from layerwire.bench.sending.workload import Entry
+from layerwire.bench.servers import discover
+from layerwire.bench.servers.datatypes import DATATYPES, OF_DTYPES
 from layerwire.bench.targets.inference import InferenceTarget
-from layerwire.bench.workload import Entry
 from layerwire.calls import Requests
 from layerwire.codec import DTYPES
 from layerwire.errors import NotFoundError, UnavailableError, UnimplementedError

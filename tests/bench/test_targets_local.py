@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from layerwire.bench import reference
+from layerwire.bench.answers import reference
 from layerwire.bench.targets.local import LocalTarget
 from layerwire.calls import Requests
 from tests.bench.calls import ENTRY, Calls, sample

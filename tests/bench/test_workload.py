@@ -11,12 +11,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from layerwire.bench import flags, operators, options, programs, tensors
-from layerwire.bench.companions import Asked, indices
-from layerwire.bench.examples import example
-from layerwire.bench.mix import workload
-from layerwire.bench.programs import Input, Program
-from layerwire.bench.tensors import USUAL, Making, Shaped, Stored
+from layerwire.bench import flags
+from layerwire.bench.sending import operators, options, programs, tensors
+from layerwire.bench.sending.companions import Asked, indices
+from layerwire.bench.sending.examples import example
+from layerwire.bench.sending.mix import workload
+from layerwire.bench.sending.programs import Input, Program
+from layerwire.bench.sending.tensors import USUAL, Making, Shaped, Stored
 from layerwire.cli.call import functions
 from tests.bench.asked import asked
 

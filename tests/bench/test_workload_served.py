@@ -10,11 +10,12 @@ import torch
 from torch import nn
 
 import layerwire
-from layerwire.bench import operators, programs, reference
-from layerwire.bench.difference import difference
-from layerwire.bench.examples import example
-from layerwire.bench.tensors import Making
-from layerwire.bench.workload import Sample
+from layerwire.bench.answers import reference
+from layerwire.bench.answers.difference import difference
+from layerwire.bench.sending import operators, programs
+from layerwire.bench.sending.examples import example
+from layerwire.bench.sending.tensors import Making
+from layerwire.bench.sending.workload import Sample
 from layerwire.errors import InvalidArgumentError
 from tests.bench.asked import asked
 from tests.networks import NETWORKS, inputs, made

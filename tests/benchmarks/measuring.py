@@ -6,10 +6,10 @@ from rich.console import Console
 
 from layerwire.bench import live
 from layerwire.bench.conduct import Bound, Conductor, Plan
-from layerwire.bench.discover import server_info
 from layerwire.bench.plan import Job, Pace, TargetSpec
 from layerwire.bench.result import Load, Run
-from layerwire.bench.server_metrics import PageCounts
+from layerwire.bench.servers.discover import server_info
+from layerwire.bench.servers.server_metrics import PageCounts
 from tests.benchmarks.servers import Addresses
 from tests.benchmarks.standing import Comparison
 

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 import layerwire
-from layerwire.bench import mix, operators, programs
-from layerwire.bench.tensors import Making, Stored
-from layerwire.bench.workload import Workload
+from layerwire.bench.sending import mix, operators, programs
+from layerwire.bench.sending.tensors import Making, Stored
+from layerwire.bench.sending.workload import Workload
 from tests.benchmarks import bare
 
 WEIGHTS = {"w": bare.WEIGHT.numpy(), "b": bare.BIAS.numpy()}

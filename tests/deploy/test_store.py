@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from layerwire.bench.interpreter import run
+from layerwire.bench.answers.interpreter import run
 from layerwire.deploy import RemoteProgram, Uploaded, deploy, export
 from layerwire.errors import InvalidArgumentError
 from layerwire.safetensors import SafetensorsFile

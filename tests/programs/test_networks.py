@@ -8,7 +8,7 @@ import functools
 import pytest
 import torch
 
-from layerwire.bench.interpreter import run
+from layerwire.bench.answers.interpreter import run
 from layerwire.deploy import Exported, export
 from tests.networks import NETWORKS, inputs, made
 from tests.programs.local import REQUESTS, Worker

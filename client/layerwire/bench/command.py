@@ -28,8 +28,8 @@ from layerwire.errors import LayerwireError
 
 if TYPE_CHECKING:
     from layerwire.bench.result import Run
-    from layerwire.bench.sending import Asked
-    from layerwire.bench.workload import Workload
+    from layerwire.bench.sending.asked import Asked
+    from layerwire.bench.sending.workload import Workload
 
 FAILED, USAGE, LOST, UNWRITTEN, INTERRUPTED = 1, 2, 3, 4, 130
 _UNREACHABLE = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "DIED"}
@@ -50,7 +50,7 @@ Examples:
 
 def functions() -> Sequence[str]:
     """Operators that can be sent."""
-    from layerwire.bench import operators
+    from layerwire.bench.sending import operators
 
     return list(operators.functions())
 
@@ -120,7 +120,7 @@ def _ordered(args: Sequence[str], names: Sequence[str]) -> list[str]:
 
 
 def _operator_command(function: str) -> click.Command:
-    from layerwire.bench import examples, operators, options
+    from layerwire.bench.sending import examples, operators, options
 
     def workload(asked: Asked, shape: Sequence[int], dtype: str, **own: Any) -> Workload:
         return asked.operator(function, shape, dtype, options.given(own))
@@ -133,7 +133,7 @@ def _operator_command(function: str) -> click.Command:
 
 
 def _run_command() -> click.Command:
-    from layerwire.bench import options
+    from layerwire.bench.sending import options
 
     def workload(asked: Asked, program: str, version: int | None, rows: int | None, shapes: Any) -> Workload:
         return asked.program(program, version, rows, dict(shapes))
@@ -152,7 +152,7 @@ def _mix_command() -> click.Command:
 
 def _command(name: str, own: Sequence[click.Parameter], workload: Callable[..., Workload], help_: str) -> click.Command:
     """A command with its own parameters and those of all."""
-    from layerwire.bench import options
+    from layerwire.bench.sending import options
 
     shared = [*options.sample_options(), *flags.options()]
     known = {parameter.name for parameter in shared}
@@ -182,9 +182,9 @@ def _bench(read: Flags, workload: Callable[[Asked], Workload]) -> int:
     from rich.console import Console
 
     from layerwire.bench import live
+    from layerwire.bench.calling.crew import CrewError
+    from layerwire.bench.calling.opening import UnreachableError
     from layerwire.bench.conduct import Conductor
-    from layerwire.bench.crew import CrewError
-    from layerwire.bench.opening import UnreachableError
 
     console = Console(stderr=True)
     try:
@@ -220,11 +220,12 @@ def _told(run: Run, read: Flags) -> int:
 
 def _plan(read: Flags, workload: Callable[[Asked], Workload]) -> Any:
     """The plan; on the way everything is asked that has to be."""
-    from layerwire.bench import counters, discover, opening
+    from layerwire.bench.calling import opening
     from layerwire.bench.conduct import Bound, Plan
     from layerwire.bench.plan import Job
-    from layerwire.bench.sending import Asked
-    from layerwire.bench.tensors import Making
+    from layerwire.bench.sending.asked import Asked
+    from layerwire.bench.sending.tensors import Making
+    from layerwire.bench.servers import counters, discover
 
     given = read.given
     for target in read.targets:

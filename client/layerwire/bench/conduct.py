@@ -11,13 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from layerwire.bench import bottleneck, compare, machine
-from layerwire.bench.crew import Crew, CrewError
-from layerwire.bench.loops import MAX_IN_FLIGHT
-from layerwire.bench.measure import Counts, EndedEarly, Interrupted, Measured, Measurement, Setting
+from layerwire.bench import machine
+from layerwire.bench.calling.crew import Crew, CrewError
+from layerwire.bench.calling.loops import MAX_IN_FLIGHT
+from layerwire.bench.measuring import bottleneck, compare
+from layerwire.bench.measuring.measure import Counts, EndedEarly, Interrupted, Measured, Measurement, Setting
+from layerwire.bench.measuring.search import Bisection
 from layerwire.bench.plan import Job, Pace
 from layerwire.bench.result import Kind, Load, Mode, Point, Run, Search, ServerInfo, Trial, Window
-from layerwire.bench.search import Bisection
 
 _CAPACITY_CALLERS = 32  # in the closed loop that guesses where a search begins
 _CAPACITY_SHARE = 0.5

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from layerwire import arrays
-from layerwire.bench.workload import Arrays, Entry, Sample
+from layerwire.bench.sending.workload import Arrays, Entry, Sample
 from layerwire.call import Call
 from layerwire.calls import Request
 from layerwire.codec import DTYPE_NAMES

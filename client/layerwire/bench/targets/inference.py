@@ -6,10 +6,10 @@ tritonclient's, which have the same names, so only who speaks the protocol impor
 
 from __future__ import annotations
 
-from layerwire.bench import datatypes
+from layerwire.bench.sending.workload import Arrays, Entry, Sample
+from layerwire.bench.servers import datatypes
 from layerwire.bench.targets import contract
 from layerwire.bench.targets.unary import Prepared, UnaryTarget
-from layerwire.bench.workload import Arrays, Entry, Sample
 from layerwire.call import Call
 from layerwire.codec import DTYPE_NAMES
 from layerwire.inference_v2 import open_inference_pb2 as messages

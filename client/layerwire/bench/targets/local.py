@@ -9,8 +9,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Self
 
+from layerwire.bench.sending.workload import Arrays, Entry, Sample
 from layerwire.bench.targets.target import Done, Target
-from layerwire.bench.workload import Arrays, Entry, Sample
 
 
 class LocalTarget(Target):
@@ -30,7 +30,7 @@ class LocalTarget(Target):
 
     def prepare(self, sample: Sample, entry: Entry) -> Callable[[], Arrays]:
         """What runs it."""
-        from layerwire.bench import reference
+        from layerwire.bench.answers import reference
 
         call: Callable[[], Arrays] = reference.local_call(entry, sample)
         return call

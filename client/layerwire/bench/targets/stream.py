@@ -12,9 +12,9 @@ from dataclasses import replace
 from typing import Any, Self, TypeAlias
 
 from layerwire.admission import Ticket
+from layerwire.bench.sending.workload import Arrays, Entry, Sample
 from layerwire.bench.targets import channels, contract
 from layerwire.bench.targets.target import CLOSED, Done, Target
-from layerwire.bench.workload import Arrays, Entry, Sample
 from layerwire.call import Call
 from layerwire.calls import Request
 from layerwire.engine import Engine

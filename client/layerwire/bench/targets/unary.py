@@ -15,10 +15,10 @@ from google.protobuf import message_factory
 from google.protobuf.message import DecodeError
 
 from layerwire import reasons
+from layerwire.bench.sending.workload import Arrays, Entry, Sample
 from layerwire.bench.targets import contract
 from layerwire.bench.targets.channels import Channels
 from layerwire.bench.targets.target import CLOSED, Done, Target
-from layerwire.bench.workload import Arrays, Entry, Sample
 from layerwire.settings import Settings
 from layerwire.v1 import layerwire_pb2 as messages
 

@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from layerwire.bench import reference, tensors
-from layerwire.bench.companions import Asked, companion, indices, input_values
-from layerwire.bench.tensors import USUAL, Array, Making, Random, Shape, Shaped, Source, Stored
-from layerwire.bench.workload import Entry, Sample
+from layerwire.bench.answers import reference
+from layerwire.bench.sending import tensors
+from layerwire.bench.sending.companions import Asked, companion, indices, input_values
+from layerwire.bench.sending.tensors import USUAL, Array, Making, Random, Shape, Shaped, Source, Stored
+from layerwire.bench.sending.workload import Entry, Sample
 from layerwire.calls import Request, Requests
 
 _TENSORS = ("TensorLike", "TensorLike | None")

@@ -9,14 +9,15 @@ import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from layerwire.bench import asking, machine
+from layerwire.bench import machine
 from layerwire.bench.plan import TargetSpec
 from layerwire.bench.result import ServerInfo
+from layerwire.bench.servers import asking
 from layerwire.errors import LayerwireError
 from layerwire.v1 import layerwire_pb2 as messages
 
 if TYPE_CHECKING:
-    from layerwire.bench.open_inference import Model
+    from layerwire.bench.servers.open_inference import Model
 
 _GET_SERVER_INFO = "/layerwire.v1.LayerwireService/GetServerInfo"
 # Settings of numerics that change speed.
@@ -43,7 +44,7 @@ async def metadata(address: str, model: str, version: str = "") -> Model:
         NotFoundError: there is none of that name and version.
         LayerwireError: the server couldn't be asked.
     """
-    from layerwire.bench import open_inference
+    from layerwire.bench.servers import open_inference
 
     def ask() -> Model:
         with asking.server(address) as server:
@@ -69,7 +70,7 @@ def _layerwire_facts(server: asking.Server) -> dict[str, str]:
 
 
 def _inference_facts(server: asking.Server) -> dict[str, str]:
-    from layerwire.bench import open_inference
+    from layerwire.bench.servers import open_inference
 
     told = open_inference.about(server)
     return {"server": f"{told.name} {told.version}".strip(), "extensions": ", ".join(told.extensions)}

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
 
-from layerwire.bench import asking
-from layerwire.bench.open_inference import ask
 from layerwire.bench.result import Phase, Server
+from layerwire.bench.servers import asking
+from layerwire.bench.servers.open_inference import ask
 from layerwire.errors import LayerwireError
 
 _KEPT = 64  # readings; a measurement looks back over fewer

@@ -11,9 +11,9 @@ import time
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple, Self
 
-from layerwire.bench import process
+from layerwire.bench.calling import process
+from layerwire.bench.calling.process import Begin, End, Ended, Failed, Ready, Report
 from layerwire.bench.plan import Job
-from layerwire.bench.process import Begin, End, Ended, Failed, Ready, Report
 from layerwire.bench.result import Load
 
 _HEAD_START_SECONDS = 0.05  # between a command and the time it names, so that all processes begin together

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from layerwire.bench.checker import Checker
-from layerwire.bench.tally import Tally
+from layerwire.bench.answers.checker import Checker
+from layerwire.bench.calling.tally import Tally
+from layerwire.bench.calling.timer import timer
+from layerwire.bench.sending.workload import Workload
 from layerwire.bench.targets.target import Target
-from layerwire.bench.timer import timer
-from layerwire.bench.workload import Workload
 
 _ORDER = 4096  # calls after which their order repeats
 _FIRST_PAUSE_SECONDS = 0.01

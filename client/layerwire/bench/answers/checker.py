@@ -9,10 +9,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from layerwire.bench.difference import difference, scale
+from layerwire.bench.answers.difference import difference, scale
 from layerwire.bench.plan import Verify
+from layerwire.bench.sending.workload import Arrays, Sample
 from layerwire.bench.targets.target import Target
-from layerwire.bench.workload import Arrays, Sample
 
 SAMPLE_SHARE = 0.02  # of the time, which looking at a sample of the answers may take
 _AT_FIRST_SECONDS = 0.02

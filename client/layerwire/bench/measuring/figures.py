@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from hdrh.histogram import HdrHistogram
 
+from layerwire.bench.calling.tally import Notes
 from layerwire.bench.result import Latency, Part
-from layerwire.bench.tally import Notes
-from layerwire.bench.workload import Workload
+from layerwire.bench.sending.workload import Workload
 
 _NANOSECONDS = 1e9
 _LONGEST_NANOSECONDS = 3_600_000_000_000  # an hour

@@ -5,7 +5,7 @@ It knows command lines; neither what options mean nor torch.
 
 from __future__ import annotations
 
-from layerwire.bench.companions import Asked
+from layerwire.bench.sending.companions import Asked
 
 _SPATIAL = {0: "8,64", 1: "4,4,64", 2: "4,4,16,16", 3: "2,4,8,8,8"}  # by the number of spatial axes
 _OPTIONS = {  # function without its number of axes -> what it needs besides --shape

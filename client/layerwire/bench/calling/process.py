@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-from layerwire.bench import arrivals, opening
-from layerwire.bench.checker import Checker
-from layerwire.bench.loops import ClosedLoop, Loop, OpenLoop, Source
+from layerwire.bench.answers.checker import Checker
+from layerwire.bench.calling import arrivals, opening
+from layerwire.bench.calling.loops import ClosedLoop, Loop, OpenLoop, Source
+from layerwire.bench.calling.tally import Notes, Tally
+from layerwire.bench.calling.timer import timer
 from layerwire.bench.plan import Job
 from layerwire.bench.result import Load
-from layerwire.bench.tally import Notes, Tally
+from layerwire.bench.sending.workload import Arrays
 from layerwire.bench.targets.target import Target
-from layerwire.bench.timer import timer
-from layerwire.bench.workload import Arrays
 
 _PROBE_SECONDS = 0.02  # between looks at how late the event loop is
 _DRAIN_SECONDS = 1.0  # beyond the calls' own timeout

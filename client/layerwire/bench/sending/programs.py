@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from layerwire.bench import reference, tensors
-from layerwire.bench.operators import shown
-from layerwire.bench.tensors import USUAL, Array, Making, Shape, Shaped, Source
-from layerwire.bench.workload import Arrays, Entry, Sample
+from layerwire.bench.answers import reference
+from layerwire.bench.sending import tensors
+from layerwire.bench.sending.operators import shown
+from layerwire.bench.sending.tensors import USUAL, Array, Making, Shape, Shaped, Source
+from layerwire.bench.sending.workload import Arrays, Entry, Sample
 from layerwire.calls import Requests
 from layerwire.codec import DTYPE_NAMES, DTYPES, ITEMSIZES
 from layerwire.errors import LayerwireError

@@ -17,9 +17,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from layerwire.bench import operators, programs, reference, tensors
-from layerwire.bench.tensors import USUAL, Array, Making, Shaped, Source, Stored
-from layerwire.bench.workload import Entry, Sample, Workload
+from layerwire.bench.answers import reference
+from layerwire.bench.sending import operators, programs, tensors
+from layerwire.bench.sending.tensors import USUAL, Array, Making, Shaped, Source, Stored
+from layerwire.bench.sending.workload import Entry, Sample, Workload
 from layerwire.options import MAX_PRIORITY
 
 Find: TypeAlias = Callable[[str, int | None], programs.Program]  # name, version -> what is known of it

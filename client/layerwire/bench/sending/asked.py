@@ -12,10 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layerwire.bench import mix, operators, programs
 from layerwire.bench.plan import TargetSpec
-from layerwire.bench.tensors import Array, Making, Source
-from layerwire.bench.workload import Sample, Workload
+from layerwire.bench.sending import mix, operators, programs
+from layerwire.bench.sending.tensors import Array, Making, Source
+from layerwire.bench.sending.workload import Sample, Workload
 from layerwire.errors import NotFoundError, UnimplementedError
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Asked:
 
 
 def _model(address: str, name: str, version: int | None) -> programs.Program:
-    from layerwire.bench import discover
+    from layerwire.bench.servers import discover
 
     model = asyncio.run(discover.metadata(address, name, "" if version is None else str(version)))
     strange = next((one for one in model.inputs if one.dtype is None), None)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from layerwire.bench.tensors import Array, Random, Shape
+from layerwire.bench.sending.tensors import Array, Random, Shape
 
 _DIMS = re.compile(r"(.*)([123])d")
 _KERNEL = 3  # of convolutions whose weight nobody gave, along each axis

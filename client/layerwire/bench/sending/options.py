@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import click
 
-from layerwire.bench import operators, tensors
+from layerwire.bench.sending import operators, tensors
 from layerwire.cli import parameters
 from layerwire.codec import DTYPES
 

@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeAlias
 
 import torch
 
-from layerwire.bench.torch_calls import DTYPES, Call, bound
+from layerwire.bench.answers.torch_calls import DTYPES, Call, bound
 from layerwire.v1 import program_pb2
 
 Tensors: TypeAlias = Mapping[str, torch.Tensor]

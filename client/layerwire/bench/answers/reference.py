@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from layerwire.bench.difference import difference
-from layerwire.bench.tensors import dtype_of
-from layerwire.bench.workload import Arrays, Entry, Sample
+from layerwire.bench.answers.difference import difference
+from layerwire.bench.sending.tensors import dtype_of
+from layerwire.bench.sending.workload import Arrays, Entry, Sample
 from layerwire.calls import Request
 from layerwire.v1 import program_pb2
 
@@ -160,7 +160,7 @@ def _ready(
     """The request's call on tensors as they came, or each changed. Made of inference tensors, which autograd skips."""
     import torch
 
-    from layerwire.bench import interpreter, torch_calls
+    from layerwire.bench.answers import interpreter, torch_calls
 
     def made(value: Any) -> torch.Tensor:
         return change(_to_torch(stored[value] if isinstance(value, str) else value))

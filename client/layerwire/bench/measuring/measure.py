@@ -13,15 +13,15 @@ from typing import Protocol
 
 import numpy as np
 
-from layerwire.bench import bottleneck, figures
-from layerwire.bench.bottleneck import Busy, Usage
-from layerwire.bench.crew import Crew, CrewError
-from layerwire.bench.figures import Gathered
+from layerwire.bench.calling.crew import Crew, CrewError
+from layerwire.bench.calling.process import Ended, Report
+from layerwire.bench.calling.tally import Notes
+from layerwire.bench.measuring import bottleneck, figures
+from layerwire.bench.measuring.bottleneck import Busy, Usage
+from layerwire.bench.measuring.figures import Gathered
 from layerwire.bench.plan import Pace
-from layerwire.bench.process import Ended, Report
 from layerwire.bench.result import Load, Point, Server, Window
-from layerwire.bench.tally import Notes
-from layerwire.bench.workload import Workload
+from layerwire.bench.sending.workload import Workload
 
 _LOST_WINDOWS = 3  # in a row without an answer, after which a target is given up
 _LOST_CODES = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"}

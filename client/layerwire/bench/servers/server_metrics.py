@@ -11,8 +11,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
-from layerwire.bench.exposition import Histogram, Labels, Samples, weighed
 from layerwire.bench.result import Phase, Server
+from layerwire.bench.servers.exposition import Histogram, Labels, Samples, weighed
 
 PORT = 9464
 _TIMEOUT_SECONDS = 2.0

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from layerwire.bench.asking import Server
-from layerwire.bench.datatypes import DATATYPES
+from layerwire.bench.servers.asking import Server
+from layerwire.bench.servers.datatypes import DATATYPES
 from layerwire.inference_v2 import open_inference_pb2 as messages
 
 _SERVICE = "/inference.GRPCInferenceService/"

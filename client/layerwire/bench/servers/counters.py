@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from layerwire.bench.measure import Counts
+from layerwire.bench.measuring.measure import Counts
 from layerwire.bench.plan import TargetSpec
-from layerwire.bench.server_metrics import PORT, PageCounts, PageError, read
-from layerwire.bench.workload import Workload
+from layerwire.bench.sending.workload import Workload
+from layerwire.bench.servers.server_metrics import PORT, PageCounts, PageError, read
 from layerwire.calls import Request
 from layerwire.errors import LayerwireError
 from layerwire.templates import MAPS
@@ -42,7 +42,7 @@ def find(spec: TargetSpec, metrics: str | None, workload: Workload) -> tuple[Cou
 
 def _statistics(address: str, workload: Workload, why: str) -> tuple[Counts | None, str | None]:
     """Those of the Open Inference Protocol, where the server has the extension."""
-    from layerwire.bench.model_statistics import StatisticsCounts
+    from layerwire.bench.servers.model_statistics import StatisticsCounts
 
     counts = StatisticsCounts(address, _models(workload))
     try:

@@ -1,0 +1,1 @@
+"""What should come back, by torch, and how what came differs from it."""

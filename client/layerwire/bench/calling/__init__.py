@@ -1,0 +1,1 @@
+"""Client processes: who calls when, and what is noted of each call."""

@@ -1,0 +1,1 @@
+"""From notes to points: windows, percentiles, verdicts, the next rate, ratios."""

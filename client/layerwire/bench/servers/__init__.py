@@ -1,0 +1,1 @@
+"""What servers tell of themselves and of what they counted."""

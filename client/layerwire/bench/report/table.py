@@ -24,6 +24,7 @@ def show(run: Run, console: Console) -> None:
     width = min(console.width, _WIDEST_COLUMNS)
     for found in _grids(run):
         if found.rows:
+            console.print(Text(plain(found.title), style="bold"), width=width)  # a table's own folds at its width
             console.print(_table(found), width=width)
             if found.hint:
                 console.print(Text(plain(found.hint), style="dim"), width=width)
@@ -50,8 +51,6 @@ def _grids(run: Run) -> tuple[grid.Grid, ...]:
 
 def _table(found: grid.Grid) -> Table:
     made = Table(
-        title=Text(plain(found.title), style="bold"),
-        title_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         padding=(0, 1, 0, 0),

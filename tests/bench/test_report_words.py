@@ -83,6 +83,15 @@ def test_rates_name_the_last_that_was_kept_up_with():
     assert verdict.sentences(replace(results.rates(), points=tuple(points)))[0].startswith("It kept up with none")
 
 
+def test_a_single_rate_that_was_not_kept_up_with_is_told_so():
+    run = results.single()
+    [only] = run.points
+    for rate, words in ((only.throughput, ""), (only.throughput * 2, "It didn't keep up: ")):
+        offered = replace(only, load=Load("poisson", rate=rate))
+        [sentence] = verdict.sentences(replace(run, points=(offered,)))
+        assert sentence.startswith(f"{words}{wording.number(only.throughput)} calls/s")
+
+
 def test_a_search_names_the_rate_and_its_bound():
     run = results.search()
     said = " ".join(verdict.sentences(run))

@@ -107,7 +107,9 @@ def _swept(run: Run, target: str, found: Sequence[Summary]) -> tuple[str, ...]:
         return (f"{subject}no call succeeded.",)
     best = max(own, key=lambda summary: summary.throughput)
     if len(own) == 1:
-        return (f"{subject}{_rate(best.throughput)} with {best.load}: {_figures(best)}.",)
+        behind = best.load.mode != "closed" and best.throughput < _KEPT_UP * best.offered
+        caution = "It didn't keep up: " if behind else ""
+        return (f"{subject}{caution}{_rate(best.throughput)} with {best.load}: {_figures(best)}.",)
     if best.load.mode != "closed":
         return tuple(subject + sentence for sentence in _kept_up(own, best))
     told = [f"At most {_rate(best.throughput)}, with {best.load}: {_figures(best)}."]

@@ -16,6 +16,10 @@ value, and whatever else `layerwire.errors` has.
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from typing import Any
+
 from layerwire.calls.activate import ACTIVATIONS, ActivateCalls
 from layerwire.calls.convolve import ConvolveCalls
 from layerwire.calls.linear import LinearCalls
@@ -27,7 +31,17 @@ from layerwire.calls.request import Answer_co, Family, Request, TensorLike
 from layerwire.calls.sliding_blocks import SlidingBlockCalls
 from layerwire.calls.unpool import UnpoolCalls
 
-__all__ = ["ACTIVATIONS", "Answer_co", "Calls", "Family", "OperatorCalls", "Request", "Requests", "TensorLike"]
+__all__ = [
+    "ACTIVATIONS",
+    "Answer_co",
+    "Calls",
+    "Family",
+    "OperatorCalls",
+    "Request",
+    "Requests",
+    "TensorLike",
+    "methods",
+]
 
 
 class OperatorCalls(
@@ -41,6 +55,12 @@ class OperatorCalls(
     NormalizeCalls[Answer_co],
 ):
     """Every operator as a method; `_call` is what a subclass adds."""
+
+
+def methods() -> dict[str, Callable[..., Any]]:
+    """The methods that are operators, by name; without `activate`, which takes the name of another."""
+    found = inspect.getmembers(OperatorCalls, inspect.isfunction)
+    return {name: method for name, method in found if not name.startswith("_") and name != "activate"}
 
 
 class Calls(OperatorCalls[Answer_co], ProgramCalls[Answer_co]):

@@ -20,7 +20,6 @@ from layerwire.cli.parameters import DTYPE, dtype_option, option, output_file
 if TYPE_CHECKING:
     from layerwire.options import Timing
 
-NOT_FUNCTIONS = {"activate"}  # takes another function's name, which is a command itself
 CONTROLS = {"self", "timeout", "inplace", "out", "_stacklevel"}  # no options of a function: they change no answer
 EXAMPLES = """\b
 Examples:
@@ -34,10 +33,9 @@ Examples:
 
 def functions() -> dict[str, Callable[..., Any]]:
     """The methods that are operators, by name."""
-    from layerwire.calls import OperatorCalls
+    from layerwire.calls import methods
 
-    methods = inspect.getmembers(OperatorCalls, inspect.isfunction)
-    return {name: method for name, method in methods if not name.startswith("_") and name not in NOT_FUNCTIONS}
+    return methods()
 
 
 class Functions(click.Group):

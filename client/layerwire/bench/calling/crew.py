@@ -5,11 +5,13 @@ It knows processes and pipes; neither targets nor figures.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import signal
 import time
+from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from layerwire.bench.calling import process
 from layerwire.bench.calling.process import Begin, End, Ended, Failed, Ready, Report
@@ -39,6 +41,29 @@ class _Member(NamedTuple):
     reports: Connection
 
 
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C reaches all processes of a terminal. Those born in here have it blocked, and are told by their pipe."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _started(job: Job, number: int, processes: int) -> _Member:
+    """A client process; spawned, for neither gRPC nor CUDA survives a fork."""
+    context = multiprocessing.get_context("spawn")
+    told, commands = context.Pipe(duplex=False)
+    reports, tell = context.Pipe(duplex=False)
+    arguments = told, tell, job, number, processes
+    member = context.Process(target=process.main, args=arguments, daemon=True, name=f"layerwire-bench-{number}")
+    member.start()
+    told.close()
+    tell.close()
+    return _Member(member, commands, reports)
+
+
 class Crew:
     """Client processes that do the same thing together, each its share.
 
@@ -49,35 +74,14 @@ class Crew:
     def __init__(self, job: Job, processes: int) -> None:
         self._job = job
         self._members: list[_Member] = []
-        # Neither gRPC nor CUDA survives a fork.
-        context = multiprocessing.get_context("spawn")
-        # Ctrl-C reaches all processes of a terminal. Those of the crew are born with it blocked, and told by the pipe.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            for number in range(processes):
-                told, commands = context.Pipe(duplex=False)
-                reports, tell = context.Pipe(duplex=False)
-                arguments = told, tell, job, number, processes
-                member = context.Process(
-                    target=process.main, args=arguments, daemon=True, name=f"layerwire-bench-{number}"
-                )
-                member.start()
-                told.close()
-                tell.close()
-                self._members.append(_Member(member, commands, reports))
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            with _uninterrupted():
+                for number in range(processes):
+                    self._members.append(_started(job, number, processes))
             self._await_ready()
         except BaseException:
             self.close()
             raise
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def __len__(self) -> int:
         return len(self._members)

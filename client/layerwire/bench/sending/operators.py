@@ -17,24 +17,19 @@ from layerwire.bench.sending import tensors
 from layerwire.bench.sending.companions import Asked, companion, indices, input_values
 from layerwire.bench.sending.tensors import USUAL, Array, Making, Random, Shape, Shaped, Source, Stored
 from layerwire.bench.sending.workload import Entry, Sample
-from layerwire.calls import Request, Requests
+from layerwire.calls import Request, Requests, methods
 
 _TENSORS = ("TensorLike", "TensorLike | None")
 # What a function's options don't have: what changes no answer, and what the load tester says itself.
 _NOT_OPTIONS = {"self", "timeout", "inplace", "out", "_stacklevel", "seed", "dtype"}
-_FUNCTIONS_NOT = {"activate"}  # takes another function's name
 
 
 @cache
 def functions() -> dict[str, dict[str, inspect.Parameter]]:
     """The parameters of each operator by its name, the input first; without those that are no options."""
-    from layerwire.calls import OperatorCalls
-
-    methods = inspect.getmembers(OperatorCalls, inspect.isfunction)
     return {
         name: {one.name: one for one in inspect.signature(method).parameters.values() if one.name not in _NOT_OPTIONS}
-        for name, method in methods
-        if not name.startswith("_") and name not in _FUNCTIONS_NOT
+        for name, method in methods().items()
     }
 
 

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from layerwire_server.worker.measures import Measures
 from layerwire_server.worker.originals import Originals
 from layerwire_server.worker.plan import CallLimits, LaneKey, Plans
 
+MAX_ANSWER_BYTES = 1 << 16
 LIMITS = Limits(64, 1 << 20, 1e9, queue_calls=64, queue_bytes=1 << 20)
 
 
@@ -143,6 +145,13 @@ class Bench:
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     """A worker to try."""
+    async with opened(tmp_path) as found:
+        yield found
+
+
+@asynccontextmanager
+async def opened(tmp_path: Path) -> AsyncIterator[Bench]:
+    """A worker to try, on the running loop."""
     device, metrics = HeldDevice(), Metrics()
     store = Store(tmp_path / "store")
     originals = Originals(store)
@@ -150,7 +159,12 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     catalog = Catalog(store, originals, Copies(originals, device.upload, 1 << 20), facts)
     decoder = CallDecoder(Plans(CallLimits(1 << 20, 1e9), "cpu"), catalog, deterministic=False)
     lanes: Lanes[Call] = Lanes(LIMITS)
-    told = {"hello": b'{"index": 0}', "hang_seconds": 60.0, "max_answer_bytes": 1 << 26, "ran": lambda batch: None}
+    told = {
+        "hello": b'{"index": 0}',
+        "hang_seconds": 60.0,
+        "max_answer_bytes": MAX_ANSWER_BYTES,
+        "ran": lambda batch: None,
+    }
     worker = WorkerLoop(0, device, lanes, decoder, catalog, Measures(metrics), **told)
     gateway = Gateway()
     ours, theirs = socket.socketpair()

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import grpc
 import pytest
 import torch
+import uvloop
 
 from layerwire.v1 import layerwire_pb2 as pb
 from layerwire_server.link import QUARANTINED, Flag, Frame, Kind
 from layerwire_server.worker.call import Call
-from tests.worker.conftest import LIMITS, Bench, relu
+from layerwire_server.worker.lanes import Lanes
+from tests.worker.conftest import LIMITS, Bench, opened, relu
 
 CODES = {code.value[0]: code.name for code in grpc.StatusCode}
 
@@ -239,3 +243,24 @@ async def test_counts_agree_with_answers(bench: Bench) -> None:
     await bench.gateway.last(number)
     counted = {tuple(labels): count for labels, count in bench.metrics.snapshot()["layerwire_calls_total"]}
     assert counted == {("relu", "OK"): 2, ("unknown", "INVALID_ARGUMENT"): 1}
+
+
+def test_a_deadline_nearer_than_uvloop_can_time_ends_no_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def look_twice() -> None:
+        async with opened(tmp_path) as bench:
+            await hold(bench)
+            failures: list[object] = []
+            asyncio.get_running_loop().set_exception_handler(lambda loop, context: failures.append(context))
+            with monkeypatch.context() as patch:
+                patch.setattr(Lanes, "wake_at", lambda lanes, now: now + 0.0003)
+                for _ in range(2):  # what two frames do that come while the timer runs
+                    bench.loop._dispatcher._set_timer(time.monotonic())
+                number = bench.gateway.send([relu(1, 1.0)])
+                await settle(bench, 1)
+            bench.device.gate.set()
+            await bench.gateway.last(number)
+            assert code(bench, 1) == "OK"
+            assert not failures
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(look_twice())

@@ -66,7 +66,8 @@ class Dispatcher:
         self._number = 0
         self._paused = False
         self._pump_is_due = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._timer_at = 0.0  # its time.monotonic(): below 0.5 ms uvloop gives a handle that can't tell
 
     @property
     def busy(self) -> bool:
@@ -190,12 +191,13 @@ class Dispatcher:
     def _set_timer(self, now: float) -> None:
         wake = self._lanes.wake_at(now)
         if self._timer is not None:
-            if self._timer.when() - self._loop.time() <= wake - now and not self._timer.cancelled():
+            if self._timer_at <= wake:
                 return
             self._timer.cancel()
             self._timer = None
         if wake < now + 3600:
             self._timer = self._loop.call_later(max(wake - now, 0.0), self._on_timer)
+            self._timer_at = wake
 
     def _on_timer(self) -> None:
         self._timer = None

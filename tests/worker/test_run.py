@@ -106,6 +106,7 @@ BAD_CALLS = {
     "input-of-another-dtype": (run_of(SUM, {"x": X.astype(np.float64)}), "x", "must have dtype float32, got float64"),
     "input-of-another-shape": (run_of(SUM, {"x": X.T.copy()}), "x", r"must have shape \[-1, 3\], got \[3, 2\]"),
     "input-of-another-rank": (run_of(SUM, {"x": X[0]}), "x", r"must have shape \[-1, 3\], got \[3\]"),
+    "input-without-axes": (run_of(SUM, {"x": np.float32(1)}), "x", r"must have shape \[-1, 3\], got \[\]"),
     "intermediate-unknown": (run_of(SUM, intermediates=["none"]), "intermediates", "got 'none'"),
     "intermediate-is-output": (run_of(SUM, intermediates=["y"]), "intermediates", "got 'y'"),
     "intermediate-twice": (run_of(SUM, intermediates=["sum", "sum"]), "intermediates", "each once, got 2"),

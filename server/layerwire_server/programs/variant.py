@@ -112,8 +112,9 @@ class Variant:
         Raises:
             InvalidArgumentError: it can't run, or costs too much.
         """
-        if self.batched and inputs[0].shape[0]:
-            return self._scaled(inputs[0].shape[0])
+        rows = self._rows(inputs)
+        if rows:
+            return self._scaled(rows)
         cost = self._costs.get(inputs)
         if cost is None:
             cost = self._costs[inputs] = self._found(inputs)
@@ -133,7 +134,11 @@ class Variant:
 
     def is_known(self, inputs: tuple[TensorSpec, ...]) -> bool:
         """Whether `cost` has the answer at hand; else it takes up to 0.1 ms a node."""
-        return (self.batched and bool(inputs[0].shape[0])) or inputs in self._costs
+        return bool(self._rows(inputs)) or inputs in self._costs
+
+    def _rows(self, inputs: tuple[TensorSpec, ...]) -> int:
+        """The rows of a call that may be joined with others; 0 if it has none, or can't. Inputs may be unchecked."""
+        return inputs[0].shape[0] if self.batched and inputs[0].shape else 0
 
     def learn(self, inputs: tuple[TensorSpec, ...]) -> None:
         """Makes inputs known; for any thread. What is wrong with them `cost` tells."""

@@ -14,7 +14,7 @@ import layerwire
 from layerwire.codec import from_numpy
 from layerwire.v1 import layerwire_pb2 as pb
 from layerwire.v1 import layerwire_pb2_grpc as pb_grpc
-from layerwire.v1 import operators_pb2
+from layerwire.v1 import operators_pb2, program_pb2
 from tests.chaos.conftest import Load, Server
 from tests.chaos.faulty_worker import FAIL, HANG, SEGFAULT, STICKY_ONCE
 
@@ -134,3 +134,21 @@ def test_weights_survive_their_workers(start: Start) -> None:
                 os.kill(pid, signal.SIGKILL)
             for _ in range(20):
                 np.testing.assert_array_equal(lw.linear(x, "w"), x @ w.T)
+
+
+def test_outputs_over_a_message_end_no_worker(start: Start) -> None:
+    server = start("--threads", "1")
+    before = server.pids("worker")
+    expand = program_pb2.TransformOperator(upsample=program_pb2.Upsample(size=[15, 1 << 18]))
+    program = program_pb2.Program(
+        inputs=[program_pb2.ProgramInput(name="x", dtype="DATA_TYPE_FLOAT32", shape=[1, 1, 1, 1])],
+        nodes=[
+            program_pb2.Node(name="big", inputs=[program_pb2.NodeInput(field="input", value="x")], transform=expand)
+        ],
+        outputs=[program_pb2.ProgramOutput(name=f"y{i}", value="big") for i in range(5)],
+    )
+    with layerwire.Client(server.address, timeout=60) as client:
+        with pytest.raises(layerwire.errors.InvalidArgumentError, match="--max-output-bytes"):
+            client.run(program, {"x": np.ones((1, 1, 1, 1), np.float32)})
+        np.testing.assert_array_equal(client.relu(row(2.0)), row(2.0))
+    assert server.pids("worker") == before

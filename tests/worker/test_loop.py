@@ -16,7 +16,7 @@ from layerwire.v1 import layerwire_pb2 as pb
 from layerwire_server.link import QUARANTINED, Flag, Frame, Kind
 from layerwire_server.worker.call import Call
 from layerwire_server.worker.lanes import Lanes
-from tests.worker.conftest import LIMITS, Bench, opened, relu
+from tests.worker.conftest import LIMITS, MAX_ANSWER_BYTES, Bench, opened, relu
 
 CODES = {code.value[0]: code.name for code in grpc.StatusCode}
 
@@ -264,3 +264,27 @@ def test_a_deadline_nearer_than_uvloop_can_time_ends_no_worker(tmp_path: Path, m
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(look_twice())
+
+
+async def test_an_answer_over_a_message_is_its_own_error(bench: Bench) -> None:
+    numbers = [0.0] * (MAX_ANSWER_BYTES // 4)  # as many bytes as a message, and what stands around them
+    frame = bench.gateway.send([relu(1, 1.0), relu(2, *numbers), relu(3, 3.0)])
+    await bench.gateway.last(frame)
+    assert [code(bench, i) for i in (1, 2, 3)] == ["OK", "RESOURCE_EXHAUSTED", "OK"]
+    assert "over the server's --max-message-bytes" in bench.gateway.answers[2].status.message
+    assert bench.metrics.counter("layerwire_calls_total", operator="relu", code="OK").value == 2
+    assert bench.metrics.counter("layerwire_calls_total", operator="relu", code="RESOURCE_EXHAUSTED").value == 1
+
+
+async def test_answers_that_are_a_message_too_large_together_go_in_several(bench: Bench) -> None:
+    numbers = [1.0] * (MAX_ANSWER_BYTES // 4 // 2)
+    frame = bench.gateway.send([relu(i, *numbers) for i in range(5)])
+    sizes = []
+    while True:
+        answers = await bench.gateway.kind(Kind.ANSWERS)
+        sizes.append(len(answers.payload))
+        if answers.flags & Flag.LAST:
+            break
+    assert answers.frame == frame
+    assert max(sizes) <= MAX_ANSWER_BYTES
+    assert [code(bench, i) for i in range(5)] == ["OK"] * 5

@@ -15,6 +15,7 @@ from layerwire.errors import InvalidArgumentError, LayerwireError, NotFoundError
 from layerwire.v1 import layerwire_pb2 as pb
 from layerwire.v1 import operators_pb2 as operators
 from layerwire.v1 import program_pb2
+from layerwire_server.limit import OverLimitError
 from layerwire_server.programs import variant
 from layerwire_server.worker import plan
 from layerwire_server.worker.plan import CallLimits, Plans
@@ -113,6 +114,20 @@ BAD_CALLS = {
     "version-of-a-definition": (run_of(SUM, version=1), "version", "goes with a program's name, got 1"),
     "too-many-intermediates": (run_of(SUM, intermediates=map(str, range(65))), "intermediates", "up to 64.*got 65"),
 }
+
+
+FIVE = program(node("relu", RELU, input="x"), shape=(-1, 1 << 18))  # a row is 1 MiB, and comes out five times
+FIVE.outputs.extend(program_pb2.ProgramOutput(name=f"y{i}", value="relu") for i in range(4))
+FIVE_FIXED = program_pb2.Program.FromString(FIVE.SerializeToString())
+FIVE_FIXED.inputs[0].shape[0] = 15
+
+
+@pytest.mark.parametrize("of", [FIVE, FIVE_FIXED], ids=["batched", "alone"])
+def test_outputs_count_together(worker: Worker, of: program_pb2.Program) -> None:
+    error = refused(worker, run_of(of, {"x": np.zeros((15, 1 << 18), np.float32)}))
+    assert isinstance(error, OverLimitError)
+    assert error.reason == "output_bytes"
+    assert "over the server's --max-output-bytes" in error.message
 
 
 @pytest.mark.parametrize("case", BAD_CALLS)

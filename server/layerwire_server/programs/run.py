@@ -102,7 +102,7 @@ class Run(Operator):
 
     def output_bytes_bound(self, specs: Specs) -> int:
         """See Operator."""
-        return max(spec.nbytes for spec in self.cost(specs).outputs)
+        return sum(spec.nbytes for spec in self.cost(specs).outputs)
 
     def footprint_bytes(self, specs: Specs, outputs: tuple[TensorSpec, ...]) -> int:
         """See Operator."""

@@ -166,7 +166,7 @@ class Variant:
         limits = self._facts.limits
         for reason, value, limit, flag in (
             ("program_bytes", cost.peak_bytes, limits.peak_bytes, "--max-program-bytes"),
-            ("output_bytes", max(spec.nbytes for spec in cost.outputs), limits.value_bytes, "--max-output-bytes"),
+            ("output_bytes", sum(spec.nbytes for spec in cost.outputs), limits.value_bytes, "--max-output-bytes"),
             ("operations", cost.work, limits.operations, "--max-call-operations"),
         ):
             if value > limit:

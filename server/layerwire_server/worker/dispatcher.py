@@ -163,15 +163,18 @@ class Dispatcher:
             self._lanes.bear_at_most(batch.key, execution.bearable_rows)
         timed = Timed(launched, len(batch.calls), batch.rows, self._index, self._device.name)
         replies: dict[Reply, None] = {}
-        for call, result in zip(batch.calls, execution.results, strict=True):
+        for index, (call, result) in enumerate(zip(batch.calls, execution.results, strict=True)):
             reply: Reply = call.origin
             if reply.dropped:
                 continue
-            if isinstance(result, LayerwireError):
-                self._measures.failed(call, result)
-                reply.fail(call.ordinal, call.call_id, result)
-            else:
+            try:
+                if isinstance(result, LayerwireError):
+                    raise result
                 reply.answer(call, result, execution.phases, timed)
+            except LayerwireError as error:
+                execution.results[index] = error
+                self._measures.failed(call, error)
+                reply.fail(call.ordinal, call.call_id, error)
             replies[reply] = None
         for reply in replies:
             self._done(reply)

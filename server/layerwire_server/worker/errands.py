@@ -144,7 +144,7 @@ class Errands:
 
     def _give(self, link: Link, frame: Frame, what: str, work: Coroutine[Any, Any, bytes]) -> None:
         """Answers a frame with what the work gives, or with its error."""
-        reply = Reply(link, frame, 1)
+        reply = Reply(link, frame, 1, self._max_answer_bytes)
         if any(ordinal & QUARANTINED for ordinal in frame.ordinals):
             work.close()
             reply.refuse(InternalError(f"{what}: workers died of this request", operator=what))

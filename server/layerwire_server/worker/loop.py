@@ -61,6 +61,7 @@ class WorkerLoop:
         self._decoder = decoder
         self._measures = measures
         self._hello = hello
+        self._max_answer_bytes = max_answer_bytes
         self._dispatcher = Dispatcher(index, device, lanes, measures, self._sent, ran, hang_seconds)
         models = Models(catalog, measures.statistics, lanes.limits)
         self._errands = Errands(device, decoder, catalog, models, self._dispatcher, max_answer_bytes)
@@ -120,7 +121,7 @@ class WorkerLoop:
         self._dispatcher.close()
 
     def _on_calls(self, link: Link, frame: Frame) -> None:
-        reply = Reply(link, frame, 0)
+        reply = Reply(link, frame, 0, self._max_answer_bytes)
         self._replies[link, frame.frame] = reply
         if frame.flags & Flag.ISOLATE:
             self._isolated.append((reply, frame))

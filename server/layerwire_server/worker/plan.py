@@ -140,11 +140,9 @@ class Plans:
     def _make(self, operator: Operator, specs: Specs, deterministic: bool) -> Plan:
         operator.check_inputs(specs, self._device_type)
         operator.check(specs)
-        bound = operator.output_bytes_bound(specs)
-        if bound > self._limits.output_bytes:
-            rule = f"gives up to {bound} bytes, over the server's --max-output-bytes {self._limits.output_bytes}"
-            raise OverLimitError("output_bytes", operator.title, "input", rule)
+        self._check_output_bytes(operator, operator.output_bytes_bound(specs), "up to ")
         outputs = operator.infer(specs)
+        self._check_output_bytes(operator, sum(spec.nbytes for spec in outputs))
         operations = operator.operations(specs, outputs)
         work = operator.work(specs, operations)
         if work > self._limits.operations:
@@ -152,6 +150,12 @@ class Plans:
             rule = f"takes work of {work:.2g} operations, over the server's --max-call-operations {most}"
             raise OverLimitError("operations", operator.title, "input", rule)
         return self._place(operator, specs, outputs, operations, deterministic)
+
+    def _check_output_bytes(self, operator: Operator, nbytes: int, precision: str = "") -> None:
+        most = self._limits.output_bytes
+        if nbytes > most:
+            rule = f"gives {precision}{nbytes} bytes, over the server's --max-output-bytes {most}"
+            raise OverLimitError("output_bytes", operator.title, "input", rule)
 
     def _place(
         self, operator: Operator, specs: Specs, outputs: tuple[TensorSpec, ...], operations: int, deterministic: bool

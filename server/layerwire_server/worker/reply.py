@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from layerwire import codec
-from layerwire.errors import LayerwireError, to_status
+from layerwire.errors import LayerwireError, ResourceExhaustedError, to_status
 from layerwire.v1 import layerwire_pb2
 from layerwire_server.link import Family, Flag, Frame, Kind, Link
 from layerwire_server.programs.run import Run
@@ -48,12 +48,22 @@ class Reply:
         calls: its calls that are not answered, by ordinal.
         unanswered: how many answers are owed; the last makes `flush` say so.
         dropped: whether nobody wants the answers any more.
+
+    Args:
+        link: to the gateway that sent the frame.
+        frame: the frame.
+        unanswered: see above.
+        max_message_bytes: most bytes that its answers may have in one message.
     """
 
-    __slots__ = ("_form", "_nbytes", "_ordinals", "_parts", "calls", "dropped", "frame", "link", "unanswered")
+    __slots__ = (
+        "_form", "_max_message_bytes", "_nbytes", "_ordinals", "_parts",
+        "calls", "dropped", "frame", "link", "unanswered",
+    )  # fmt: skip
 
-    def __init__(self, link: Link, frame: Frame, unanswered: int) -> None:
+    def __init__(self, link: Link, frame: Frame, unanswered: int, max_message_bytes: int) -> None:
         self.link = link
+        self._max_message_bytes = max_message_bytes
         self.frame = frame._replace(payload=b"", ordinals=())
         self.calls: dict[int, Call] = {}
         self.unanswered = unanswered
@@ -64,11 +74,18 @@ class Reply:
         self._nbytes = 0
 
     def answer(self, call: Call, outputs: list[memoryview], phases: Phases, batch: Timed) -> None:
-        """Adds the answer of a call that ran."""
+        """Adds the answer of a call that ran.
+
+        Raises:
+            ResourceExhaustedError: no message may be that large; nothing was added.
+        """
         timing = batch.timing(call, phases) if call.options.return_timing else b""
         parts, nbytes = self._form(call, outputs, timing)
-        self._nbytes += nbytes
-        self._add(call.ordinal, parts)
+        if nbytes > self._max_message_bytes:
+            title = call.plan.operator.title
+            rule = f"{nbytes} bytes, over the server's --max-message-bytes {self._max_message_bytes}"
+            raise ResourceExhaustedError(f"{title}: the answer takes {rule}", operator=title)
+        self._add(call.ordinal, parts, nbytes)
 
     def fail(self, ordinal: int, call_id: int, error: LayerwireError) -> None:
         """Adds the answer of a call that failed."""
@@ -78,8 +95,7 @@ class Reply:
             return
         answer = layerwire_pb2.Answer(id=call_id, status=layerwire_pb2.Status.FromString(status))
         encoded = layerwire_pb2.StreamResponse(answers=[answer]).SerializeToString()
-        self._nbytes += len(encoded)
-        self._add(ordinal, [encoded])
+        self._add(ordinal, [encoded], len(encoded))
 
     def start(self, ordinal: int | None) -> None:
         """Announces what runs next of an isolated frame: its decoding, or a call."""
@@ -104,7 +120,10 @@ class Reply:
             self._parts, self._ordinals, self._nbytes = [], [], 0
             self._send(Flag.NONE if self.unanswered else Flag.LAST, parts, ordinals)
 
-    def _add(self, ordinal: int, parts: list[bytes | memoryview]) -> None:
+    def _add(self, ordinal: int, parts: list[bytes | memoryview], nbytes: int) -> None:
+        if self._nbytes + nbytes > self._max_message_bytes:
+            self.flush()
+        self._nbytes += nbytes
         self.calls.pop(ordinal, None)
         self.unanswered -= 1
         self._parts += parts

@@ -54,7 +54,7 @@ image-check: $(READY) ## Build the CPU image with buildah, start it and try it; 
 check: lint test ## lint and test
 
 bench: $(READY) ## Measure the standing set and rewrite BENCHMARKS.md; takes a quarter of an hour
-	$(BIN)/python -m tests.benchmarks $(ARGS)
+	$(BIN)/python -m tools.benchmarks $(ARGS)
 
 demo: $(READY) ## A photograph and a small CNN through a server of its own
 	$(BIN)/layerwire demo $(ARGS)

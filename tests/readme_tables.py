@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from layerwire.v1 import layerwire_pb2, operators_pb2
-from layerwire_server import flags
 from layerwire_server.config import Settings, flag
 from layerwire_server.metrics import REJECTIONS
+from layerwire_server.supervisor import flags
 
 README = Path(__file__).parents[1] / "README.md"
 DIMS = {"fractional_max_pool": (2, 3)}  # torch has no 1-d form of it

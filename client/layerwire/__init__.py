@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from layerwire import errors
     from layerwire.client import AsyncClient, Client
     from layerwire.errors import LayerwireError
-    from layerwire.futures import CallFuture
-    from layerwire.options import Timed, Timing
-    from layerwire.tls import TLS
-    from layerwire.unary import Estimate
+    from layerwire.transport.futures import CallFuture
+    from layerwire.transport.options import Timed, Timing
+    from layerwire.transport.rpc import Estimate
+    from layerwire.transport.tls import TLS
 
 __all__ = [
     "TLS",
@@ -31,14 +31,14 @@ __all__ = [
 ]
 
 _MODULES = {
-    "TLS": "tls",
+    "TLS": "transport.tls",
     "AsyncClient": "client",
-    "CallFuture": "futures",
+    "CallFuture": "transport.futures",
     "Client": "client",
-    "Estimate": "unary",
+    "Estimate": "transport.rpc",
     "LayerwireError": "errors",
-    "Timed": "options",
-    "Timing": "options",
+    "Timed": "transport.options",
+    "Timing": "transport.options",
 }
 
 

@@ -10,13 +10,14 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from typing import Any, Generic, Self, TypeVar
 
-from layerwire import unary
 from layerwire.calls import Calls, Request
-from layerwire.futures import CallFuture
-from layerwire.keeping import AwaitableKeeping, BlockingKeeping
-from layerwire.options import Options, seconds
-from layerwire.sessions import LoopSession, Session, ThreadSession
-from layerwire.settings import (
+from layerwire.store_methods import AwaitableKeeping, BlockingKeeping
+from layerwire.transport import rpc
+from layerwire.transport.futures import CallFuture
+from layerwire.transport.options import Options, seconds
+from layerwire.transport.rpc import Estimate
+from layerwire.transport.sessions import LoopSession, Session, ThreadSession
+from layerwire.transport.settings import (
     DEFAULT_MAX_BYTES_IN_FLIGHT,
     DEFAULT_MAX_CALLS_IN_FLIGHT,
     DEFAULT_MAX_MESSAGE_BYTES,
@@ -24,8 +25,7 @@ from layerwire.settings import (
     Settings,
     make_settings,
 )
-from layerwire.tls import Tls
-from layerwire.unary import Estimate
+from layerwire.transport.tls import Tls
 from layerwire.v1 import layerwire_pb2 as messages
 
 View_co = TypeVar("View_co", covariant=True)
@@ -176,16 +176,16 @@ class Client(Configured, BlockingKeeping, BlockingCalls):
             DeadlineExceededError: none did within `timeout` seconds; the message has the reason.
         """
         limit = seconds(timeout)
-        self._session.run(lambda engine: unary.wait_ready(engine, limit))
+        self._session.run(lambda engine: rpc.wait_ready(engine, limit))
 
     def server_info(self) -> messages.GetServerInfoResponse:
         """Versions, devices, limits and operators of the server; of one of them, where there are several."""
-        return self._session.run(lambda engine: unary.server_info(engine, self._options.timeout))
+        return self._session.run(lambda engine: rpc.server_info(engine, self._options.timeout))
 
     def estimate(self, function: str, /, *args: Any, **kwargs: Any) -> Estimate:
         """What a call would cost, without running it: `lw.estimate("conv2d", x, w, padding=1)`."""
         request = _request(function, args, kwargs)
-        return self._session.run(lambda engine: unary.estimate(engine, request, self._options))
+        return self._session.run(lambda engine: rpc.estimate(engine, request, self._options))
 
     def close(self) -> None:
         """Ends the connections and the client's use; calls without an answer end with CallCancelledError."""
@@ -212,15 +212,15 @@ class AsyncClient(Configured, AwaitableKeeping, AwaitableCalls):
 
     async def wait_ready(self, timeout: float = 30.0) -> None:  # noqa: ASYNC109  # as in Client
         """As `Client.wait_ready`."""
-        await unary.wait_ready(self._session.engine(), seconds(timeout))
+        await rpc.wait_ready(self._session.engine(), seconds(timeout))
 
     async def server_info(self) -> messages.GetServerInfoResponse:
         """As `Client.server_info`."""
-        return await unary.server_info(self._session.engine(), self._options.timeout)
+        return await rpc.server_info(self._session.engine(), self._options.timeout)
 
     async def estimate(self, function: str, /, *args: Any, **kwargs: Any) -> Estimate:
         """As `Client.estimate`."""
-        return await unary.estimate(self._session.engine(), _request(function, args, kwargs), self._options)
+        return await rpc.estimate(self._session.engine(), _request(function, args, kwargs), self._options)
 
     async def close(self) -> None:
         """As `Client.close`."""

@@ -10,20 +10,19 @@ import sys
 from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
-from layerwire import uploads
 from layerwire.calls import Calls
-from layerwire.options import Options
-from layerwire.safetensors import SafetensorsFile
-from layerwire.sessions import LoopSession, ThreadSession
-from layerwire.store import programs
-from layerwire.uploads import Progress, Uploaded
+from layerwire.store import programs, uploads
+from layerwire.store.uploads import Progress, Uploaded
+from layerwire.transport.options import Options
+from layerwire.transport.sessions import LoopSession, ThreadSession
 from layerwire.v1 import store_pb2
+from layerwire.wire.safetensors import SafetensorsFile
 
 Value = TypeVar("Value")
 
 
 class ClientStore:
-    """The Store of layerwire.deploy that a blocking client is.
+    """The Store of layerwire.export that a blocking client is.
 
     Args:
         session: the client's.
@@ -48,7 +47,7 @@ class ClientStore:
         """See Store; autograd goes back through it where an input requires a gradient."""
         calls: Any = self._calls
         if _recorded(inputs):
-            from layerwire.nn.functional import Functional
+            from layerwire.autograd import Functional
 
             calls = Functional(calls)
         outputs: Mapping[str, Any] = calls.run(name, inputs, version=version)

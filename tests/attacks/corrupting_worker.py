@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterable
 from pathlib import Path
 
-from layerwire_server import child
+from layerwire_server.child import child
 from layerwire_server.link import Frame, Kind, Link, encode
 from layerwire_server.worker import __main__ as worker
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from layerwire_server import child
+from layerwire_server.child import child
 from layerwire_server.gateway import __main__ as gateway
 from layerwire_server.gateway import service, stream
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from layerwire.codec import from_numpy
 from layerwire.v1 import layerwire_pb2 as pb
 from layerwire.v1 import operators_pb2
+from layerwire.wire.arrays import from_numpy
 from tests.attacks.http2 import DATA, END_HEADERS, END_STREAM, HEADERS, frame, header_block, message
 
 FRAME_BYTES = 16384

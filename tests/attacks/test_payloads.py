@@ -7,8 +7,8 @@ import random
 import grpc
 import pytest
 
-from layerwire.codec import prefix
 from layerwire.v1 import layerwire_pb2 as pb
+from layerwire.wire.protobuf import prefix
 from layerwire_server.gateway.service import FAMILIES
 from tests.attacks.conftest import MIB, unharmed
 from tests.attacks.http2 import path_of

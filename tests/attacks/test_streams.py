@@ -8,8 +8,8 @@ import grpc
 import numpy as np
 import pytest
 
-from layerwire.codec import to_numpy
 from layerwire.v1 import layerwire_pb2 as pb
+from layerwire.wire.arrays import to_numpy
 from tests.attacks.conftest import MIB, unharmed
 from tests.attacks.http2 import GOAWAY, HEADERS, RST_STREAM, path_of
 from tests.attacks.messages import blow_up, open_stream, relu, requests, stream_request

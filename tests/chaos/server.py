@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from layerwire_server import supervisor
-from layerwire_server.command import serve
+from layerwire_server.supervisor import supervisor
+from layerwire_server.supervisor.command import serve
 
 if __name__ == "__main__":
     supervisor.MODULES["worker"] = "tests.chaos.faulty_worker"

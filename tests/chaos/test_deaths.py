@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 import layerwire
-from layerwire.codec import from_numpy
 from layerwire.v1 import layerwire_pb2 as pb
 from layerwire.v1 import layerwire_pb2_grpc as pb_grpc
 from layerwire.v1 import operators_pb2, program_pb2
+from layerwire.wire.arrays import from_numpy
 from tests.chaos.conftest import Load, Server
 from tests.chaos.faulty_worker import FAIL, HANG, SEGFAULT, STICKY_ONCE
 

@@ -15,9 +15,9 @@ import grpc
 import grpc.aio
 import numpy as np
 
-from layerwire import codec
 from layerwire.errors import LayerwireError, to_status
 from layerwire.v1 import layerwire_pb2 as pb
+from layerwire.wire import arrays, dtypes, framing
 
 SERVICE = "layerwire.v1.LayerwireService"
 HEALTH = "grpc.health.v1.Health"
@@ -54,16 +54,16 @@ class FakeStream:
 def relu(call: pb.Call) -> bytes:
     """A StreamResponse with the answer to a call of relu."""
     tensor = call.activate.input
-    data = np.maximum(np.frombuffer(tensor.data, codec.numpy_dtype(tensor.dtype)), 0).tobytes()
-    spec = codec.TensorSpec(tensor.dtype, tuple(tensor.shape))
+    data = np.maximum(np.frombuffer(tensor.data, arrays.numpy_dtype(tensor.dtype)), 0).tobytes()
+    spec = dtypes.TensorSpec(tensor.dtype, tuple(tensor.shape))
     template = _templates.get(spec)
     if template is None:
         number = pb.Answer.DESCRIPTOR.fields_by_name["activate"].number
-        template = _templates[spec] = codec.entry(number, b"", [(1, spec)])
+        template = _templates[spec] = framing.entry(number, b"", [(1, spec)])
     return b"".join(template.parts(call.id, [data]))
 
 
-_templates: dict[codec.TensorSpec, codec.Entry] = {}
+_templates: dict[dtypes.TensorSpec, framing.Entry] = {}
 
 
 class FakeServer:

@@ -10,8 +10,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import layerwire
-from layerwire import arrays, codec
 from layerwire.errors import InvalidArgumentError
+from layerwire.wire import arrays, dtypes
 
 NUMPY = ["float32", "float64", "float16", "int8", "int16", "int32", "int64", "uint8", "bool"]
 TORCH = [*NUMPY, "bfloat16"]
@@ -255,7 +255,7 @@ def test_bfloat16_arrays_are_known_by_name(lw, monkeypatch):
 
 
 def test_tables_cover_the_contract():
-    assert set(arrays.WIRE_DTYPES.values()) | {codec.DTYPES["bfloat16"]} == set(codec.DTYPE_NAMES)
+    assert set(arrays.WIRE_DTYPES.values()) | {dtypes.DTYPES["bfloat16"]} == set(dtypes.DTYPE_NAMES)
     assert sys.byteorder == "little", "data goes as it lies in memory"
 
 

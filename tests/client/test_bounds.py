@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 import layerwire
-from layerwire import background, errors
-from layerwire.connection import MAX_FRAME_BYTES, MAX_FRAME_CALLS, WHOLE_FRAME_CALLS
+from layerwire import errors
+from layerwire.transport import background
+from layerwire.transport.connection import MAX_FRAME_BYTES, MAX_FRAME_CALLS, WHOLE_FRAME_CALLS
 from layerwire.v1 import layerwire_pb2 as pb
 from tests.client.fake_server import FakeStream
 from tests.client.rows import ROW, assert_own_answers, keep, numbered

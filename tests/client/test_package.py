@@ -39,7 +39,9 @@ def test_a_call_needs_neither_torch_nor_the_server(server):
 
 
 def test_what_the_server_takes_from_here_brings_no_client():
-    assert "layerwire.client" not in loaded("import layerwire.codec, layerwire.errors, layerwire.v1.layerwire_pb2")
+    assert "layerwire.client" not in loaded(
+        "import layerwire.wire.framing, layerwire.errors, layerwire.v1.layerwire_pb2"
+    )
 
 
 def test_the_tree_of_errors_is_the_one_drawn():

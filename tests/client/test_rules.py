@@ -15,13 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from layerwire import errors, retry
-from layerwire.admission import Admission
-from layerwire.call import Call, as_message
+from layerwire import errors
 from layerwire.calls import Calls, Request
-from layerwire.deadlines import Deadlines
-from layerwire.options import Options, wire
-from layerwire.settings import make_settings
+from layerwire.transport import retry
+from layerwire.transport.admission import Admission
+from layerwire.transport.call import Call, as_message
+from layerwire.transport.deadlines import Deadlines
+from layerwire.transport.options import Options, wire
+from layerwire.transport.settings import make_settings
 from layerwire.v1 import layerwire_pb2 as pb
 
 

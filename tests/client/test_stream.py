@@ -11,7 +11,7 @@ import pytest
 
 import layerwire
 from layerwire import errors
-from layerwire.connection import WHOLE_FRAME_CALLS
+from layerwire.transport.connection import WHOLE_FRAME_CALLS
 from layerwire.v1 import layerwire_pb2 as pb
 from tests.client.fake_server import FakeStream
 from tests.client.rows import ROW, assert_own_answers, keep, numbered

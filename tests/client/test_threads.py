@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 import layerwire
-from layerwire import background, errors
+from layerwire import errors
+from layerwire.transport import background
 from layerwire.v1 import layerwire_pb2 as pb
 from tests.client.fake_server import FakeStream
 from tests.client.rows import ROW

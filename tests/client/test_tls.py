@@ -13,7 +13,7 @@ import trustme
 
 import layerwire
 from layerwire import TLS, errors
-from layerwire.settings import make_settings
+from layerwire.transport.settings import make_settings
 from tests.client.fake_server import FakeServer
 from tests.client.rows import ROW
 

@@ -11,8 +11,8 @@ import pytest
 import pytest_asyncio
 
 import layerwire
-from layerwire import uploads
 from layerwire.errors import DeadlineExceededError, InvalidArgumentError, UnavailableError
+from layerwire.store import uploads
 from layerwire.v1 import store_pb2, store_pb2_grpc
 
 ARRAY = np.arange(600_000, dtype=np.float64)  # more than four pieces
@@ -134,7 +134,7 @@ async def test_progress_and_names_of_a_file(fake, tmp_path):
 
 
 def test_elements_are_not_copied_before_they_are_sent():
-    from layerwire import arrays
+    from layerwire.wire import arrays
 
     content = arrays.content("put_weights", "array", ARRAY)
     assert np.shares_memory(np.frombuffer(content.read(), np.uint8), ARRAY)

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from layerwire_server import config, supervisor
+from layerwire_server import config
+from layerwire_server.supervisor import supervisor
 from tests.containers.compose_file import (
     COMPOSE,
     ROOT,

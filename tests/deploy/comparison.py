@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from layerwire.bench.answers.interpreter import run
+from layerwire_bench.answers.interpreter import run
 
 
 def same(exported, module, examples):

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from layerwire.deploy import export
+from layerwire.export import export
 from tests.deploy.comparison import same
 from tests.networks import made
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from layerwire.deploy.names import MAX_CHARACTERS, Names
+from layerwire.export.names import MAX_CHARACTERS, Names
 
 
 def test_taken_names_get_a_number():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from layerwire.deploy import export
+from layerwire.export import export
 from tests.deploy.comparison import same
 from tests.networks import NETWORKS, Network, ResNet18, inputs, made
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import layerwire
-from layerwire.deploy import UnsupportedModuleError, export
+from layerwire.export import UnsupportedModuleError, export
 
 
 class Encoder(nn.Module):

@@ -12,11 +12,13 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from layerwire.bench.answers.interpreter import run
-from layerwire.deploy import RemoteProgram, Uploaded, deploy, export
+from layerwire.deploy import RemoteProgram, deploy
 from layerwire.errors import InvalidArgumentError
-from layerwire.safetensors import SafetensorsFile
+from layerwire.export import export
+from layerwire.store.uploads import Uploaded
 from layerwire.v1 import store_pb2
+from layerwire.wire.safetensors import SafetensorsFile
+from layerwire_bench.answers.interpreter import run
 from tests.networks import NETWORKS, inputs, made
 
 
@@ -120,7 +122,7 @@ DTYPES = [
 
 
 def test_file_is_safetensors():
-    from layerwire.deploy.weights import content
+    from layerwire.export.weights import content
 
     tensors = {f"{dtype}"[6:]: torch.arange(6).reshape(2, 3).to(dtype) for dtype in DTYPES}
     tensors |= {"strided": torch.arange(6.0).reshape(2, 3).t(), "none": torch.zeros(0, 4), "one": torch.tensor(3.0)}
@@ -141,7 +143,7 @@ def test_file_is_safetensors():
 
 
 def test_content_of_the_wrong_length_is_refused():
-    from layerwire.safetensors import Content
+    from layerwire.wire.safetensors import Content
 
     file = SafetensorsFile({"a": Content(1, (2,), lambda: memoryview(b"1234"))})
     with pytest.raises(ValueError, match="tensor a has 4 bytes, its shape needs 8"):

@@ -12,8 +12,8 @@ import torch
 from layerwire.errors import InvalidArgumentError, LayerwireError
 from layerwire_server.operators.operator import Merge
 from layerwire_server.worker.call import Call
-from layerwire_server.worker.device import open_device
 from layerwire_server.worker.plan import LaneKey
+from layerwire_server.worker.running.device import open_device
 from tests.operator_cases import Bad, Case, T, bad_cases, cases
 from tests.operators.local import Local, same_bits
 

@@ -14,7 +14,7 @@ import layerwire
 from layerwire.inference_v2 import open_inference_pb2 as oip
 from tests.chaos.conftest import READY
 from tests.inference import programs
-from tests.remote.conftest import Served
+from tests.through_server.conftest import Served
 
 SERVICE = "/inference.GRPCInferenceService/"
 

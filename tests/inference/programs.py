@@ -7,8 +7,8 @@ import itertools
 import grpc
 import numpy as np
 
-from layerwire import codec
 from layerwire.v1 import operators_pb2, program_pb2, store_pb2, store_pb2_grpc, tensor_pb2
+from layerwire.wire import arrays, dtypes
 
 DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64")
 FEATURES, CLASSES = 6, 3
@@ -17,7 +17,7 @@ BIAS = np.array([1, -2, 3], np.float32)
 
 
 def _dtype(name: str) -> tensor_pb2.DataType:
-    return tensor_pb2.DataType.Name(codec.DTYPES[name])
+    return tensor_pb2.DataType.Name(dtypes.DTYPES[name])
 
 
 def _input(name: str, dtype: str, *shape: int) -> program_pb2.ProgramInput:
@@ -52,8 +52,8 @@ def linear(scale: float = 1.0) -> program_pb2.Program:
     return program_pb2.Program(
         inputs=[_input("x", "float32", -1, FEATURES)],
         constants=[
-            program_pb2.Constant(name="weight", tensor=codec.from_numpy(WEIGHT * np.float32(scale))),
-            program_pb2.Constant(name="bias", tensor=codec.from_numpy(BIAS)),
+            program_pb2.Constant(name="weight", tensor=arrays.from_numpy(WEIGHT * np.float32(scale))),
+            program_pb2.Constant(name="bias", tensor=arrays.from_numpy(BIAS)),
         ],
         nodes=[
             _node("scores", {"input": "x", "weight": "weight", "bias": "bias"}, linear=operator),

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.remote.conftest import client, no_worker_dies, served
+from tests.through_server.conftest import client, no_worker_dies, served
 
 __all__ = ["client", "no_worker_dies", "served"]

@@ -9,17 +9,17 @@ from typing import Any
 
 import torch
 
-from layerwire.call import Call as ClientCall
 from layerwire.calls import Request, Requests
-from layerwire.codec import prefix
-from layerwire.options import Options
+from layerwire.transport.call import Call as ClientCall
+from layerwire.transport.options import Options
 from layerwire.v1 import layerwire_pb2 as pb
+from layerwire.wire.protobuf import prefix
 from layerwire_server.operators.operator import TORCH_DTYPES
 from layerwire_server.worker.call import Call
-from layerwire_server.worker.decode import CallDecoder
-from layerwire_server.worker.device import Device, open_device
-from layerwire_server.worker.execution import execute
 from layerwire_server.worker.plan import CallLimits, Plans
+from layerwire_server.worker.reading.call import CallDecoder
+from layerwire_server.worker.running.device import Device, open_device
+from layerwire_server.worker.running.execution import execute
 from tests.operator_cases import Bad, Case
 
 

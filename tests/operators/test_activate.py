@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from layerwire.codec import DTYPES, TensorSpec
 from layerwire.v1 import operators_pb2 as messages
+from layerwire.wire.dtypes import DTYPES, TensorSpec
 from layerwire_server.operators import OPERATORS, counter_random
 from layerwire_server.operators.activate import LeakyRelu, Threshold
 from layerwire_server.operators.activate_along_axis import LogSoftmax, Softmax, Softmin

@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from layerwire.codec import DTYPES, TensorSpec
 from layerwire.errors import InvalidArgumentError
 from layerwire.v1 import layerwire_pb2 as pb
+from layerwire.wire.dtypes import DTYPES, TensorSpec
 from layerwire_server.operators.convolve_tbc import ConvTbc
 from layerwire_server.operators.operator import TORCH_DTYPES, Merge
 from tests.cases import convolve_tbc, sliding_blocks

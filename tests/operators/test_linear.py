@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from layerwire.codec import DTYPES, TensorSpec
+from layerwire.wire.dtypes import DTYPES, TensorSpec
 from layerwire_server.operators.linear import Bilinear, Linear
 from layerwire_server.operators.operator import TORCH_DTYPES
 from tests.operators.local import same_bits

@@ -8,8 +8,8 @@ from collections import Counter
 import pytest
 import torch
 
-from layerwire.codec import DTYPES, TensorSpec
 from layerwire.errors import InvalidArgumentError
+from layerwire.wire.dtypes import DTYPES, TensorSpec
 from layerwire_server.operators import OPERATORS, TRANSFORMS
 from layerwire_server.operators.operator import TORCH_DTYPES, WIRE_DTYPES, Operator, Specs, Tensors
 from layerwire_server.operators.transform import Transform

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from layerwire.codec import DTYPES, ITEMSIZES, TensorSpec
 from layerwire.errors import InvalidArgumentError
 from layerwire.v1 import operators_pb2 as messages
+from layerwire.wire.dtypes import DTYPES, ITEMSIZES, TensorSpec
 from layerwire_server.operators import OPERATORS
 from layerwire_server.operators.operator import FLOATS, TORCH_DTYPES, Merge, Operator
 from tests.operator_cases import Case, T

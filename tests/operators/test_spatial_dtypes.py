@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from layerwire.codec import DTYPE_NAMES
+from layerwire.wire.dtypes import DTYPE_NAMES
 from layerwire_server.operators import OPERATORS
 from layerwire_server.operators.operator import TORCH_DTYPES, Operator
 from tests.operator_cases import Case, T

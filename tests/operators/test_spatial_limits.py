@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from layerwire.codec import DTYPES, TensorSpec
+from layerwire.wire.dtypes import DTYPES, TensorSpec
 from layerwire_server.operators.convolve import Conv, ConvTranspose
 from layerwire_server.operators.pool import AdaptiveAvgPool, AdaptiveMaxPool
 from layerwire_server.operators.unpool import MaxUnpool

@@ -10,8 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from layerwire.codec import DTYPES, TensorSpec
 from layerwire.errors import InvalidArgumentError
+from layerwire.wire.dtypes import DTYPES, TensorSpec
 from layerwire_server.operators.pool import MaxPool
 from layerwire_server.operators.unpool import MaxUnpool
 from layerwire_server.operators.window import Window

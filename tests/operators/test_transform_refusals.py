@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from layerwire.codec import DTYPE_NAMES, DTYPES, TensorSpec
 from layerwire.errors import InvalidArgumentError
+from layerwire.wire.dtypes import DTYPE_NAMES, DTYPES, TensorSpec
 from layerwire_server.operators.transform import MAX_ELEMENTS
 from tests.operators.transform_calls import operator_of
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from layerwire.codec import DTYPE_NAMES, DTYPES, TensorSpec
 from layerwire.errors import InvalidArgumentError
+from layerwire.wire.dtypes import DTYPE_NAMES, DTYPES, TensorSpec
 from layerwire_server.operators import TRANSFORMS
 from layerwire_server.operators.operator import Input, Merge
 from tests.operators.local import same_bits

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from layerwire.codec import DTYPES, MAX_AXES, TensorSpec
 from layerwire.errors import InvalidArgumentError
 from layerwire.v1 import program_pb2
+from layerwire.wire.dtypes import DTYPES, MAX_AXES, TensorSpec
 from layerwire_server.operators import TRANSFORMS
 from layerwire_server.operators.operator import TORCH_DTYPES, WIRE_DTYPES, Operator, Specs
 from layerwire_server.operators.transform import Transform

@@ -14,7 +14,7 @@ import subprocess
 import pytest
 
 from tests.inference import conftest
-from tests.remote.conftest import Served
+from tests.through_server.conftest import Served
 
 served = conftest.served
 WINDOW_REQUESTS = 500

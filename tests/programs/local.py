@@ -17,13 +17,13 @@ from layerwire_server.programs.check import ProgramLimits
 from layerwire_server.programs.variant import Facts
 from layerwire_server.storage import Store
 from layerwire_server.worker.call import Call
-from layerwire_server.worker.catalog import Catalog
-from layerwire_server.worker.copies import Absent, Copies, brought
-from layerwire_server.worker.decode import CallDecoder
-from layerwire_server.worker.device import open_device
-from layerwire_server.worker.execution import execute
-from layerwire_server.worker.originals import Originals
 from layerwire_server.worker.plan import CallLimits, Plans
+from layerwire_server.worker.reading.call import CallDecoder
+from layerwire_server.worker.running.device import open_device
+from layerwire_server.worker.running.execution import execute
+from layerwire_server.worker.weights.catalog import Catalog
+from layerwire_server.worker.weights.stored_tensors import Originals
+from layerwire_server.worker.weights.weights_cache import Absent, Copies, brought
 from tests.operators.local import _tensors, message_of
 
 REQUESTS = Requests()

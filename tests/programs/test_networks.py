@@ -8,8 +8,8 @@ import functools
 import pytest
 import torch
 
-from layerwire.bench.answers.interpreter import run
-from layerwire.deploy import Exported, export
+from layerwire.export import Exported, export
+from layerwire_bench.answers.interpreter import run
 from tests.networks import NETWORKS, inputs, made
 from tests.programs.local import REQUESTS, Worker
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.inference import conftest
-from tests.remote.conftest import Served
+from tests.through_server.conftest import Served
 
 FOLDER = Path(__file__).parent
 served = conftest.served
@@ -32,7 +32,7 @@ def test_client(served: Served, face: str) -> None:
 
 
 def test_sdk_and_tritonclient_live_in_one_process() -> None:
-    code = "import layerwire, layerwire.cli, layerwire.deploy, layerwire.nn\nlayerwire.Client; layerwire.AsyncClient\n"
+    code = "import layerwire, layerwire.cli, layerwire.export, layerwire.nn\nlayerwire.Client; layerwire.AsyncClient\n"
     code += "import tritonclient.grpc, sys\nprint(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert {"layerwire", "tritonclient.grpc"} < set(loaded)

@@ -14,25 +14,25 @@ import numpy as np
 import pytest
 import torch
 
-from layerwire import codec
 from layerwire.v1 import layerwire_pb2 as pb
 from layerwire.v1 import operators_pb2
+from layerwire.wire import arrays
 from layerwire_server.link import Flag, Frame, Kind, Link
 from layerwire_server.metrics import Metrics
 from layerwire_server.programs.check import ProgramLimits
 from layerwire_server.programs.variant import Facts
 from layerwire_server.storage import Store
 from layerwire_server.worker.call import Call
-from layerwire_server.worker.catalog import Catalog
-from layerwire_server.worker.copies import Copies
-from layerwire_server.worker.decode import CallDecoder
-from layerwire_server.worker.device import CpuDevice, Ran
-from layerwire_server.worker.lane import Limits
-from layerwire_server.worker.lanes import Lanes
+from layerwire_server.worker.lanes.lane import Limits
+from layerwire_server.worker.lanes.lanes import Lanes
 from layerwire_server.worker.loop import WorkerLoop
 from layerwire_server.worker.measures import Measures
-from layerwire_server.worker.originals import Originals
 from layerwire_server.worker.plan import CallLimits, LaneKey, Plans
+from layerwire_server.worker.reading.call import CallDecoder
+from layerwire_server.worker.running.device import CpuDevice, Ran
+from layerwire_server.worker.weights.catalog import Catalog
+from layerwire_server.worker.weights.stored_tensors import Originals
+from layerwire_server.worker.weights.weights_cache import Copies
 
 MAX_ANSWER_BYTES = 1 << 16
 LIMITS = Limits(64, 1 << 20, 1e9, queue_calls=64, queue_bytes=1 << 20)
@@ -114,7 +114,7 @@ class Gateway:
         """The answer to a relu."""
         answer = self.answers[call_id]
         assert answer.WhichOneof("result") == "activate", answer
-        return codec.to_numpy(answer.activate.output).ravel().tolist()  # type: ignore[no-any-return]
+        return arrays.to_numpy(answer.activate.output).ravel().tolist()  # type: ignore[no-any-return]
 
 
 def relu(call_id: int, *values: float, **options: Any) -> pb.Call:
@@ -122,7 +122,7 @@ def relu(call_id: int, *values: float, **options: Any) -> pb.Call:
     request = pb.ActivateRequest(
         options=pb.CallOptions(**options),
         operator=operators_pb2.ActivateOperator(relu=operators_pb2.Relu()),
-        input=codec.from_numpy(np.array(values, np.float32)),
+        input=arrays.from_numpy(np.array(values, np.float32)),
     )
     return pb.Call(id=call_id, activate=request)
 

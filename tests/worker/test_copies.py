@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 import torch
 
-from layerwire.codec import DTYPES
 from layerwire.errors import InvalidArgumentError, NotFoundError, ResourceExhaustedError
 from layerwire.v1 import operators_pb2, program_pb2
+from layerwire.wire.dtypes import DTYPES
 from layerwire_server.programs.check import ProgramLimits
 from layerwire_server.programs.graph import Stored
 from layerwire_server.programs.variant import Facts
 from layerwire_server.storage import MissingError, NamedTensor, Store, write_safetensors
-from layerwire_server.worker import copies
-from layerwire_server.worker.catalog import Catalog
-from layerwire_server.worker.copies import Absent, Bound, Copies, Weights
-from layerwire_server.worker.originals import Originals
+from layerwire_server.worker.weights import weights_cache
+from layerwire_server.worker.weights.catalog import Catalog
+from layerwire_server.worker.weights.stored_tensors import Originals
+from layerwire_server.worker.weights.weights_cache import Absent, Bound, Copies, Weights
 
 FLOAT = DTYPES["float32"]
 
@@ -168,7 +168,7 @@ async def test_a_tensor_may_be_let_go_while_a_program_that_needs_it_is_read(benc
 
 
 async def test_what_takes_no_bytes_is_not_kept_for_ever(bench, monkeypatch):
-    monkeypatch.setattr(copies, "_HOLDINGS", 2)
+    monkeypatch.setattr(weights_cache, "_HOLDINGS", 2)
     programs = []
     for name in "abc":
         program = bench.program()

@@ -10,25 +10,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from layerwire import codec
 from layerwire.errors import InternalError
 from layerwire.inference_v2 import open_inference_pb2 as oip
 from layerwire.v1 import layerwire_pb2
+from layerwire.wire import arrays, dtypes
 from layerwire_server.programs.check import ProgramLimits
 from layerwire_server.programs.variant import Facts
 from layerwire_server.storage import Store
-from layerwire_server.worker import infer_request, outline
 from layerwire_server.worker.call import Call, Model
-from layerwire_server.worker.catalog import Catalog
-from layerwire_server.worker.copies import Absent, Copies, brought
 from layerwire_server.worker.datatypes import BY_NAME, NAMES
-from layerwire_server.worker.decode import CallDecoder
-from layerwire_server.worker.device import Phases
-from layerwire_server.worker.execution import Execution
-from layerwire_server.worker.lane import Batch
-from layerwire_server.worker.originals import Originals
+from layerwire_server.worker.lanes.lane import Batch
 from layerwire_server.worker.plan import CallLimits, Plans
+from layerwire_server.worker.reading import inference, parse_limits
+from layerwire_server.worker.reading.call import CallDecoder
+from layerwire_server.worker.running.device import Phases
+from layerwire_server.worker.running.execution import Execution
 from layerwire_server.worker.statistics import Statistics
+from layerwire_server.worker.weights.catalog import Catalog
+from layerwire_server.worker.weights.stored_tensors import Originals
+from layerwire_server.worker.weights.weights_cache import Absent, Copies, brought
 from tests.inference.messages import infer, parameter
 from tests.inference.programs import FEATURES, linear, pair, square
 
@@ -56,7 +56,7 @@ async def decoded(decoder, family, request, arrived=0.0, deadline=math.inf) -> C
 
 
 async def test_calls_of_both_protocols_wait_in_one_lane(decoder):
-    native = layerwire_pb2.RunRequest(name="linear", inputs={"x": codec.from_numpy(X)})
+    native = layerwire_pb2.RunRequest(name="linear", inputs={"x": arrays.from_numpy(X)})
     one = await decoded(decoder, "run", native)
     other = await decoded(decoder, "infer", infer("linear", {"x": X[:1]}, id="me"))
     assert one.key is other.key
@@ -68,7 +68,7 @@ async def test_calls_of_both_protocols_wait_in_one_lane(decoder):
 
 
 async def test_calls_of_a_program_that_is_brought_count_for_no_model(decoder):
-    request = layerwire_pb2.RunRequest(definition=linear(), inputs={"x": codec.from_numpy(X)})
+    request = layerwire_pb2.RunRequest(definition=linear(), inputs={"x": arrays.from_numpy(X)})
     assert (await decoded(decoder, "run", request)).model is None
 
 
@@ -78,7 +78,7 @@ async def test_calls_of_a_program_that_is_brought_count_for_no_model(decoder):
 @pytest.mark.parametrize("field", ["int64_param", "uint64_param"])
 def test_priorities(level, priority, field):
     parameters = {} if level is None else {"priority": oip.InferParameter(**{field: level})}
-    options = infer_request.options_of(oip.ModelInferRequest(parameters=parameters), deterministic=False)
+    options = inference.options_of(oip.ModelInferRequest(parameters=parameters), deterministic=False)
     assert options.priority == priority
 
 
@@ -93,11 +93,11 @@ async def test_timeouts_are_microseconds_and_the_earliest_counts(decoder):
 
 def test_every_dtype_has_one_name():
     assert {name: NAMES[found.dtype] for name, found in BY_NAME.items()} == {name: name for name in BY_NAME}
-    assert NAMES.keys() == codec.DTYPE_NAMES.keys()
+    assert NAMES.keys() == dtypes.DTYPE_NAMES.keys()
 
 
 def test_contents_that_grow_by_parsing_are_no_data():
-    paths = outline.paths_to_data(oip.ModelInferRequest.DESCRIPTOR)
+    paths = parse_limits.paths_to_data(oip.ModelInferRequest.DESCRIPTOR)
     (inputs,) = (below for below in paths.values() if below is not None)
     (contents,) = (below for below in inputs.values() if below is not None)
     fields = oip.InferTensorContents.DESCRIPTOR.fields_by_number

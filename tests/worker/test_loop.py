@@ -15,7 +15,7 @@ import uvloop
 from layerwire.v1 import layerwire_pb2 as pb
 from layerwire_server.link import QUARANTINED, Flag, Frame, Kind
 from layerwire_server.worker.call import Call
-from layerwire_server.worker.lanes import Lanes
+from layerwire_server.worker.lanes.lanes import Lanes
 from tests.worker.conftest import LIMITS, MAX_ANSWER_BYTES, Bench, opened, relu
 
 CODES = {code.value[0]: code.name for code in grpc.StatusCode}

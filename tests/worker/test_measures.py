@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from layerwire.errors import invalid
-from layerwire_server.limit import OverLimitError
+from layerwire_server.errors import OverLimitError
 from layerwire_server.metrics import REJECTIONS, Metrics
 from layerwire_server.worker.measures import Measures
 

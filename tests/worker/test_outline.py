@@ -7,12 +7,12 @@ from google.protobuf.message import DecodeError, Message
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerwire.codec import prefix
 from layerwire.v1 import layerwire_pb2 as pb
-from layerwire_server.limit import OverLimitError
+from layerwire.wire.protobuf import prefix
+from layerwire_server.errors import OverLimitError
 from layerwire_server.link import MAX_CALLS
-from layerwire_server.worker import outline
-from layerwire_server.worker.outline import CALL_BYTES, MESSAGE_BYTES
+from layerwire_server.worker.reading import parse_limits
+from layerwire_server.worker.reading.parse_limits import CALL_BYTES, MESSAGE_BYTES
 
 LARGE = bytes(2 * MESSAGE_BYTES)
 
@@ -22,12 +22,12 @@ def field(number: int, body: bytes) -> bytes:
 
 
 def checked(message: Message) -> None:
-    outline.check(message.DESCRIPTOR, message.SerializeToString())
+    parse_limits.check(message.DESCRIPTOR, message.SerializeToString())
 
 
 def reason_of(request: type[Message], payload: bytes) -> str:
     with pytest.raises(OverLimitError) as caught:
-        outline.check(request.DESCRIPTOR, payload)
+        parse_limits.check(request.DESCRIPTOR, payload)
     return caught.value.reason
 
 
@@ -73,8 +73,8 @@ def test_what_honest_clients_send_is_let_through(message: Message) -> None:
 
 
 def test_a_small_message_may_be_anything() -> None:
-    outline.check(pb.PoolRequest.DESCRIPTOR, field(3, b"\x08\x01" * 200_000))
-    outline.check(pb.StreamRequest.DESCRIPTOR, b"\xff" * MESSAGE_BYTES)
+    parse_limits.check(pb.PoolRequest.DESCRIPTOR, field(3, b"\x08\x01" * 200_000))
+    parse_limits.check(pb.StreamRequest.DESCRIPTOR, b"\xff" * MESSAGE_BYTES)
 
 
 EMPTY_CALL = b"\x0a\x00"
@@ -106,7 +106,7 @@ def test_what_would_grow_is_refused(request_type: type[Message], payload: bytes,
 
 def test_the_refusal_names_method_and_limit() -> None:
     with pytest.raises(OverLimitError, match=r"^pool: request must have at most 524288 bytes beside") as caught:
-        outline.check(pb.PoolRequest.DESCRIPTOR, field(999, LARGE))
+        parse_limits.check(pb.PoolRequest.DESCRIPTOR, field(999, LARGE))
     assert (caught.value.operator, caught.value.field) == ("pool", "request")
 
 
@@ -125,7 +125,7 @@ def test_the_bound_is_exact(excess: int, data: int, second: bool) -> None:
     tail = field(1000, bytes(unknown - 5))  # 2 bytes of tag, 3 of length
     payload = message.SerializeToString() + tail
     if excess <= 0:
-        outline.check(pb.ActivateRequest.DESCRIPTOR, payload)
+        parse_limits.check(pb.ActivateRequest.DESCRIPTOR, payload)
     else:
         assert reason_of(pb.ActivateRequest, payload) == "parameter_bytes"
 
@@ -141,7 +141,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("payload", BROKEN.values(), ids=BROKEN)
 def test_a_broken_message_is_left_to_the_parser_which_refuses_it(payload: bytes) -> None:
-    outline.check(pb.ActivateRequest.DESCRIPTOR, payload)
+    parse_limits.check(pb.ActivateRequest.DESCRIPTOR, payload)
     with pytest.raises(DecodeError):
         pb.ActivateRequest.FromString(payload)
 
@@ -149,4 +149,4 @@ def test_a_broken_message_is_left_to_the_parser_which_refuses_it(payload: bytes)
 @given(st.binary(max_size=200), st.integers(0, 3))
 def test_garbage_is_never_more_than_refused(tail: bytes, times: int) -> None:
     payload = field(3, field(3, LARGE)) + tail * times
-    outline.check(pb.ActivateRequest.DESCRIPTOR, memoryview(payload))
+    parse_limits.check(pb.ActivateRequest.DESCRIPTOR, memoryview(payload))

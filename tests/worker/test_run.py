@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from layerwire import codec
-from layerwire.codec import TensorSpec
 from layerwire.errors import InvalidArgumentError, LayerwireError, NotFoundError
 from layerwire.v1 import layerwire_pb2 as pb
 from layerwire.v1 import operators_pb2 as operators
 from layerwire.v1 import program_pb2
-from layerwire_server.limit import OverLimitError
+from layerwire.wire import arrays
+from layerwire.wire.dtypes import TensorSpec
+from layerwire_server.errors import OverLimitError
 from layerwire_server.programs import variant
 from layerwire_server.worker import plan
 from layerwire_server.worker.plan import CallLimits, Plans
@@ -44,7 +44,7 @@ def node(name: str, operator, /, **inputs: str) -> program_pb2.Node:
 
 
 def constant(name: str, *values, dtype: str = "float32") -> program_pb2.Constant:
-    return program_pb2.Constant(name=name, tensor=codec.from_numpy(np.array(values, dtype)))
+    return program_pb2.Constant(name=name, tensor=arrays.from_numpy(np.array(values, dtype)))
 
 
 def program(*nodes: program_pb2.Node, output: str = "", constants=(), shape=(-1, 3), dtype=1) -> program_pb2.Program:

@@ -13,9 +13,9 @@ import pytest
 
 from layerwire_server.worker import warmup
 from layerwire_server.worker.call import Call
-from layerwire_server.worker.device import CpuDevice, Ran
-from layerwire_server.worker.lane import Batch
+from layerwire_server.worker.lanes.lane import Batch
 from layerwire_server.worker.plan import LaneKey
+from layerwire_server.worker.running.device import CpuDevice, Ran
 from layerwire_server.worker.warmup import Hot, Memory, warm
 from tests.operator_cases import Case, T, cases
 from tests.operators.local import Local

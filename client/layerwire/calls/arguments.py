@@ -12,8 +12,8 @@ from typing import Any, SupportsFloat, SupportsIndex, TypeAlias
 
 import numpy as np
 
-from layerwire.codec import DTYPES, DataType
 from layerwire.errors import invalid
+from layerwire.wire.dtypes import DTYPES, DataType
 
 Size: TypeAlias = SupportsIndex | Sequence[SupportsIndex]  # one value for all axes, or one an axis
 OptionalSize: TypeAlias = (

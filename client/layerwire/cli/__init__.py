@@ -1,6 +1,7 @@
 """The command line: `layerwire health | info | call | bench | ...`, and what other packages add: `serve`.
 
-It belongs to the SDK and knows nothing of the server, which adds its command by the entry point group below.
+It belongs to the SDK and knows nothing of the server and the load tester, which add their commands by the entry point
+group below.
 
 Exit status: 0 done, 1 the call failed, 2 the command line is wrong. Errors are one line on standard error.
 """
@@ -31,7 +32,6 @@ class Other(NamedTuple):
 
 
 COMMANDS = {
-    "bench": Command("layerwire.bench.command", "Load-test a server, and check its answers."),
     "call": Command("layerwire.cli.call", "Call one operator by its torch.nn.functional name."),
     "delete": Command("layerwire.cli.deleting", "Forget programs or weights on a server."),
     "demo": Command("layerwire.demo.command", "A photograph and a small CNN through a server of its own."),
@@ -45,7 +45,10 @@ COMMANDS = {
     "use": Command("layerwire.cli.use", "Move a program's name to another of its versions."),
     "weights": Command("layerwire.cli.weights", "List the named weights of a server."),
 }
-OTHERS = {"serve": Other("Run a server.", "pip install 'layerwire[server]'")}
+OTHERS = {
+    "bench": Other("Load-test a server, and check its answers.", "pip install 'layerwire[bench]'"),
+    "serve": Other("Run a server.", "pip install 'layerwire[server]'"),
+}
 
 
 class Commands(click.Group):

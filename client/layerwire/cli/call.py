@@ -18,7 +18,7 @@ from layerwire.cli.answers import keep
 from layerwire.cli.parameters import DTYPE, dtype_option, option, output_file
 
 if TYPE_CHECKING:
-    from layerwire.options import Timing
+    from layerwire.transport.options import Timing
 
 CONTROLS = {"self", "timeout", "inplace", "out", "_stacklevel"}  # no options of a function: they change no answer
 EXAMPLES = """\b

@@ -35,7 +35,7 @@ def check_address(target: str) -> None:
     Raises:
         click.UsageError: it isn't "host:port".
     """
-    from layerwire.settings import make_settings
+    from layerwire.transport.settings import make_settings
 
     try:
         make_settings(target, None, None, None)

@@ -43,7 +43,7 @@ def as_json(found: GetProgramResponse) -> dict[str, Any]:
 
 def _spec(tensor: Any) -> str:
     from layerwire.cli.tables import spec
-    from layerwire.codec import DTYPE_NAMES
+    from layerwire.wire.dtypes import DTYPE_NAMES
 
     return spec(DTYPE_NAMES.get(tensor.dtype, "unknown"), tuple(tensor.shape))
 

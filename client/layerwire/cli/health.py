@@ -28,7 +28,7 @@ def check(target: str, service: str, timeout_seconds: float) -> tuple[int, str]:
     """Exit status and words for the health of a server, or of a service of it."""
     import grpc
 
-    from layerwire.codec import prefix
+    from layerwire.wire.protobuf import prefix
 
     name = service.encode()
     request = prefix(1, len(name)) + name if name else b""

@@ -92,7 +92,8 @@ def _as_dtype(text: str, array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]
     """The array in another dtype, whose elements may be rounded but must not become others."""
     import numpy as np
 
-    from layerwire.codec import DTYPES, numpy_dtype
+    from layerwire.wire.arrays import numpy_dtype
+    from layerwire.wire.dtypes import DTYPES
 
     try:
         dtype = numpy_dtype(DTYPES[name])
@@ -139,7 +140,7 @@ def _items(read: Callable[[str], Any], wanted: str, text: str) -> Any:
 
 def dtype(text: str) -> str:
     """The name of a dtype that tensors can have."""
-    from layerwire.codec import DTYPES
+    from layerwire.wire.dtypes import DTYPES
 
     if text not in DTYPES:
         raise click.BadParameter(f"{text}: must be one of {', '.join(DTYPES)}")

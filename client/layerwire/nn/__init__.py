@@ -12,6 +12,7 @@ differentiable by inputs and parameters, forward and backward being a call each.
 
 from __future__ import annotations
 
+from layerwire.autograd import Functional
 from layerwire.nn.activations import (
     RemoteCELU,
     RemoteELU,
@@ -44,9 +45,6 @@ from layerwire.nn.activations import (
 )
 from layerwire.nn.convert import (
     remote,
-)
-from layerwire.nn.functional import (
-    Functional,
 )
 from layerwire.nn.module import (
     Remote,

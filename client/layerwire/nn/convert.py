@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from layerwire.autograd import Functional
 from layerwire.client import BlockingCalls
-from layerwire.nn.functional import Functional
 from layerwire.nn.module import TWINS, Remote
 
 Module = TypeVar("Module", bound=nn.Module)

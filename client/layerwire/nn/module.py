@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from layerwire.autograd import Functional
 from layerwire.calls import Calls
 from layerwire.client import BlockingCalls
-from layerwire.nn.functional import Functional
 
 # The class of torch.nn -> the remote one.
 TWINS: dict[type[nn.Module], type[Remote]] = {}

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from layerwire import unary
-from layerwire.engine import Engine
 from layerwire.errors import FailedPreconditionError
-from layerwire.store import everywhere
+from layerwire.store import replicas
+from layerwire.transport import rpc
+from layerwire.transport.engine import Engine
 from layerwire.v1 import store_pb2
 
 
@@ -34,7 +34,7 @@ class Program(NamedTuple):
 async def listed(engine: Engine, prefix: str, timeout_seconds: float | None) -> list[Program]:
     """All programs whose names start so, sorted."""
     request, method = store_pb2.ListProgramsRequest(prefix=prefix), "StoreService/ListPrograms"
-    pages = await everywhere.pages(engine, method, request, store_pb2.ListProgramsResponse, timeout_seconds)
+    pages = await replicas.pages(engine, method, request, store_pb2.ListProgramsResponse, timeout_seconds)
     return [
         Program(
             info.name,
@@ -51,7 +51,7 @@ async def describe(
 ) -> store_pb2.GetProgramResponse:
     """A program with what is known of it."""
     request, answer = store_pb2.GetProgramRequest(name=name, version=version), store_pb2.GetProgramResponse
-    found: store_pb2.GetProgramResponse = await unary.ask_any(
+    found: store_pb2.GetProgramResponse = await rpc.ask_any(
         engine, "StoreService/GetProgram", request, answer, timeout_seconds
     )
     return found
@@ -63,16 +63,16 @@ async def put(
     """Keeps a program as a version of a name, the same at every address: the first one's where none is given."""
     method, answer = "StoreService/PutProgram", store_pb2.PutProgramResponse
     first, *others = engine.connections
-    put: store_pb2.PutProgramResponse = await unary.ask(engine, first, method, request, answer, timeout_seconds)
+    put: store_pb2.PutProgramResponse = await rpc.ask(engine, first, method, request, answer, timeout_seconds)
     again = store_pb2.PutProgramRequest()
     again.CopyFrom(request)
     again.version = put.version
     for connection in others:
         try:
-            await unary.ask(engine, connection, method, again, answer, timeout_seconds)
+            await rpc.ask(engine, connection, method, again, answer, timeout_seconds)
         except FailedPreconditionError:  # where servers share a directory, it is there already
             question = store_pb2.GetProgramRequest(name=request.name, version=put.version)
-            there = await unary.ask(
+            there = await rpc.ask(
                 engine, connection, "StoreService/GetProgram", question, store_pb2.GetProgramResponse, timeout_seconds
             )
             if there.digest != put.digest:
@@ -84,12 +84,12 @@ async def set_default(engine: Engine, name: str, version: int, timeout_seconds: 
     """Moves a program's name to another of its versions."""
     request = store_pb2.SetDefaultVersionRequest(name=name, version=version)
     method, answer = "StoreService/SetDefaultVersion", store_pb2.SetDefaultVersionResponse
-    await everywhere.ask_all(engine, method, request, answer, timeout_seconds)
+    await replicas.ask_all(engine, method, request, answer, timeout_seconds)
 
 
 async def delete(engine: Engine, name: str, version: int | None, timeout_seconds: float | None) -> None:
     """Forgets one version of a program, or all."""
     request = store_pb2.DeleteProgramRequest(name=name, version=version)
-    await everywhere.delete(
+    await replicas.delete(
         engine, "StoreService/DeleteProgram", request, store_pb2.DeleteProgramResponse, timeout_seconds
     )

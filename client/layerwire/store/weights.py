@@ -17,15 +17,17 @@ import grpc.aio
 import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
-from layerwire import arrays, retry, unary, uploads
-from layerwire.codec import DTYPE_NAMES, numpy_dtype
-from layerwire.connection import Connection
-from layerwire.engine import Engine
 from layerwire.errors import DeadlineExceededError, InternalError, invalid
-from layerwire.safetensors import Content, SafetensorsFile
-from layerwire.store import everywhere
-from layerwire.uploads import LocalFile, Progress
+from layerwire.store import replicas, uploads
+from layerwire.store.uploads import LocalFile, Progress
+from layerwire.transport import retry, rpc
+from layerwire.transport.connection import Connection
+from layerwire.transport.engine import Engine
 from layerwire.v1 import layerwire_pb2, program_pb2, store_pb2, tensor_pb2
+from layerwire.wire import arrays
+from layerwire.wire.arrays import numpy_dtype
+from layerwire.wire.dtypes import DTYPE_NAMES
+from layerwire.wire.safetensors import Content, SafetensorsFile
 
 MAX_NAMES = 8192  # of one request
 _SMALL_BYTES = 1 << 20  # up to here a tensor goes as one message
@@ -68,7 +70,7 @@ async def put(
     tensor = tensor_pb2.Tensor(dtype=dtype, shape=content.shape, data=content.read().tobytes())
     request = layerwire_pb2.PutWeightsRequest(name=named, tensor=tensor)
     method, answer = "LayerwireService/PutWeights", layerwire_pb2.PutWeightsResponse
-    answers = await everywhere.ask_all(engine, method, request, answer, timeout_seconds)
+    answers = await replicas.ask_all(engine, method, request, answer, timeout_seconds)
     digest: str = answers[0].digest
     return digest
 
@@ -115,7 +117,7 @@ async def _name(
     ]
     for begin in range(0, len(entries), MAX_NAMES):
         request = store_pb2.NameWeightsRequest(weights=entries[begin : begin + MAX_NAMES])
-        await everywhere.ask_all(
+        await replicas.ask_all(
             engine, "StoreService/NameWeights", request, store_pb2.NameWeightsResponse, timeout_seconds
         )
 
@@ -137,7 +139,7 @@ def _keys_of(path: str | os.PathLike[str]) -> list[str]:
 async def listed(engine: Engine, prefix: str, timeout_seconds: float | None) -> list[Weights]:
     """All named weights whose names start so, sorted."""
     request, method = store_pb2.ListWeightsRequest(prefix=prefix), "StoreService/ListWeights"
-    pages = await everywhere.pages(engine, method, request, store_pb2.ListWeightsResponse, timeout_seconds)
+    pages = await replicas.pages(engine, method, request, store_pb2.ListWeightsResponse, timeout_seconds)
     return [_weights_of(info) for page in pages for info in page.weights]
 
 
@@ -153,7 +155,7 @@ async def get(engine: Engine, name: str, timeout_seconds: float | None) -> npt.N
         TypeError: numpy has no such dtype, as bfloat16 without the package ml_dtypes.
     """
     for failures in range(engine.settings.max_retries + 1):
-        connection = unary.any_connection(engine)
+        connection = rpc.any_connection(engine)
         try:
             async with asyncio.timeout(None) as patience:
                 return await _read(engine, connection, name, timeout_seconds, patience)
@@ -164,14 +166,14 @@ async def get(engine: Engine, name: str, timeout_seconds: float | None) -> npt.N
             raise InternalError(f"get_weights: {connection.address} sent what is no answer") from None
         except grpc.aio.AioRpcError as error:
             if failures == engine.settings.max_retries or not retry.broken(error.code(), error.details() or ""):
-                raise unary.error_of(engine, error, connection.address) from None
+                raise rpc.error_of(engine, error, connection.address) from None
     raise AssertionError("the last try returns or raises")
 
 
 async def _read(
     engine: Engine, connection: Connection, name: str, timeout_seconds: float | None, patience: asyncio.Timeout
 ) -> npt.NDArray[Any]:
-    method: Any = connection.channel.unary_stream(unary.PACKAGE + "StoreService/GetWeights")
+    method: Any = connection.channel.unary_stream(rpc.PACKAGE + "StoreService/GetWeights")
     call = method(store_pb2.GetWeightsRequest(name=name).SerializeToString(), metadata=engine.settings.metadata)
     loop = asyncio.get_running_loop()
     info: store_pb2.WeightsInfo | None = None
@@ -199,6 +201,6 @@ async def _read(
 async def delete(engine: Engine, names: Iterable[str], timeout_seconds: float | None) -> None:
     """Forgets names of weights, all or none."""
     request = store_pb2.DeleteWeightsRequest(names=names)
-    await everywhere.delete(
+    await replicas.delete(
         engine, "StoreService/DeleteWeights", request, store_pb2.DeleteWeightsResponse, timeout_seconds
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 
-from layerwire_server import child
+from layerwire_server.child import child
 from layerwire_server.gateway.service import Gateway
 
 

@@ -13,8 +13,8 @@ import hashlib
 import math
 from collections import OrderedDict
 
-from layerwire_server.gateway import calls
-from layerwire_server.gateway.calls import Envelope, UnclearError
+from layerwire_server.gateway import spans
+from layerwire_server.gateway.spans import Envelope, UnclearError
 from layerwire_server.link import Family
 
 _SECONDS = 600.0  # then it may be tried again: the weights that it names may be others now
@@ -45,7 +45,7 @@ class Quarantine:
         """
         with contextlib.suppress(UnclearError, IndexError):
             if family is Family.NONE:
-                found = calls.envelope(payload, calls.spans(payload)[ordinal])
+                found = spans.envelope(payload, spans.call_spans(payload)[ordinal])
             else:
                 found = _unary(payload, family)
             pieces = _pieces(payload, found)
@@ -65,8 +65,8 @@ class Quarantine:
         with contextlib.suppress(UnclearError):
             if family is not Family.NONE:
                 return {0} if self._knows(payload, _unary(payload, family)) else found
-            for ordinal, span in enumerate(calls.spans(payload)):
-                if span[1] - span[0] in self._lengths and self._knows(payload, calls.envelope(payload, span)):
+            for ordinal, span in enumerate(spans.call_spans(payload)):
+                if span[1] - span[0] in self._lengths and self._knows(payload, spans.envelope(payload, span)):
                     found.add(ordinal)
         return found
 
@@ -91,7 +91,7 @@ class Quarantine:
 
 
 def _unary(payload: bytes, family: Family) -> Envelope:
-    number = calls.UNARY_NUMBERS.get(family)
+    number = spans.UNARY_NUMBERS.get(family)
     if number is None:  # the other methods run no operator
         raise UnclearError
     return Envelope(0, number, (0, len(payload)))
@@ -101,7 +101,7 @@ def _pieces(payload: bytes, call: Envelope) -> list[memoryview]:
     """The bytes of a request without its options."""
     view = memoryview(payload)
     pieces, (start, end) = [], call.request
-    for (before, after), _ in calls.options(payload, call.number, call.request):
+    for (before, after), _ in spans.options(payload, call.number, call.request):
         pieces.append(view[start:before])
         start = after
     return [*pieces, view[start:end]]

@@ -13,17 +13,18 @@ from typing import Any
 import grpc
 
 from layerwire.v1 import layerwire_pb2
-from layerwire_server import health
-from layerwire_server.child import Child
+from layerwire_server.child.child import Child
 from layerwire_server.config import Settings
-from layerwire_server.gateway import inference, reflection, store
+from layerwire_server.gateway import health, reflection
 from layerwire_server.gateway.admission import Admission, received_bytes
-from layerwire_server.gateway.crew import LINK_ROOM_BYTES, Crew
-from layerwire_server.gateway.files import Services
+from layerwire_server.gateway.inference import service as inference
 from layerwire_server.gateway.info import server_info
 from layerwire_server.gateway.router import Router
+from layerwire_server.gateway.rpc import Services
+from layerwire_server.gateway.store import service as store
 from layerwire_server.gateway.stream import Streams
 from layerwire_server.gateway.unary import UnaryMethod
+from layerwire_server.gateway.workers import LINK_ROOM_BYTES, Crew
 from layerwire_server.link import Family
 from layerwire_server.storage import Store
 

@@ -23,12 +23,12 @@ from layerwire.errors import (
     ResourceExhaustedError,
     UnavailableError,
 )
+from layerwire_server.child.log import Log
 from layerwire_server.gateway.admission import Admission
 from layerwire_server.gateway.pending import Pending
 from layerwire_server.gateway.refusal import code_of, refuse, status_of
 from layerwire_server.gateway.router import Router
 from layerwire_server.link import Kind, request_id
-from layerwire_server.log import Log
 from layerwire_server.metrics import Metrics
 
 _CALLS_TAG, _CANCEL_TAG = 0x0A, 0x12  # StreamRequest's fields 1 and 2, both length-delimited

@@ -13,12 +13,12 @@ from collections.abc import Awaitable, Callable
 import grpc
 
 from layerwire.errors import InternalError, LayerwireError
+from layerwire_server.child.log import Log
 from layerwire_server.gateway.admission import Admission
 from layerwire_server.gateway.pending import Pending
 from layerwire_server.gateway.refusal import code_of, refuse, status_of
 from layerwire_server.gateway.router import Router
 from layerwire_server.link import Family, Kind, request_id
-from layerwire_server.log import Log
 from layerwire_server.metrics import Metrics
 
 _LARGE_BYTES = 65536  # from here on an answer is held in the books until the client has it

@@ -17,9 +17,16 @@ from layerwire.errors import (
     to_status,
 )
 from layerwire.v1 import layerwire_pb2
-from layerwire_server.gateway import calls
-from layerwire_server.gateway.calls import Span, UnclearError
 from layerwire_server.gateway.pending import Pending
+from layerwire_server.gateway.spans import (
+    UNARY_NUMBERS,
+    Span,
+    UnclearError,
+    call_spans,
+    cancelled_ids,
+    envelope,
+    timeout_seconds,
+)
 from layerwire_server.link import Kind
 
 _RETRY_SECONDS = 1.0
@@ -56,7 +63,7 @@ class WaitingRoom:
     def cancel(self, frames: Iterable[Pending], payload: bytes) -> None:
         """Answers CANCELLED to those calls of these frames that a StreamRequest cancels."""
         with contextlib.suppress(UnclearError):
-            ids = calls.cancelled_ids(payload)
+            ids = cancelled_ids(payload)
             for pending in list(frames):
                 stay = self._stays.get(pending.number)
                 if stay is not None and stay.give_up(
@@ -104,9 +111,9 @@ class _Stay:
         if self._ids is None:
             self._ids = {}
             with contextlib.suppress(UnclearError):
-                for ordinal, span in enumerate(calls.spans(self.pending.payload)):
+                for ordinal, span in enumerate(call_spans(self.pending.payload)):
                     with contextlib.suppress(UnclearError):
-                        call_id = calls.envelope(self.pending.payload, span).call_id
+                        call_id = envelope(self.pending.payload, span).call_id
                         self._ids.setdefault(call_id, []).append(ordinal)
         return [ordinal for call_id in ids & self._ids.keys() for ordinal in self._ids[call_id]]
 
@@ -119,7 +126,7 @@ class _Stay:
         owed = [ordinal for ordinal in ordinals if ordinal not in pending.answered]
         if not owed:
             return False
-        spans = calls.spans(pending.payload)
+        spans = call_spans(pending.payload)
         pending.answered.update(owed)
         pending.quarantined.difference_update(owed)
         last = len(pending.answered) == len(spans)
@@ -130,25 +137,24 @@ class _Stay:
         pending = self.pending
         payload = pending.payload
         if pending.kind is Kind.UNARY:
-            number = calls.UNARY_NUMBERS.get(pending.family)
+            number = UNARY_NUMBERS.get(pending.family)
             if number is not None:
                 self._note(0, number, (0, len(payload)))
             return
-        for ordinal, span in enumerate(calls.spans(payload)):
+        for ordinal, span in enumerate(call_spans(payload)):
             with contextlib.suppress(UnclearError):
-                _, number, request = calls.envelope(payload, span)
+                _, number, request = envelope(payload, span)
                 self._note(ordinal, number, request)
         self._deadlines.sort(reverse=True)
 
     def _note(self, ordinal: int, number: int, request: Span) -> None:
         pending = self.pending
-        timeout_seconds = calls.timeout_seconds(pending.payload, number, request)
-        deadline = min(pending.deadline, pending.arrived + timeout_seconds)
+        deadline = min(pending.deadline, pending.arrived + timeout_seconds(pending.payload, number, request))
         if deadline < math.inf:
             self._deadlines.append((deadline, ordinal))
 
 
 def _answers(payload: bytes, spans: Iterable[Span], error: LayerwireError) -> bytes:
     status = layerwire_pb2.Status.FromString(to_status(error).SerializeToString())
-    answers = [layerwire_pb2.Answer(id=calls.envelope(payload, span).call_id, status=status) for span in spans]
+    answers = [layerwire_pb2.Answer(id=envelope(payload, span).call_id, status=status) for span in spans]
     return layerwire_pb2.StreamResponse(answers=answers).SerializeToString()

@@ -12,10 +12,10 @@ from typing import Any, ClassVar, Self
 import torch
 from torch.nn import functional as F
 
-from layerwire.codec import DTYPE_NAMES, DTYPES, ITEMSIZES, TensorSpec
 from layerwire.errors import invalid
+from layerwire.wire.dtypes import DTYPE_NAMES, DTYPES, ITEMSIZES, TensorSpec
 from layerwire_server.operators import counter_random
-from layerwire_server.operators.agreement import check_axis
+from layerwire_server.operators.checks import check_axis
 from layerwire_server.operators.operator import (
     BOOL,
     FLOATS,

@@ -12,9 +12,9 @@ from typing import Any, Self
 import torch
 from torch.nn import functional as F
 
-from layerwire.codec import TensorSpec
+from layerwire.wire.dtypes import TensorSpec
 from layerwire_server.operators import counter_random
-from layerwire_server.operators.agreement import check_dtypes
+from layerwire_server.operators.checks import check_dtypes
 from layerwire_server.operators.operator import Input, Merge, Operator, Placement, Specs
 from layerwire_server.operators.pointwise import Pointwise
 from layerwire_server.operators.scalars import FINITE, Fits, read, scalar

@@ -10,9 +10,9 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
-from layerwire.codec import DTYPES, ITEMSIZES, TensorSpec
 from layerwire.errors import invalid
-from layerwire_server.operators.agreement import check_dtypes, check_shape
+from layerwire.wire.dtypes import DTYPES, ITEMSIZES, TensorSpec
+from layerwire_server.operators.checks import check_dtypes, check_shape
 from layerwire_server.operators.operator import EMULATED, FLOATS, Input, Merge, Placement, Specs
 from layerwire_server.operators.spatial import Reader, Sizes, SpatialOperator
 

@@ -12,9 +12,9 @@ from typing import Any, ClassVar, Self
 import torch
 import torch.nn.functional as F
 
-from layerwire.codec import DTYPES, TensorSpec
 from layerwire.errors import invalid
 from layerwire.v1 import operators_pb2
+from layerwire.wire.dtypes import DTYPES, TensorSpec
 from layerwire_server.operators.convolution import MAX_DILATION, MAX_PADDING, Convolution, read_groups
 from layerwire_server.operators.convolve_tbc import ConvTbc
 from layerwire_server.operators.convolve_transpose import ConvTranspose

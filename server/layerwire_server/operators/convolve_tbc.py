@@ -11,9 +11,9 @@ from typing import Any, ClassVar, Self
 import torch
 import torch.nn.functional as F
 
-from layerwire.codec import ITEMSIZES, TensorSpec
 from layerwire.errors import invalid
-from layerwire_server.operators.agreement import check_dtypes, check_empty, check_shape
+from layerwire.wire.dtypes import ITEMSIZES, TensorSpec
+from layerwire_server.operators.checks import check_dtypes, check_empty, check_shape
 from layerwire_server.operators.convolution import MAX_PADDING
 from layerwire_server.operators.operator import FLOATS, INTEGERS, Input, Merge, Operator, Placement, Specs
 

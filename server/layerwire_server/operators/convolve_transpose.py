@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 import torch
 import torch.nn.functional as F
 
-from layerwire.codec import DTYPES, TensorSpec
+from layerwire.wire.dtypes import DTYPES, TensorSpec
 from layerwire_server.operators.convolution import MAX_DILATION, MAX_PADDING, Convolution, read_groups
 from layerwire_server.operators.operator import FLOATS, Specs
 from layerwire_server.operators.spatial import MAX_STRIDE, Reader, Sizes

@@ -12,8 +12,8 @@ from typing import Any, Self
 import torch
 from torch.nn import functional as F
 
-from layerwire.codec import ITEMSIZES, TensorSpec
-from layerwire_server.operators.agreement import check_dtypes, check_shape
+from layerwire.wire.dtypes import ITEMSIZES, TensorSpec
+from layerwire_server.operators.checks import check_dtypes, check_shape
 from layerwire_server.operators.operator import FLOATS, INTEGERS, Input, Merge, Operator, Placement, Specs
 
 # torch's bilinear is a loop over out_features: 65 us a round on the meta device, 6 us on a CPU, however small it is.

@@ -12,15 +12,9 @@ from typing import Any, ClassVar, Self
 import torch
 from torch.nn import functional as F
 
-from layerwire.codec import DTYPES, MAX_AXES, TensorSpec
 from layerwire.errors import invalid
-from layerwire_server.operators.agreement import (
-    check_axis,
-    check_dtypes,
-    check_empty,
-    check_mixed_dtypes,
-    check_shape,
-)
+from layerwire.wire.dtypes import DTYPES, MAX_AXES, TensorSpec
+from layerwire_server.operators.checks import check_axis, check_dtypes, check_empty, check_mixed_dtypes, check_shape
 from layerwire_server.operators.normalize_running import BatchNorm, InstanceNorm
 from layerwire_server.operators.operator import FLOATS, Input, Merge, Operator, Placement, Specs
 from layerwire_server.operators.scalars import FINITE, NOT_NAN, NOT_NEGATIVE, POSITIVE, Fits, check_ranges, read, scalar

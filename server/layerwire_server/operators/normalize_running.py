@@ -13,8 +13,8 @@ from typing import Any, Self
 import torch
 from torch.nn import functional as F
 
-from layerwire.codec import TensorSpec
-from layerwire_server.operators.agreement import check_empty, check_mixed_dtypes, check_shape
+from layerwire.wire.dtypes import TensorSpec
+from layerwire_server.operators.checks import check_empty, check_mixed_dtypes, check_shape
 from layerwire_server.operators.operator import Input, Merge, Operator, Placement, Specs, Tensors
 from layerwire_server.operators.scalars import FINITE, POSITIVE, read, scalar
 

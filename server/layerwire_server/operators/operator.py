@@ -22,8 +22,8 @@ from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 
 import torch
 
-from layerwire.codec import DTYPE_NAMES, DTYPES, TensorSpec
 from layerwire.errors import InvalidArgumentError, invalid
+from layerwire.wire.dtypes import DTYPE_NAMES, DTYPES, TensorSpec
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch.nn import functional as F
 
-from layerwire.codec import ITEMSIZES, TensorSpec
+from layerwire.wire.dtypes import ITEMSIZES, TensorSpec
 from layerwire_server.operators.operator import Merge, Operator, Placement, Specs
 from layerwire_server.operators.scalars import check_ranges, read
 

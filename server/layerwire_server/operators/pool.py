@@ -12,8 +12,8 @@ from typing import Any, ClassVar, Self
 import torch
 import torch.nn.functional as F
 
-from layerwire.codec import DTYPE_NAMES, DTYPES, ITEMSIZES, TensorSpec
 from layerwire.errors import invalid
+from layerwire.wire.dtypes import DTYPE_NAMES, DTYPES, ITEMSIZES, TensorSpec
 from layerwire_server.operators.operator import FLOATS, TORCH_DTYPES, Merge, Operator, Placement, Specs
 from layerwire_server.operators.pool_adaptive import AdaptiveAvgPool, AdaptiveMaxPool
 from layerwire_server.operators.pool_fractional import FractionalMaxPool

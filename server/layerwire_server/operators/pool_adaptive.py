@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 import torch
 import torch.nn.functional as F
 
-from layerwire.codec import ITEMSIZES, TensorSpec
+from layerwire.wire.dtypes import ITEMSIZES, TensorSpec
 from layerwire_server.operators.operator import Merge, Placement, Specs
 from layerwire_server.operators.spatial import PlaneOperator, Reader, Sizes
 

@@ -13,9 +13,9 @@ from typing import Any, ClassVar, Self
 import torch
 import torch.nn.functional as F
 
-from layerwire.codec import ITEMSIZES, TensorSpec
 from layerwire.errors import invalid
-from layerwire_server.operators.agreement import check_dtypes, check_shape
+from layerwire.wire.dtypes import ITEMSIZES, TensorSpec
+from layerwire_server.operators.checks import check_dtypes, check_shape
 from layerwire_server.operators.operator import Input, Merge, Placement, Specs, Tensors
 from layerwire_server.operators.spatial import PlaneOperator, Reader, Sizes
 

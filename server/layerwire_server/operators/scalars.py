@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from layerwire.codec import DTYPE_NAMES, DTYPES
 from layerwire.errors import invalid
+from layerwire.wire.dtypes import DTYPE_NAMES, DTYPES
 from layerwire_server.operators.operator import FLOATS, TORCH_DTYPES, Operator
 
 

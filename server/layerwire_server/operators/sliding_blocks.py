@@ -13,8 +13,8 @@ from typing import Any, ClassVar, Self
 import torch
 import torch.nn.functional as F
 
-from layerwire.codec import ITEMSIZES, TensorSpec
-from layerwire_server.operators.agreement import check_empty
+from layerwire.wire.dtypes import ITEMSIZES, TensorSpec
+from layerwire_server.operators.checks import check_empty
 from layerwire_server.operators.convolution import MAX_PADDING
 from layerwire_server.operators.operator import BOOL, FLOATS, Merge, Operator, Placement, Specs
 from layerwire_server.operators.spatial import Reader, Sizes

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
-from layerwire.codec import TensorSpec
 from layerwire.errors import invalid
-from layerwire_server.operators.agreement import check_empty
+from layerwire.wire.dtypes import TensorSpec
+from layerwire_server.operators.checks import check_empty
 from layerwire_server.operators.operator import Merge, Operator, Placement, Specs
 
 Sizes: TypeAlias = tuple[int, ...]

@@ -13,9 +13,9 @@ from typing import Any, ClassVar, Self, TypeAlias
 
 import torch
 
-from layerwire.codec import DTYPE_NAMES, ITEMSIZES, MAX_AXES, TensorSpec
 from layerwire.errors import invalid
-from layerwire_server.operators.agreement import MAX_EMPTY_SIZES, check_dtypes, check_empty
+from layerwire.wire.dtypes import DTYPE_NAMES, ITEMSIZES, MAX_AXES, TensorSpec
+from layerwire_server.operators.checks import MAX_EMPTY_SIZES, check_dtypes, check_empty
 from layerwire_server.operators.operator import BOOL, FLOATS, INTEGERS, TORCH_DTYPES, Merge, Operator, Placement, Specs
 
 Shape: TypeAlias = tuple[int, ...]

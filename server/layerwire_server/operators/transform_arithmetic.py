@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 
-from layerwire.codec import ITEMSIZES, TensorSpec
+from layerwire.wire.dtypes import ITEMSIZES, TensorSpec
 from layerwire_server.operators.operator import FLOATS, INTEGERS, Input, Operator, Specs
 from layerwire_server.operators.scalars import FINITE, read, scalar
 from layerwire_server.operators.transform import Shape, Transform, check_held, read_axes, wrapped_axis

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch.nn import functional as F
 
-from layerwire.codec import DTYPES, ITEMSIZES, MAX_AXES, TensorSpec
 from layerwire.errors import invalid
 from layerwire.v1 import program_pb2
+from layerwire.wire.dtypes import DTYPES, ITEMSIZES, MAX_AXES, TensorSpec
 from layerwire_server.operators.operator import FLOATS, INTEGERS, Operator, Specs
 from layerwire_server.operators.scalars import POSITIVE, comparable
 from layerwire_server.operators.spatial import MAX_SIZE

@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Self
 
 import torch
 
-from layerwire.codec import DTYPE_NAMES, DTYPES, ITEMSIZES, TensorSpec
-from layerwire_server.operators.agreement import check_shape
+from layerwire.wire.dtypes import DTYPE_NAMES, DTYPES, ITEMSIZES, TensorSpec
+from layerwire_server.operators.checks import check_shape
 from layerwire_server.operators.operator import Input, Operator, Placement, Specs, Tensors
 from layerwire_server.operators.spatial import MAX_STRIDE, PlaneOperator, Reader, Sizes
 from layerwire_server.operators.window import read_padding

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from layerwire.codec import TensorSpec
 from layerwire.errors import InvalidArgumentError, invalid
+from layerwire.wire.dtypes import TensorSpec
 from layerwire_server.operators.unpool import MaxUnpool
 from layerwire_server.programs.graph import ABSENT, Graph, Step, last_reads
 

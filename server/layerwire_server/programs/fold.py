@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 import torch
 
-from layerwire.codec import TensorSpec
+from layerwire.wire.dtypes import TensorSpec
 from layerwire_server.operators.convolve import Conv
 from layerwire_server.operators.convolve_transpose import ConvTranspose
 from layerwire_server.operators.linear import Linear

@@ -16,8 +16,8 @@ from typing import Any, NoReturn, Self
 
 import torch
 
-from layerwire.codec import DTYPE_NAMES, TensorSpec
 from layerwire.errors import InvalidArgumentError
+from layerwire.wire.dtypes import DTYPE_NAMES, TensorSpec
 from layerwire_server.operators.operator import FLOATS, Input, Merge, Operator, Placement, Specs
 from layerwire_server.programs.run import WEIGHTS, Run
 

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
-from layerwire.codec import DTYPE_NAMES, ITEMSIZES, MAX_AXES, TensorSpec
 from layerwire.errors import InvalidArgumentError, invalid
 from layerwire.v1 import program_pb2
+from layerwire.wire.dtypes import DTYPE_NAMES, ITEMSIZES, MAX_AXES, TensorSpec
 from layerwire_server.operators import OPERATORS, TRANSFORMS
 from layerwire_server.operators.operator import Operator
 from layerwire_server.operators.transform import Transform

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 
-from layerwire.codec import TensorSpec
 from layerwire.errors import invalid
 from layerwire.v1 import program_pb2
+from layerwire.wire.dtypes import TensorSpec
 from layerwire_server.programs import fold
 from layerwire_server.programs.graph import MAX_NAME, Graph, Recipe, check_size, graph_of
 from layerwire_server.programs.run import Run

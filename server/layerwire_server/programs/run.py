@@ -12,8 +12,8 @@ from typing import Any, Self
 
 import torch
 
-from layerwire.codec import DTYPE_NAMES, TensorSpec
 from layerwire.errors import InvalidArgumentError
+from layerwire.wire.dtypes import DTYPE_NAMES, TensorSpec
 from layerwire_server.operators.operator import Input, Merge, Operator, Placement, Specs
 from layerwire_server.programs.graph import ABSENT, ProgramInput, Step
 from layerwire_server.programs.variant import Cost, Variant

@@ -12,9 +12,9 @@ from copy import copy
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from layerwire.codec import TensorSpec
 from layerwire.errors import InvalidArgumentError, invalid
-from layerwire_server.limit import OverLimitError
+from layerwire.wire.dtypes import TensorSpec
+from layerwire_server.errors import OverLimitError
 from layerwire_server.operators.operator import Specs
 from layerwire_server.programs import fold
 from layerwire_server.programs.check import CHECKED_ROWS, ProgramLimits, Sized, doubtful_values, row_multiples, sized

@@ -13,26 +13,26 @@ from typing import Any
 
 import torch
 
-from layerwire_server import child, cores
+from layerwire_server.child import child
 from layerwire_server.config import Settings
 from layerwire_server.link import Link
 from layerwire_server.operators import OPERATORS
 from layerwire_server.programs.check import ProgramLimits
 from layerwire_server.programs.variant import Facts
 from layerwire_server.storage import Store
-from layerwire_server.worker import canary
+from layerwire_server.worker import canary, cores
 from layerwire_server.worker.call import Call
-from layerwire_server.worker.catalog import Catalog
-from layerwire_server.worker.copies import Copies
-from layerwire_server.worker.decode import CallDecoder
-from layerwire_server.worker.device import Device, numerics, open_device
-from layerwire_server.worker.lane import Limits
-from layerwire_server.worker.lanes import Lanes
+from layerwire_server.worker.lanes.lane import Limits
+from layerwire_server.worker.lanes.lanes import Lanes
 from layerwire_server.worker.loop import WorkerLoop
 from layerwire_server.worker.measures import Measures
-from layerwire_server.worker.originals import Originals
 from layerwire_server.worker.plan import CallLimits, Plans
+from layerwire_server.worker.reading.call import CallDecoder
+from layerwire_server.worker.running.device import Device, numerics, open_device
 from layerwire_server.worker.warmup import Memory, warm
+from layerwire_server.worker.weights.catalog import Catalog
+from layerwire_server.worker.weights.stored_tensors import Originals
+from layerwire_server.worker.weights.weights_cache import Copies
 
 log = logging.getLogger("layerwire_server.worker")  # run as a program, __name__ is "__main__"
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple, TypeAlias
 
-from layerwire_server.worker.copies import Held
-from layerwire_server.worker.lane import Waiting
+from layerwire_server.worker.lanes.lane import Waiting
 from layerwire_server.worker.plan import LaneKey, Plan
+from layerwire_server.worker.weights.weights_cache import Held
 
 # bytes from the message, what the worker holds, or nothing where an optional input was left out
 Content: TypeAlias = bytes | Held | None

@@ -11,19 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from layerwire import codec
 from layerwire.errors import LayerwireError
 from layerwire.v1 import layerwire_pb2, operators_pb2, tensor_pb2
+from layerwire.wire import arrays
 from layerwire_server.worker.call import Call
-from layerwire_server.worker.decode import CallDecoder
-from layerwire_server.worker.device import Device
-from layerwire_server.worker.execution import DeviceLostError, execute
+from layerwire_server.worker.reading.call import CallDecoder
+from layerwire_server.worker.running.device import Device
+from layerwire_server.worker.running.execution import DeviceLostError, execute
 
 log = logging.getLogger(__name__)
 
 
 def _tensor(values: object, dtype: str = "float32") -> tensor_pb2.Tensor:
-    return codec.from_numpy(np.array(values, dtype=dtype))
+    return arrays.from_numpy(np.array(values, dtype=dtype))
 
 
 def _canary_request() -> layerwire_pb2.LinearRequest:

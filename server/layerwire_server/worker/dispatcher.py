@@ -17,13 +17,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from layerwire.errors import DeadlineExceededError, LayerwireError
+from layerwire_server.worker.answering.reply import Reply, Timed
 from layerwire_server.worker.call import Call
-from layerwire_server.worker.device import Device
-from layerwire_server.worker.execution import DeviceLostError, Execution, execute
-from layerwire_server.worker.lane import Batch
-from layerwire_server.worker.lanes import Lanes
+from layerwire_server.worker.lanes.lane import Batch
+from layerwire_server.worker.lanes.lanes import Lanes
 from layerwire_server.worker.measures import Measures
-from layerwire_server.worker.reply import Reply, Timed
+from layerwire_server.worker.running.device import Device
+from layerwire_server.worker.running.execution import DeviceLostError, Execution, execute
 
 INLINE_SECONDS = 0.002  # a hand-over between threads costs 0.05 to 0.2 ms; 2 ms of a deaf loop harm no deadline
 _GUESSED_OPERATIONS_PER_SECOND = 5e10  # before a lane's first batch

@@ -21,19 +21,19 @@ from layerwire.errors import (
 )
 from layerwire.v1 import layerwire_pb2
 from layerwire_server.link import Flag, Frame, Kind, Link
-from layerwire_server.worker import unpack
+from layerwire_server.worker.answering.reply import Reply
 from layerwire_server.worker.call import Call
-from layerwire_server.worker.catalog import Catalog
-from layerwire_server.worker.copies import Absent, brought
-from layerwire_server.worker.decode import CallDecoder
-from layerwire_server.worker.device import Device
 from layerwire_server.worker.dispatcher import Dispatcher, expired
-from layerwire_server.worker.errands import Errands
-from layerwire_server.worker.lane import Batch
-from layerwire_server.worker.lanes import Full, Lanes
+from layerwire_server.worker.lanes.lane import Batch
+from layerwire_server.worker.lanes.lanes import Full, Lanes
 from layerwire_server.worker.measures import Measures
-from layerwire_server.worker.models import Models
-from layerwire_server.worker.reply import Reply
+from layerwire_server.worker.other_requests.models import Models
+from layerwire_server.worker.other_requests.requests import Errands
+from layerwire_server.worker.reading import frame as reading
+from layerwire_server.worker.reading.call import CallDecoder
+from layerwire_server.worker.running.device import Device
+from layerwire_server.worker.weights.catalog import Catalog
+from layerwire_server.worker.weights.weights_cache import Absent, brought
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +151,7 @@ class WorkerLoop:
 
     def _on_cancel_calls(self, link: Link, frame: Frame) -> None:
         try:
-            ids = set(unpack.parse(layerwire_pb2.StreamRequest(), frame.payload).cancel.ids)
+            ids = set(reading.parse(layerwire_pb2.StreamRequest(), frame.payload).cancel.ids)
         except LayerwireError:
             return  # the gateway let it through by its first byte; it cancels nothing
         now = time.monotonic()
@@ -163,10 +163,10 @@ class WorkerLoop:
 
     # from frames to lanes
 
-    def _unread(self, reply: Reply, frame: Frame) -> list[tuple[unpack.Unread, bool]] | None:
+    def _unread(self, reply: Reply, frame: Frame) -> list[tuple[reading.Unread, bool]] | None:
         """The calls of a frame that are owed an answer; None if there are none, which has been answered."""
         try:
-            unread = list(unpack.owed(frame, unpack.unread_calls(frame)))
+            unread = list(reading.owed(frame, reading.unread_calls(frame)))
         except LayerwireError as error:
             self._measures.failed(None, error)
             reply.refuse(error)
@@ -179,13 +179,13 @@ class WorkerLoop:
             return None
         return unread
 
-    def _read(self, reply: Reply, frame: Frame, unread: unpack.Unread) -> Call | None:
+    def _read(self, reply: Reply, frame: Frame, unread: reading.Unread) -> Call | None:
         """The call, ready to wait or run; None if it is wrong or too late, which its reply has been told.
 
         Raises:
             Absent: what it needs has to be brought first.
         """
-        call = unpack.read(self._decoder, frame, unread)
+        call = reading.read(self._decoder, frame, unread)
         if isinstance(call, LayerwireError):
             self._fail(reply, unread.ordinal, unread.call_id, call, None)
             return None
@@ -196,7 +196,7 @@ class WorkerLoop:
             return None
         return call
 
-    def _admit(self, reply: Reply, frame: Frame, unread: unpack.Unread, now: float) -> None:
+    def _admit(self, reply: Reply, frame: Frame, unread: reading.Unread, now: float) -> None:
         try:
             call = self._read(reply, frame, unread)
         except Absent as absent:
@@ -205,7 +205,7 @@ class WorkerLoop:
         if call is not None:
             self._offer(reply, call, now)
 
-    async def _admit_later(self, reply: Reply, frame: Frame, unread: unpack.Unread, absent: Absent) -> None:
+    async def _admit_later(self, reply: Reply, frame: Frame, unread: reading.Unread, absent: Absent) -> None:
         call = await self._bring(reply, frame, unread, absent)
         if reply.dropped:
             return
@@ -214,7 +214,7 @@ class WorkerLoop:
         self._sent(reply)
         self._dispatcher.wake()
 
-    async def _bring(self, reply: Reply, frame: Frame, unread: unpack.Unread, absent: Absent) -> Call | None:
+    async def _bring(self, reply: Reply, frame: Frame, unread: reading.Unread, absent: Absent) -> Call | None:
         """The call, once what it needs is there; None if it is wrong or too late, which its reply has been told."""
         for _ in range(_BRINGINGS):
             error = await brought(absent)
@@ -290,7 +290,7 @@ class WorkerLoop:
             error.operator = call.plan.operator.title
         reply.fail(ordinal, call_id, error)
 
-    def _refuse_quarantined(self, reply: Reply, found: unpack.Unread) -> None:
+    def _refuse_quarantined(self, reply: Reply, found: reading.Unread) -> None:
         self._measures.rejected("quarantined")
         self._fail(reply, found.ordinal, found.call_id, _quarantined(reply.frame, found.ordinal), None)
 

@@ -9,13 +9,13 @@ import time
 from typing import NamedTuple
 
 from layerwire.errors import LayerwireError
-from layerwire_server.limit import OverLimitError
+from layerwire_server.errors import OverLimitError
 from layerwire_server.metrics import Counter, Histogram, Metrics
 from layerwire_server.operators import OPERATORS
 from layerwire_server.operators.operator import Operator
 from layerwire_server.worker.call import Call
-from layerwire_server.worker.execution import Execution
-from layerwire_server.worker.lane import Batch
+from layerwire_server.worker.lanes.lane import Batch
+from layerwire_server.worker.running.execution import Execution
 from layerwire_server.worker.statistics import Statistics
 
 # An error's operator comes from arguments, so it is looked up before it becomes a label.

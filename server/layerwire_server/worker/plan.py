@@ -12,8 +12,9 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from layerwire.codec import Entry, TensorSpec
-from layerwire_server.limit import OverLimitError
+from layerwire.wire.dtypes import TensorSpec
+from layerwire.wire.framing import Entry
+from layerwire_server.errors import OverLimitError
 from layerwire_server.operators.operator import (
     Merge,
     Operator,

@@ -12,9 +12,9 @@ from layerwire.errors import LayerwireError
 from layerwire.inference_v2 import open_inference_pb2
 from layerwire_server.programs.run import Run
 from layerwire_server.worker.call import Call, Model
-from layerwire_server.worker.device import Phases
-from layerwire_server.worker.execution import Execution
-from layerwire_server.worker.lane import Batch
+from layerwire_server.worker.lanes.lane import Batch
+from layerwire_server.worker.running.device import Phases
+from layerwire_server.worker.running.execution import Execution
 
 _MODELS = 8192  # deleted ones are among them; those called longest ago are forgotten first
 _SIZES = 1024  # of batches, told apart for one model; more are counted with the next power of two

@@ -23,16 +23,16 @@ from typing import Any, NamedTuple, Self
 
 from google.protobuf.message import DecodeError
 
-from layerwire.codec import ITEMSIZES
 from layerwire.errors import LayerwireError
+from layerwire.wire.dtypes import ITEMSIZES
 from layerwire_server.storage import durable
 from layerwire_server.worker.call import Call
-from layerwire_server.worker.copies import Absent, brought
-from layerwire_server.worker.decode import CallDecoder
-from layerwire_server.worker.device import Device
-from layerwire_server.worker.execution import execute
-from layerwire_server.worker.lane import Batch
-from layerwire_server.worker.reader import REQUESTS, TENSOR_FIELDS
+from layerwire_server.worker.lanes.lane import Batch
+from layerwire_server.worker.reading.call import CallDecoder
+from layerwire_server.worker.reading.request import REQUESTS, TENSOR_FIELDS
+from layerwire_server.worker.running.device import Device
+from layerwire_server.worker.running.execution import execute
+from layerwire_server.worker.weights.weights_cache import Absent, brought
 
 log = logging.getLogger(__name__)
 

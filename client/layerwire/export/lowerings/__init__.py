@@ -1,0 +1,1 @@
+"""What torch's exported calls become, a family of operators a file."""

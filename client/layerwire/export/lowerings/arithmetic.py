@@ -1,0 +1,91 @@
+"""What torch's sums, products and means become; numbers in them become constants.
+
+It knows their schemas and messages; neither tracing nor naming.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from layerwire.export.call import Call, Lowering
+from layerwire.export.graph import Value
+from layerwire.export.refusal import Unsupported
+
+
+def _operand(call: Call, found: Any) -> Value:
+    """An operand in the result's dtype: the operators promote nothing, torch does."""
+    import torch
+
+    dtype = call.results[0].dtype
+    if isinstance(found, Value):
+        if found.dtype == call.dtype:
+            return found
+        if found.tensor is None:
+            raise Unsupported("operands of different dtypes")
+        converted = found.tensor.detach().to(dtype)
+        return call.graph.add_constant(found.name, converted) if found.shape else call.graph.add_scalar(converted)
+    if not isinstance(found, (int, float)):
+        raise Unsupported(
+            f"an operand is {type(found).__name__}" if found is None else "an operand depends on the batch"
+        )
+    return call.graph.add_scalar(torch.tensor(found, dtype=dtype))
+
+
+def _binary(operator: str) -> Lowering:
+    def lower(call: Call) -> Value:
+        alpha = call.get("alpha", 1)
+        if not isinstance(alpha, (int, float)):
+            raise Unsupported("alpha depends on the batch")
+        if call.get("rounding_mode") is not None:
+            raise Unsupported("rounding_mode")
+        fields = {"alpha": alpha} if alpha != 1 else {}
+        left, right = _operand(call, call["self"]), _operand(call, call["other"])
+        return call.transform(left, right, shape=None, **{operator: fields})
+
+    return lower
+
+
+def _rsub(call: Call) -> Value:
+    if call["alpha"] != 1:
+        raise Unsupported("alpha other than 1")
+    return call.transform(_operand(call, call["other"]), _operand(call, call["self"]), subtract={})
+
+
+def _negate(call: Call) -> Value:
+    return call.transform(call.value("self"), _operand(call, -1), multiply={})
+
+
+def _reciprocal(call: Call) -> Value:
+    return call.transform(_operand(call, 1), _operand(call, call["self"]), divide={})
+
+
+def _power(call: Call) -> Value:
+    if call["exponent"] != 2:
+        raise Unsupported("an exponent other than 2")
+    value = _operand(call, call["self"])
+    return call.transform(value, value, multiply={})
+
+
+def _square(call: Call) -> Value:
+    return call.transform(call.value("self"), call.value("self"), multiply={})
+
+
+def _mean(call: Call) -> Value:
+    value = _operand(call, call["self"])  # the dtype argument may ask for another
+    return call.transform(value, mean={"dims": call.sizes("dim"), "keepdim": call.get("keepdim", False)})
+
+
+ARITHMETIC: dict[str, Lowering] = {
+    **{f"aten.add.{overload}": _binary("add") for overload in ("Tensor", "Scalar")},
+    **{f"aten.sub.{overload}": _binary("subtract") for overload in ("Tensor", "Scalar")},
+    **{f"aten.mul.{overload}": _binary("multiply") for overload in ("Tensor", "Scalar")},
+    **{f"aten.div.{overload}": _binary("divide") for overload in ("Tensor", "Scalar", "Tensor_mode")},
+    "aten.rsub.Scalar": _rsub,
+    "aten.rsub.Tensor": _rsub,
+    "aten.neg.default": _negate,
+    "aten.reciprocal.default": _reciprocal,
+    "aten.pow.Tensor_Scalar": _power,
+    "aten.square.default": _square,
+    "aten.mean.dim": _mean,
+    "aten.mean.default": _mean,
+}

@@ -1,0 +1,1 @@
+"""From requests to a server and back: sessions, the engine, connections, deadlines, retries."""

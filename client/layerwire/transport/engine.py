@@ -1,0 +1,262 @@
+"""All of a client's calls on one event loop: given to connections, matched with answers, expired, sent again.
+
+It knows connections and calls; neither threads nor the operators' names, which are its callers' business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import re
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from itertools import count
+from typing import Any
+
+import grpc
+
+from layerwire.errors import (
+    CallCancelledError,
+    DeadlineExceededError,
+    LayerwireError,
+    ResourceExhaustedError,
+    make,
+)
+from layerwire.transport.admission import Admission
+from layerwire.transport.call import Call
+from layerwire.transport.connection import FRAME_OVERHEAD_BYTES, Connection
+from layerwire.transport.deadlines import Deadlines
+from layerwire.transport.retry import Budget
+from layerwire.transport.settings import Settings
+from layerwire.v1 import layerwire_pb2 as messages
+
+_UNPROVEN_FAILURES = 3  # streams that must fail before an address that never answered is given up
+_TOO_LARGE = re.compile(r"larger than max \(\d+ vs\. (\d+)\)")
+
+
+class Engine:
+    """The calls of one client. Made on its loop; only `post`, `admission` and `check` may be used from elsewhere."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.settings = settings
+        self.admission = Admission(settings.max_calls_in_flight, settings.max_bytes_in_flight)
+        self._ids = count(1)
+        self._parked: deque[Call] = deque()
+        self._delayed: set[Call] = set()
+        self._inbox: deque[Call] = deque()
+        self._roused = False
+        self._turn = 0
+        self._last_error: LayerwireError | None = None
+        self._budget = Budget(settings.max_retries)
+        self._deadlines = Deadlines(self.loop, self._expire)
+        self._chance = random.Random()  # noqa: S311  # jitter keeps no secret
+        self._proven = False  # whether an answer ever came
+        self.connections: list[Connection] = []
+        self.resume()
+
+    def check(self, call: Call) -> None:
+        """Whether the call may be sent at all.
+
+        Raises:
+            ResourceExhaustedError: it is larger than a message may be.
+        """
+        limit = self.settings.max_message_bytes
+        if call.nbytes + FRAME_OVERHEAD_BYTES > limit:
+            raise ResourceExhaustedError(
+                f"{call.function}: the call takes {call.nbytes} bytes, more than the {limit} of this client's "
+                "max_message_bytes",
+                operator=call.function,
+            )
+
+    def submit(self, call: Call) -> None:
+        """Sends a call that was admitted. Its promise is kept or broken, whatever happens."""
+        call.id = next(self._ids)
+        self._budget.earn()
+        self._deadlines.add(call)
+        self._place(call)
+
+    def post(self, call: Call) -> None:
+        """As `submit`, from any thread. Calls that come together cost the loop one wake-up."""
+        self._inbox.append(call)
+        if not self._roused:
+            self._roused = True
+            self.loop.call_soon_threadsafe(self._take_inbox)
+
+    def cancel(self, call: Call) -> None:
+        """Gives up a call that nobody waits for any more."""
+        if not call.finished:
+            self._finish(call, CallCancelledError(f"{call.function}: given up by the caller", operator=call.function))
+
+    async def close(self) -> None:
+        """Gives up all calls and ends all connections."""
+        calls = [*self._inbox, *self._parked, *self._delayed]
+        connections, self.connections = self.connections, []
+        for connection in connections:
+            calls += connection.take_back()
+        self._fail_all(calls, CallCancelledError("the client was closed"))
+        self._deadlines.close()
+        await asyncio.gather(*(connection.close() for connection in connections))
+
+    async def pause(self) -> None:
+        """Ends all connections and keeps their calls, so that nothing of gRPC is left until `resume`."""
+        connections, self.connections = self.connections, []
+        calls = [call for connection in connections for call in connection.take_back()]
+        self._park(calls)
+        await asyncio.gather(*(connection.close() for connection in connections))
+
+    def resume(self) -> None:
+        """Makes connections to all addresses, for the calls that are there already and those to come."""
+        settings = self.settings
+        watched = len(settings.addresses) > 1
+        self.connections = [Connection(settings, address, self, watched=watched) for address in settings.addresses]
+        self._unpark()
+
+    def opened(self, connection: Connection) -> None:
+        """Connection: calls may be given to it."""
+        self._unpark()
+
+    def answered(self, connection: Connection, frame: bytes) -> None:
+        """Connection: a StreamResponse came. Ids that nobody waits for are passed over."""
+        self._proven = True
+        sent = connection.sent
+        ncalls = nbytes = 0
+        for answer in messages.StreamResponse.FromString(frame).answers:
+            call = sent.pop(answer.id, None)
+            if call is None or (answer.HasField("status") and self._again(call, answer)):
+                continue
+            call.finished = True
+            call.connection = None
+            call.data = ()
+            ncalls += 1
+            nbytes += call.nbytes
+            promise = call.promise
+            try:
+                value = call.value(answer)
+            except LayerwireError as error:
+                error.operator = error.operator or call.function
+                if not promise.done():
+                    promise.set_exception(error)
+            except Exception as error:  # whatever it is, it is this caller's, not the neighbours'
+                if not promise.done():
+                    promise.set_exception(error)
+            else:
+                if not promise.done():
+                    promise.set_result(value)
+        if ncalls:
+            self.admission.leave(ncalls, nbytes)
+
+    def lost(self, connection: Connection, calls: Sequence[Call], error: LayerwireError, *, resend: bool) -> None:
+        """Connection: the stream ended and with it these calls."""
+        self._last_error = error
+        if not resend:
+            calls = self._without_guilty(calls, error)
+        elif not self.settings.max_retries:
+            self._fail_all(calls, error)
+            return
+        self._park(calls)
+        if any(other.available for other in self.connections):
+            self._unpark()
+        elif not self._proven and all(other.failures >= _UNPROVEN_FAILURES for other in self.connections):
+            parked, self._parked = self._parked, deque()
+            self._fail_all(parked, error)
+
+    def _park(self, calls: Sequence[Call]) -> None:
+        now = time.monotonic()
+        for call in reversed(calls):
+            if not call.finished:
+                call.connection = None
+                call.renew(now)
+                self._parked.appendleft(call)
+
+    def _unpark(self) -> None:
+        parked, self._parked = self._parked, deque()
+        for call in parked:
+            self._place(call)
+
+    def _place(self, call: Call) -> None:
+        if call.finished:
+            return
+        connections = self.connections
+        for _ in connections:
+            self._turn = turn = (self._turn + 1) % len(connections)
+            connection = connections[turn]
+            if connection.available:
+                connection.give(call)
+                return
+        self._parked.append(call)
+
+    def _take_inbox(self) -> None:
+        self._roused = False
+        inbox = self._inbox
+        while inbox:
+            self.submit(inbox.popleft())
+
+    def _again(self, call: Call, answer: messages.Answer) -> bool:
+        """Whether an answered call is sent again, later."""
+        error = call.error(answer)
+        now = time.monotonic()
+        delay = self._budget.delay_seconds(error, call.tries, call.deadline - now, self._chance)
+        if delay is None:
+            return False
+        call.tries += 1
+        call.connection = None
+        self._delayed.add(call)
+        self.loop.call_later(delay, self._resume, call)
+        return True
+
+    def _resume(self, call: Call) -> None:
+        self._delayed.discard(call)
+        if not call.finished:
+            call.renew(time.monotonic())
+            self._place(call)
+
+    def _expire(self, call: Any) -> None:
+        why = f": {self._last_error.message}" if self._last_error is not None and call.connection is None else ""
+        self._fail(call, DeadlineExceededError(f"no answer in time{why}"))
+
+    def _without_guilty(self, calls: Sequence[Call], error: LayerwireError) -> list[Call]:
+        """Fails the calls that a stream ended for, and returns the others.
+
+        A message over the server's limit ends the stream for all calls on it, though one alone is to blame.
+        """
+        match = _TOO_LARGE.search(error.message)
+        if error.code != grpc.StatusCode.RESOURCE_EXHAUSTED or match is None:
+            self._fail_all(calls, error)
+            return []
+        limit = int(match[1])
+        guilty = [call for call in calls if call.nbytes + FRAME_OVERHEAD_BYTES > limit]
+        for call in guilty:
+            told = f"a request of {call.nbytes} bytes is over the server's --max-message-bytes {limit}"
+            self._fail(call, make(error.code, told))
+        if not guilty:
+            self._fail_all(calls, error)
+        return [call for call in calls if not call.finished]
+
+    def _fail_all(self, calls: Iterable[Call], error: LayerwireError) -> None:
+        for call in calls:
+            self._fail(call, error)
+
+    def _fail(self, call: Call, error: LayerwireError) -> None:
+        if not call.finished:
+            own = make(error.code, f"{call.function}: {error.message}")
+            own.operator = call.function
+            self._finish(call, own)
+
+    def _finish(self, call: Call, error: LayerwireError) -> None:
+        call.finished = True
+        call.data = ()
+        if call.connection is not None:
+            call.connection.give_up(call)
+            call.connection = None
+        self._delayed.discard(call)
+        self.admission.leave(1, call.nbytes)
+        if not call.promise.done():
+            call.promise.set_exception(error)
+
+
+def until(deadline: float) -> float | None:
+    """Seconds until a time of time.monotonic(), None if it is infinite."""
+    return None if deadline == math.inf else max(deadline - time.monotonic(), 0.0)

@@ -1,0 +1,244 @@
+"""Where a client's engine runs: on the background thread's loop for threads, on the running loop for tasks.
+
+It knows engines, threads and loops; no operator.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import threading
+import weakref
+from collections.abc import Awaitable, Callable
+from typing import Any, NoReturn, TypeVar
+
+from layerwire.calls import Request
+from layerwire.errors import ClientClosedError, ClientStateError, DeadlineExceededError
+from layerwire.transport import background
+from layerwire.transport.call import Call
+from layerwire.transport.engine import Engine, until
+from layerwire.transport.futures import CallFuture, Waiter
+from layerwire.transport.options import Options
+from layerwire.transport.settings import Settings
+
+Value = TypeVar("Value")
+
+
+class Session:
+    """What a client is told, and its engine once there is one.
+
+    A forked child finds none of its parent's threads, so the first use there makes a new engine.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._engine: Engine | None = None
+        self._closed = False
+        self._forks = background.forks()
+
+    def __str__(self) -> str:
+        return ", ".join(self._settings.addresses) + (" (closed)" if self._closed else "")
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a client can't be pickled or deeply copied: make one where it is used")
+
+    def _check(self) -> None:
+        if self._closed:
+            raise ClientClosedError("the client is closed")
+
+
+class ThreadSession(Session):
+    """A client's engine on the process's background thread, for callers in any other thread."""
+
+    def engine(self) -> Engine:
+        """The engine of this process.
+
+        Raises:
+            ClientClosedError: the client is closed.
+            ClientStateError: gRPC didn't survive the fork that made this process.
+        """
+        engine = self._engine
+        if engine is None or self._forks != background.forks():
+            engine = background.locked(self._make)
+        return engine
+
+    def call(self, request: Request, options: Options) -> Any:
+        """The answer of a call; interrupted, the call is given up."""
+        engine = self.engine()
+        waiter = Waiter()
+        call = Call(request, options, waiter)
+        engine.check(call)
+        if background.is_here():
+            raise ClientStateError(f"{call.function}: a blocking call in a future's callback would wait for itself")
+        self._enter(engine, call)
+        engine.post(call)
+        try:
+            return waiter.wait()
+        except BaseException:
+            if not call.finished:
+                engine.loop.call_soon_threadsafe(engine.cancel, call)
+            raise
+
+    def submit(self, request: Request, options: Options) -> CallFuture:
+        """A future of a call's answer. Waits first where as much is in flight as may be."""
+        engine = self.engine()
+        future = CallFuture()
+        call = Call(request, options, future)
+        engine.check(call)
+        self._enter(engine, call)
+        future.on_cancel(lambda: self._cancel(engine, call))  # the future keeps the client too until it is answered
+        engine.post(call)
+        return future
+
+    def run(self, work: Callable[[Engine], Awaitable[Value]]) -> Value:
+        """What a coroutine on the engine's loop returns."""
+        engine = self.engine()
+        if background.is_here():
+            raise ClientStateError("a blocking call in a future's callback would wait for itself")
+
+        async def done() -> Value:
+            return await work(engine)
+
+        future = asyncio.run_coroutine_threadsafe(done(), engine.loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def close(self) -> None:
+        """Gives up all calls and ends the connections."""
+        engine, self._engine, self._closed = self._engine, None, True
+        if engine is not None and self._forks == background.forks():
+            background.locked(lambda: background.close(engine))
+
+    def _make(self) -> Engine:
+        self._check()
+        if self._engine is None or self._forks != background.forks():
+            self._engine = background.make(self._settings)
+            self._forks = background.forks()
+            weakref.finalize(self, background.abandon, self._engine, self._forks).atexit = False
+        return self._engine
+
+    @staticmethod
+    def _cancel(engine: Engine, call: Call) -> None:
+        if not engine.loop.is_closed():
+            engine.loop.call_soon_threadsafe(engine.cancel, call)
+
+    @staticmethod
+    def _enter(engine: Engine, call: Call) -> None:
+        if engine.admission.enter(call.nbytes):
+            return
+        if background.is_here():  # a callback that submits: making it wait would stop the answers that make room
+            engine.admission.force(call.nbytes)
+            return
+        admitted = threading.Event()
+        ticket = engine.admission.queue(call.nbytes, admitted.set)
+        waited = False
+        try:
+            waited = admitted.wait(until(call.deadline))
+        finally:
+            if not waited:
+                engine.admission.give_up(ticket)
+        if not waited:
+            raise _no_room(call)
+
+
+class LoopSession(Session):
+    """A client's engine on the event loop of its first call, for the tasks of that loop."""
+
+    def engine(self) -> Engine:
+        """The engine of this process, made at first use.
+
+        Raises:
+            ClientClosedError: the client is closed.
+            ClientStateError: it belongs to another loop, or gRPC didn't survive the fork that made this process.
+        """
+        loop = asyncio.get_running_loop()
+        engine = self._engine
+        if engine is None or self._forks != background.forks():
+            engine = self._make()
+        if engine.loop is not loop:
+            raise ClientStateError("this AsyncClient belongs to another event loop: make one for each")
+        return engine
+
+    async def call(self, request: Request, options: Options) -> Any:
+        """The answer of a call; cancelled, the call is given up."""
+        engine = self.engine()
+        future = engine.loop.create_future()
+        call = Call(request, options, future)
+        engine.check(call)
+        if not engine.admission.enter(call.nbytes):
+            await self._enter(engine, call)
+        engine.submit(call)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            engine.cancel(call)
+            raise
+
+    async def run(self, work: Callable[[Engine], Awaitable[Value]]) -> Value:
+        """What a coroutine on the engine returns."""
+        return await work(self.engine())
+
+    async def close(self) -> None:
+        """Gives up all calls and ends the connections."""
+        engine, inherited = self._engine, self._forks != background.forks()
+        if engine is not None and not inherited and not engine.loop.is_closed():
+            if engine.loop is not asyncio.get_running_loop():
+                raise ClientStateError("this AsyncClient belongs to another event loop: close it there")
+            self._engine, self._closed = None, True
+            await engine.close()
+            background.ended_elsewhere(engine)
+        self._closed = True
+
+    def _make(self) -> Engine:
+        self._check()
+        background.check_fork()
+        self._engine = engine = Engine(self._settings)
+        self._forks = background.forks()
+        background.runs_elsewhere(engine)
+        weakref.finalize(self, _abandon, engine, self._forks).atexit = False
+        return engine
+
+    @staticmethod
+    async def _enter(engine: Engine, call: Call) -> None:
+        admitted = engine.loop.create_future()
+
+        def admit() -> None:
+            if not admitted.done():
+                admitted.set_result(None)
+
+        ticket = engine.admission.queue(call.nbytes, admit)
+        try:
+            async with asyncio.timeout(None if call.deadline == math.inf else until(call.deadline)):
+                await admitted
+        except TimeoutError:
+            engine.admission.give_up(ticket)
+            raise _no_room(call) from None
+        except BaseException:
+            engine.admission.give_up(ticket)
+            raise
+
+
+def _abandon(engine: Engine, born: int) -> None:
+    """Closes the engine of an AsyncClient that was dropped without `close`, when its loop runs next."""
+
+    async def close() -> None:
+        await engine.close()
+        background.ended_elsewhere(engine)
+
+    if born == background.forks() and engine.connections and not engine.loop.is_closed():
+        with contextlib.suppress(RuntimeError):  # the loop closed meanwhile
+            engine.loop.call_soon_threadsafe(lambda: _closing.add(engine.loop.create_task(close())))
+
+
+_closing: weakref.WeakSet[asyncio.Task[None]] = weakref.WeakSet()
+
+
+def _no_room(call: Call) -> DeadlineExceededError:
+    return DeadlineExceededError(
+        f"{call.function}: no room within the timeout: max_calls_in_flight or max_bytes_in_flight are unanswered",
+        operator=call.function,
+    )

@@ -1,0 +1,122 @@
+"""What a client is told once: addresses, credentials, limits.
+
+It knows gRPC's credentials and options; neither calls nor loops.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import grpc
+import grpc.aio
+
+from layerwire.transport import addresses as naming
+from layerwire.transport.tls import Tls, make_credentials
+
+Metadata: TypeAlias = Mapping[str, str | bytes] | Sequence[tuple[str, str | bytes]]
+
+DEFAULT_MAX_MESSAGE_BYTES = 64 << 20
+DEFAULT_MAX_CALLS_IN_FLIGHT = 4096
+DEFAULT_MAX_BYTES_IN_FLIGHT = 256 << 20
+
+_KEY = re.compile(r"[0-9a-z_.-]+")
+_VALUE = re.compile(r"[ -~]*")
+_AUTHORIZATION = "authorization"
+_CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
+    # Each client has connections of its own, so that closing one, or a fork, leaves others alone.
+    ("grpc.use_local_subchannel_pool", 1),
+    # The stream's own back-off decides when to try again; the channel's only must not be slower.
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 5000),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+    # A server that vanishes without a word is noticed: pings when idle, TCP_USER_TIMEOUT for what isn't acknowledged.
+    # grpcio's servers hang up on pings more often than every 300 seconds.
+    ("grpc.keepalive_time_ms", 310_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a client is told once."""
+
+    addresses: tuple[str, ...]
+    metadata: tuple[tuple[str, str | bytes], ...] = field(default=(), repr=False)  # it may hold a token
+    credentials: grpc.ChannelCredentials | None = None
+    server_name: str | None = None
+    max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
+    max_retries: int = 2
+    max_calls_in_flight: int = DEFAULT_MAX_CALLS_IN_FLIGHT
+    max_bytes_in_flight: int = DEFAULT_MAX_BYTES_IN_FLIGHT
+
+    def channel(self, address: str) -> grpc.aio.Channel:
+        """A channel to one of the addresses, on the running loop."""
+        options: tuple[tuple[str, Any], ...] = (
+            *_CHANNEL_OPTIONS,
+            ("grpc.max_send_message_length", self.max_message_bytes),
+            ("grpc.max_receive_message_length", self.max_message_bytes),
+        )
+        if naming.is_loopback(address):
+            options += (("grpc.enable_http_proxy", 0),)  # a proxy's own localhost is another host
+        if self.server_name is not None:
+            options += (("grpc.ssl_target_name_override", self.server_name),)
+        if self.credentials is None:
+            return grpc.aio.insecure_channel(address, options=options)
+        return grpc.aio.secure_channel(address, self.credentials, options=options)
+
+
+def make_settings(
+    address: str | Sequence[str],
+    token: str | None,
+    tls: Tls,
+    metadata: Metadata | None,
+    **limits: int,
+) -> Settings:
+    """The settings of a client's arguments, which `Client` documents.
+
+    Raises:
+        TypeError: one is of a wrong type.
+        ValueError: one is out of range, or a token would travel in the clear.
+        OSError: a certificate's file can't be read.
+    """
+    addresses = (address,) if isinstance(address, str) or not isinstance(address, Iterable) else tuple(address)
+    if not addresses:
+        raise ValueError("address: at least one is needed")
+    for one in addresses:
+        naming.check(one)
+    for name, limit in limits.items():
+        least = 0 if name == "max_retries" else 1
+        if isinstance(limit, bool) or not isinstance(limit, int):
+            raise TypeError(f"{name.removeprefix('max_') if not least else name} must be an integer, got {limit!r}")
+        if limit < least:
+            raise ValueError(f"{name} must be at least {least}, got {limit}")
+    credentials, server_name = make_credentials(tls)
+    pairs = [_checked_pair(*pair) for pair in (metadata.items() if isinstance(metadata, Mapping) else metadata or ())]
+    if token is not None:
+        pairs.append((_AUTHORIZATION, f"Bearer {_checked_token(token)}"))
+    exposed = [one for one in addresses if credentials is None and not naming.is_loopback(one)]
+    if exposed and any(key == _AUTHORIZATION for key, _ in pairs):
+        what = "token" if token is not None else f"metadata: {_AUTHORIZATION}"
+        raise ValueError(f"{what}: {exposed[0]} would get it in the clear; pass tls=True, or tls=PATH of a CA")
+    return Settings(addresses, tuple(pairs), credentials, server_name, **limits)
+
+
+def _checked_token(token: Any) -> str:
+    if not isinstance(token, str):
+        raise TypeError(f"token must be a string, got {type(token).__name__}")
+    if not _VALUE.fullmatch(token):
+        raise ValueError("token: has characters other than printable ASCII")
+    return token
+
+
+def _checked_pair(key: Any, value: Any) -> tuple[str, str | bytes]:
+    """A pair as gRPC wants it; its own complaint would come with the first call, and in the background."""
+    binary = isinstance(key, str) and key.lower().endswith("-bin")
+    if not isinstance(key, str) or not isinstance(value, bytes if binary else str):
+        raise TypeError(f"metadata: {key!r} must be a string, and its value a string, or bytes where it ends with -bin")
+    if not _KEY.fullmatch(key.lower()) or (isinstance(value, str) and not _VALUE.fullmatch(value)):
+        raise ValueError(f"metadata: {key!r} or its value has characters that HTTP/2 headers can't have")
+    return key.lower(), value

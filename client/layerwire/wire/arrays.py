@@ -1,0 +1,239 @@
+"""What goes in and comes out as arrays: numpy, torch, or plain numbers to bytes and back.
+
+It knows numpy, and torch only where the caller has imported it already; neither operators nor channels.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from layerwire.errors import InternalError, InvalidArgumentError, invalid
+from layerwire.v1 import tensor_pb2
+from layerwire.wire.dtypes import DTYPE_NAMES, DTYPES, TensorSpec
+from layerwire.wire.framing import bare
+from layerwire.wire.safetensors import Content
+
+# Wire dtype and shape, as a plain tuple: a NamedTuple costs three times as much to make, and each call makes one.
+Spec: TypeAlias = tuple[int, tuple[int, ...]]
+Maker: TypeAlias = Callable[[tensor_pb2.Tensor], Any]  # makes an array of an answer's tensor
+
+# dtype objects of this machine's byte order to wire dtypes. bfloat16 joins when the first array of it comes by.
+WIRE_DTYPES: dict[Any, int] = {np.dtype(name): value for name, value in DTYPES.items() if name != "bfloat16"}
+_NUMPY_DTYPES: dict[int, Any] = {value: dtype for dtype, value in WIRE_DTYPES.items()}
+# What numbers become, as torch.tensor would have it.
+_NUMBERS: dict[str, npt.DTypeLike] = {"b": np.bool_, "i": np.int64, "f": np.float32}
+
+
+def content(function: str, name: str, value: Any) -> Content:
+    """A tensor as content of a file: its elements stay where they are if they are on the CPU, row-major. As `taken`."""
+    (dtype, shape), array, _ = _seen(function, name, value)
+    elements = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    return Content(dtype, shape, lambda: elements.data)
+
+
+def taken(function: str, name: str, value: Any) -> tuple[Spec, bytes, Maker | None]:
+    """A tensor's spec, a copy of its elements, and what makes answers like it: None for numpy's.
+
+    Args:
+        function: the operator called, for errors.
+        name: the tensor's field, for errors.
+        value: a numpy array, torch tensor, number, or nested lists of numbers.
+
+    Raises:
+        TypeError: it is none of these, of a dtype without a place on the wire, or its data aren't all there is to it:
+            masked, sparse, quantized.
+        InvalidArgumentError: the lists are ragged, or a number fits no dtype.
+    """
+    spec, array, make = _seen(function, name, value)
+    return spec, array.tobytes(), make
+
+
+def _seen(function: str, name: str, value: Any) -> tuple[Spec, npt.NDArray[Any], Maker | None]:
+    """A tensor's spec, and its elements as an array of numbers of their size; a copy only where there must be one."""
+    if _is_torch(value):
+        return _seen_torch(function, name, value)
+    array = value if isinstance(value, np.ndarray | np.generic) else _from_numbers(function, name, value)
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(f"{function}: {name} is a masked array, whose mask would be lost: pass the .filled() one")
+    array = np.asarray(array)
+    native = array.astype(array.dtype.newbyteorder("="), copy=False)
+    dtype = WIRE_DTYPES.get(native.dtype) or _new_wire_dtype(native.dtype)
+    if dtype is None:
+        shown = str(array.dtype if array.dtype.names else array.dtype.name)[:40]
+        raise TypeError(f"{function}: {name} has dtype {shown}, not one of {', '.join(DTYPES)}")
+    return (dtype, native.shape), native, None
+
+
+def to_numpy(tensor: tensor_pb2.Tensor) -> npt.NDArray[Any]:
+    """A writable array of an answer's tensor.
+
+    Raises:
+        InternalError: the answer's dtype, shape and bytes don't agree.
+    """
+    return of_buffer(tensor.dtype, tuple(tensor.shape), bytearray(tensor.data))
+
+
+def of_buffer(dtype_code: int, shape: tuple[int, ...], data: bytearray) -> npt.NDArray[Any]:
+    """A writable array on the data; raises as `to_numpy`."""
+    try:
+        dtype = _NUMPY_DTYPES.get(dtype_code) or numpy_dtype(dtype_code)
+        array: npt.NDArray[Any] = np.ndarray(shape, dtype, data)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise _malformed() from None
+    if array.nbytes != len(data) or array.shape != shape:  # numpy takes -1 for "as much as there is"
+        raise _malformed()
+    return array
+
+
+def _new_wire_dtype(dtype: npt.DTypeLike) -> int | None:
+    code = DTYPES.get(np.dtype(dtype).name)  # ml_dtypes' bfloat16 is known by its name
+    if code is not None:
+        WIRE_DTYPES[dtype] = code
+    return code
+
+
+def _from_numbers(function: str, name: str, value: Any) -> npt.NDArray[Any]:
+    leaf = _first(value)
+    if leaf is None or isinstance(leaf, str | bytes | bytearray | dict | set):
+        raise _no_tensor(function, name, leaf)
+    if isinstance(leaf, np.ndarray) or _is_torch(leaf):
+        _check_list(function, name, value)
+    try:
+        array = np.asarray(value)
+    except OverflowError:
+        raise _too_wide(function, name) from None
+    except ValueError:
+        raise invalid(function, name, "is ragged: its lists differ in length") from None
+    except (RuntimeError, TypeError):  # tensors among the numbers, which have no array
+        raise _no_tensor(function, name, leaf) from None
+    if isinstance(leaf, np.ndarray | np.generic) or hasattr(leaf, "__array__"):
+        return array
+    strange = {"O": next((item for item in array.flat if not isinstance(item, int)), leaf), "U": "", "S": b""}
+    if array.dtype.kind in "uO" and isinstance(strange.get(array.dtype.kind, leaf), int):
+        raise _too_wide(function, name)
+    if array.dtype.kind not in _NUMBERS:
+        raise _no_tensor(function, name, strange.get(array.dtype.kind, leaf))
+    with np.errstate(over="ignore"):  # 1e300 becomes infinity, as in torch.tensor
+        return array.astype(_NUMBERS[array.dtype.kind])
+
+
+def _first(value: Any) -> Any:
+    """What the first of nested lists begins with."""
+    while isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray) and len(value):
+        value = value[0]
+    return value
+
+
+def _check_list(function: str, name: str, value: Any) -> None:
+    """Refuses lists of arrays whose like numpy would join and drop what is more to them than numbers."""
+    rest = [value]
+    while rest:
+        item = rest.pop()
+        if _is_torch(item) or isinstance(item, np.ma.MaskedArray):
+            joined = "torch.stack" if _is_torch(item) else "np.ma.stack, and pass the .filled() one"
+            raise TypeError(f"{function}: {name} is a list with a {type(item).__name__} in it: join them by {joined}")
+        if isinstance(item, Sequence):
+            rest += item
+
+
+def _no_tensor(function: str, name: str, value: Any) -> TypeError:
+    return TypeError(f"{function}: {name} must be a tensor or numbers, got {type(value).__name__}")
+
+
+def _too_wide(function: str, name: str) -> InvalidArgumentError:
+    return invalid(function, name, "has an integer of more than 64 bits")
+
+
+def _is_torch(value: Any) -> bool:
+    tensor = getattr(sys.modules.get("torch"), "Tensor", None)  # who has a tensor has imported torch
+    return tensor is not None and isinstance(value, tensor)
+
+
+def _seen_torch(function: str, name: str, tensor: Any) -> tuple[Spec, npt.NDArray[Any], Maker]:
+    torch = sys.modules["torch"]  # imported by the caller, or there would be no tensor
+
+    dtype = DTYPES.get(str(tensor.dtype).removeprefix("torch."))
+    if dtype is None or tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_nested:
+        raise TypeError(f"{function}: {name} {_strangeness(tensor)}")
+    try:
+        here = tensor.detach().cpu().resolve_neg().contiguous()
+        data = here.view(torch.int16).numpy() if tensor.dtype == torch.bfloat16 else here.numpy()
+    except (RuntimeError, ValueError):
+        if tensor.device.type != "cpu":
+            raise  # the device's own trouble
+        raise TypeError(
+            f"{function}: {name} is a {type(tensor).__name__} without data of its own: fake, masked, or inside a "
+            "transform of torch.func"
+        ) from None
+    return (dtype, tuple(here.shape)), data, _torch_maker(tensor.device)
+
+
+def _strangeness(tensor: Any) -> str:
+    table = {
+        "is nested: its rows differ in length": tensor.is_nested,
+        "is sparse, or of another layout than torch.strided: pass the .to_dense() one": str(tensor.layout)
+        != "torch.strided",
+        "is quantized: pass the .dequantize() one": tensor.is_quantized,
+        "is on the meta device, which holds no data": tensor.is_meta,
+        f"has dtype {tensor.dtype}, not one of {', '.join(DTYPES)}": True,
+    }
+    return next(what for what, so in table.items() if so)
+
+
+def _torch_maker(device: Any) -> Maker:
+    torch = sys.modules["torch"]
+
+    def make(message: tensor_pb2.Tensor) -> Any:
+        try:
+            dtype = getattr(torch, DTYPE_NAMES[message.dtype])
+            shape, data = tuple(message.shape), bytearray(message.data)
+            if math.prod(shape) * dtype.itemsize != len(data) or min(shape, default=0) < 0:
+                raise _malformed()
+            flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
+            return flat.reshape(shape).to(device)
+        except (KeyError, OverflowError):
+            raise _malformed() from None
+
+    return make
+
+
+def _malformed() -> InternalError:
+    return InternalError("the server's answer holds a tensor whose dtype, shape and bytes don't agree")
+
+
+def numpy_dtype(dtype: int) -> np.dtype[Any]:
+    """The numpy dtype of a wire dtype. bfloat16 needs the package ml_dtypes.
+
+    Raises:
+        TypeError: numpy has no such dtype here.
+    """
+    name = DTYPE_NAMES[dtype]
+    if name != "bfloat16":
+        return np.dtype(name)
+    try:
+        import ml_dtypes  # type: ignore[import-not-found,unused-ignore]  # optional: numpy alone has no bfloat16
+    except ImportError:
+        raise TypeError("numpy has no bfloat16: use torch tensors, or install ml_dtypes") from None
+    found: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+    return found
+
+
+def from_numpy(array: npt.NDArray[Any]) -> tensor_pb2.Tensor:
+    """The message of an array.
+
+    Raises:
+        TypeError: the dtype has no place on the wire.
+    """
+    dtype = DTYPES.get(array.dtype.name)
+    if dtype is None:
+        raise TypeError(f"dtype {array.dtype.name} is not supported, only {', '.join(DTYPES)}")
+    little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    tensor = bare(TensorSpec(dtype, array.shape))
+    tensor.data = little.tobytes()
+    return tensor

@@ -1,0 +1,279 @@
+"""A client process: opens targets, calls as it is told, and reports what it noted, window by window.
+
+It knows loops, targets and the pipe to the process that planned it all; nothing of percentiles or of how runs end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+from layerwire_bench.answers.checker import Checker
+from layerwire_bench.calling import arrivals, opening
+from layerwire_bench.calling.loops import ClosedLoop, Loop, OpenLoop, Source
+from layerwire_bench.calling.tally import Notes, Tally
+from layerwire_bench.calling.timer import timer
+from layerwire_bench.plan import Job
+from layerwire_bench.result import Load
+from layerwire_bench.sending.workload import Arrays
+from layerwire_bench.targets.target import Target
+
+_PROBE_SECONDS = 0.02  # between looks at how late the event loop is
+_DRAIN_SECONDS = 1.0  # beyond the calls' own timeout
+
+
+@dataclass(frozen=True)
+class Begin:
+    """Command: a load on a target, from a time of time.monotonic() on."""
+
+    target: int
+    load: Load
+    start: float
+    window_seconds: float
+
+
+@dataclass(frozen=True)
+class End:
+    """Command: no further call; what is out is waited for."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Report: all targets are open, and each sample was answered once."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Report: it can't begin. `code` is a gRPC status, or "" where the request itself is at fault."""
+
+    target: int
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """Report: a window is over.
+
+    Attributes:
+        window: its number from 0.
+        notes: calls that ended since the last report.
+        first_error: what the first of them that failed said.
+        cpu_seconds: processor time of the process in it.
+        loop_cpu_seconds: that of the thread of the event loop.
+        lags: how late the loop was, in seconds, each time it was asked.
+        wrong: answers of the load so far that were not what they should be.
+    """
+
+    window: int
+    notes: Notes
+    first_error: str | None
+    cpu_seconds: float
+    loop_cpu_seconds: float
+    lags: tuple[float, ...]
+    wrong: int
+
+
+@dataclass(frozen=True)
+class Ended:
+    """Report: the load is over.
+
+    Attributes:
+        unfinished: calls that never ended.
+        wrong: answers by entry, none where unchecked.
+        unsent: by window, calls of an open loop that were due and not sent.
+    """
+
+    notes: Notes
+    first_error: str | None
+    unfinished: int
+    verified: int
+    wrong: tuple[int, ...]
+    first_wrong: str | None
+    unsent: tuple[int, ...] = ()
+
+
+def main(commands: Connection, reports: Connection, job: Job, process: int, processes: int) -> None:
+    """The whole life of the process. Ctrl-C is the planner's business, which then says so by the pipe."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner, contextlib.suppress(EOFError, BrokenPipeError):
+        runner.run(_Client(commands, reports, job, process, processes).run())
+
+
+def _loop_factory() -> Any:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+class _Opened:
+    """A target with its calls made ready."""
+
+    def __init__(self, target: Target, job: Job, seed: int) -> None:
+        workload = job.workload
+        self.target = target
+        self.prepared = [target.prepare(sample, workload.entries[sample.entry]) for sample in workload.samples]
+        self.source = Source(workload, self.prepared, seed)
+        self.checker: Checker | None = None  # of the calls that opened it, which the first load's go on with
+
+    async def ask(self, sample: int) -> tuple[Any, str, str]:
+        """One call."""
+        future: asyncio.Future[tuple[Any, str, str]] = asyncio.get_running_loop().create_future()
+        self.target.fire(self.prepared[sample], lambda *ended: future.set_result(ended))
+        return await future
+
+
+class _Client:
+    def __init__(self, commands: Connection, reports: Connection, job: Job, process: int, processes: int) -> None:
+        self._commands = commands  # libuv makes it non-blocking, which a pipe that large reports go by mustn't be
+        self._reports = reports
+        self._job = job
+        self._process = process
+        self._processes = processes
+        self._opened: list[_Opened] = []
+        self._firsts: dict[int, Arrays] = {}
+        self._sender = ThreadPoolExecutor(1)  # a pipe that is full must not stop the loop
+
+    async def run(self) -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(self._sender.shutdown)
+            for number, spec in enumerate(self._job.targets):
+                failure = await self._open(stack, number, spec)
+                if failure is not None:
+                    await self._tell(failure)
+                    return
+            await self._tell(Ready())
+            while True:
+                command = await self._told()
+                if isinstance(command, Begin):
+                    await self._tell(await self._load(command))
+
+    async def _tell(self, report: object) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._sender, self._reports.send, report)
+
+    async def _told(self) -> Any:
+        """The next command.
+
+        Raises:
+            EOFError: whoever planned this is gone.
+        """
+        loop = asyncio.get_running_loop()
+        readable = asyncio.Event()
+        loop.add_reader(self._commands.fileno(), readable.set)
+        try:
+            await readable.wait()
+        finally:
+            loop.remove_reader(self._commands.fileno())
+        return self._commands.recv()
+
+    async def _open(self, stack: contextlib.AsyncExitStack, number: int, spec: Any) -> Failed | None:
+        """Opens a target and has each sample answered once, which finds what can't work before anything is measured."""
+        try:
+            target = await stack.enter_async_context(opening.make(spec, self._job.timeout_seconds))
+            ready = _Opened(target, self._job, self._job.seed + self._process)
+        except ValueError as error:
+            return Failed(number, "", str(error))
+        checker = ready.checker = self._checker(ready)
+        for index in range(len(self._job.workload.samples)):
+            answer, code, message = await ready.ask(index)
+            if code != "OK":
+                return Failed(number, code, message)
+            if checker is not None:
+                checker.compare(index, answer)
+        self._opened.append(ready)
+        return None
+
+    def _checker(self, opened: _Opened) -> Checker | None:
+        if self._job.verify == "off":
+            return None
+        return Checker(opened.target, self._job.workload.samples, opened.prepared, self._job.verify, self._firsts)
+
+    async def _load(self, command: Begin) -> Ended:
+        """One load from its beginning until all its calls ended."""
+        opened = self._opened[command.target]
+        tally, checker = Tally(), opened.checker or self._checker(opened)
+        opened.checker = None
+        loop = self._make(command.load, opened, tally, checker)
+        loop.start(command.start)
+        tasks = [asyncio.create_task(self._windows(command, tally, checker)), asyncio.create_task(self._told())]
+        try:
+            done, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            loop.stop()
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        for task in done:
+            assert isinstance(task.result(), End)  # or raises what went wrong
+        unsent = loop.unsent(command.window_seconds)
+        unfinished = await loop.idle(self._job.timeout_seconds + _DRAIN_SECONDS)
+        first_error = tally.first_error
+        if checker is None:
+            return Ended(tally.take(), first_error, unfinished, 0, (), None, unsent)
+        return Ended(
+            tally.take(), first_error, unfinished, checker.verified, tuple(checker.wrong), checker.first_wrong, unsent
+        )
+
+    def _make(self, load: Load, opened: _Opened, tally: Tally, checker: Checker | None) -> Loop:
+        share = opened.target, opened.source, tally, checker
+        if load.mode == "closed":
+            assert load.callers is not None
+            callers, more = divmod(load.callers, self._processes)
+            return ClosedLoop(*share, callers + (self._process < more))
+        return OpenLoop(*share, self._schedule(load))
+
+    def _schedule(self, load: Load) -> Iterator[float]:
+        assert load.rate is not None
+        if load.mode == "constant":
+            return arrivals.constant(load.rate, self._process, self._processes)
+        return arrivals.poisson(load.rate, self._process, self._processes, self._job.seed)
+
+    async def _windows(self, command: Begin, tally: Tally, checker: Checker | None) -> None:
+        """Reports at the end of each window, until it is cancelled."""
+        with contextlib.closing(_Lags()) as lags:
+            for window in range(1 << 30):
+                before = time.process_time(), time.thread_time()
+                end = command.start + (window + 1) * command.window_seconds
+                await asyncio.sleep(max(end - time.monotonic(), 0.0))
+                first_error = tally.first_error
+                report = Report(
+                    window, tally.take(), first_error, time.process_time() - before[0],
+                    time.thread_time() - before[1], lags.take(), 0 if checker is None else sum(checker.wrong),
+                )  # fmt: skip
+                await self._tell(report)
+
+
+class _Lags:
+    """How late the event loop comes to what is due, asked by a timer that itself is precise."""
+
+    def __init__(self) -> None:
+        self._seconds: list[float] = []
+        self._timer = timer(self._rang)
+        self._due = 0.0
+        self._again()
+
+    def take(self) -> tuple[float, ...]:
+        """Since the last time."""
+        seconds, self._seconds = tuple(self._seconds), []
+        return seconds
+
+    def close(self) -> None:
+        """Asks no more."""
+        self._timer.close()
+
+    def _again(self) -> None:
+        self._due = time.monotonic() + _PROBE_SECONDS
+        self._timer.set(self._due)
+
+    def _rang(self) -> None:
+        self._seconds.append(time.monotonic() - self._due)
+        self._again()

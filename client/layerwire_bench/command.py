@@ -1,0 +1,343 @@
+"""`layerwire bench ADDRESS FUNCTION ...`: a command of its own for each operator, and `run` and `mix`.
+
+It knows click, plans and reports; how load is made and measured is the conductor's.
+
+Exit status: 0 measured, 1 answers were wrong or more calls failed than may, 2 the command line is wrong, 3 the server
+couldn't be reached or went away, 4 a file couldn't be written, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib.util
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from layerwire.cli.parameters import STANDARD_OUTPUT
+from layerwire.errors import LayerwireError
+from layerwire_bench import flags
+from layerwire_bench.flags import Flags
+
+if TYPE_CHECKING:
+    from layerwire_bench.result import Run
+    from layerwire_bench.sending.requested import Asked
+    from layerwire_bench.sending.workload import Workload
+
+FAILED, USAGE, LOST, UNWRITTEN, INTERRUPTED = 1, 2, 3, 4, 130
+_UNREACHABLE = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "DIED"}
+RUN, MIX = "run", "mix"
+_EXTRA = ("hdrh", "jinja2", "matplotlib", "prometheus_client", "pydantic")  # what `layerwire[bench]` adds
+_WIDTH = 100  # of tables that go to no terminal
+EXAMPLES = """\b
+Examples:
+  layerwire bench localhost:50051 max_pool2d --shape 1,3,32,32 --kernel-size 2
+  layerwire bench localhost:50051 relu --shape 1,1000 --concurrency 1:256:x4 --html relu.html
+  layerwire bench localhost:50051 linear --shape 1,512 --weight name:w --rate 1000:9000:2000
+  layerwire bench localhost:50051 run digits --rows 4 --slo 10ms
+  layerwire bench localhost:50051 mix docs/mix.toml --concurrency 64 --verify all
+  layerwire bench localhost:50051 relu --shape 1,10 --concurrency 32 --compare stream unary
+  layerwire bench triton:8001 run resnet --by oip
+"""
+
+
+def functions() -> Sequence[str]:
+    """Operators that can be sent."""
+    from layerwire_bench.sending import operators
+
+    return list(operators.functions())
+
+
+class Workloads(click.Group):
+    """A command for each operator, and two more; their options may stand before them too."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """ADDRESS first, then the command, then everything else, in whatever order they came."""
+        names = self.list_commands(ctx)
+        ordered = _ordered(args, names)
+        if not args or ({"-h", "--help"} & set(args) and not set(ordered[1:2]) & set(names)):
+            return super().parse_args(ctx, ["--help"])
+        if ordered[1:2] and ordered[1] not in names and not ordered[1].startswith("-"):
+            near = difflib.get_close_matches(ordered[1], names)
+            hint = f"did you mean {' or '.join(near)}?" if near else "`layerwire bench --help` lists them"
+            ctx.fail(f"there is nothing to send called {ordered[1]}; {hint}")
+        if not any(word in names for word in ordered[1:2]):
+            ctx.fail(f"what shall be sent? layerwire bench {' '.join(args[:1])} FUNCTION ...; --help lists them")
+        return super().parse_args(ctx, ordered)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names for --help."""
+        return [*functions(), RUN, MIX]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of a name."""
+        if cmd_name == RUN:
+            return _run_command()
+        if cmd_name == MIX:
+            return _mix_command()
+        return _operator_command(cmd_name) if cmd_name in functions() else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """--help names what can be sent, and then the options that all have."""
+        with formatter.section("What to send"):
+            formatter.write_dl([
+                ("run PROGRAM", "A stored program, or a model where calls go by the Open Inference Protocol."),
+                ("mix FILE", "Several kinds of calls, from a TOML file."),
+                ("FUNCTION", ", ".join(functions())),
+            ])  # fmt: skip
+        with formatter.section("Options of all"):
+            found = (option.get_help_record(ctx) for option in flags.options())
+            formatter.write_dl([record for record in found if record is not None])
+
+
+def _ordered(args: Sequence[str], names: Sequence[str]) -> list[str]:
+    """ADDRESS, or "" where there is none, then the command's name, then the rest."""
+    takes = {f"--{name.replace('_', '-')}": option.nargs for name, option in flags.by_name().items()}
+    before: list[str] = []
+    words = list(args)
+    positions: list[str] = []
+    while words and len(positions) < 2:
+        word = words.pop(0)
+        if word.startswith("-"):
+            before.append(word)
+            for _ in range(0 if "=" in word else takes.get(word, 0)):
+                before += words[:1]
+                del words[:1]
+        else:
+            positions.append(word)
+            if word in names:
+                break
+    if len(positions) == 1 and positions[0] in names:
+        positions.insert(0, "")
+    return [*positions, *before, *words]
+
+
+def _operator_command(function: str) -> click.Command:
+    from layerwire_bench.sending import examples, operators, options
+
+    def workload(asked: Asked, shape: Sequence[int], dtype: str, **own: Any) -> Workload:
+        return asked.operator(function, shape, dtype, options.given(own))
+
+    parameters = [*options.input_options(), *options.options_for(function)]
+    told = f"Load-test {function}. Its options are torch.nn.functional.{function}'s; a tensor is filled at random."
+    help_ = f"{told}\n\n\b\nExample:\n  layerwire bench localhost:50051 {examples.example(function)}"
+    assert function in operators.functions()
+    return _command(function, parameters, workload, help_)
+
+
+def _run_command() -> click.Command:
+    from layerwire_bench.sending import options
+
+    def workload(asked: Asked, program: str, version: int | None, rows: int | None, shapes: Any) -> Workload:
+        return asked.program(program, version, rows, dict(shapes))
+
+    parameters = [click.Argument(["program"]), *options.program_options()]
+    return _command(RUN, parameters, workload, "Load-test a stored program, or a model of another server by --by oip.")
+
+
+def _mix_command() -> click.Command:
+    def workload(asked: Asked, file: str) -> Workload:
+        return asked.mix(Path(file))
+
+    parameters = [click.Argument(["file"], type=click.Path(exists=True, dir_okay=False, readable=True))]
+    return _command(MIX, parameters, workload, "Load-test a mix of calls from a TOML file, such as docs/mix.toml.")
+
+
+def _command(name: str, own: Sequence[click.Parameter], workload: Callable[..., Workload], help_: str) -> click.Command:
+    """A command with its own parameters and those of all."""
+    from layerwire_bench.sending import options
+
+    shared = [*options.sample_options(), *flags.options()]
+    known = {parameter.name for parameter in shared}
+
+    def callback(**given: Any) -> None:
+        ctx = click.get_current_context()
+        assert ctx.parent is not None
+        address = ctx.parent.params["address"] or None
+        mine = {key: value for key, value in given.items() if key not in known}
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # containers are stopped by it; it is like Ctrl-C
+        try:
+            status = _bench(flags.read(address, given), lambda asked: workload(asked, **mine))
+        except KeyboardInterrupt:
+            status = _fail("interrupted", INTERRUPTED)
+        ctx.exit(status)
+
+    return click.Command(
+        name, callback=callback, params=[*own, *shared], help=help_, no_args_is_help=any(one.required for one in own)
+    )
+
+
+def _bench(read: Flags, workload: Callable[[Asked], Workload]) -> int:
+    """The whole load test; its exit status."""
+    missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
+    if missing:
+        raise click.UsageError(f"{' and '.join(missing)} not installed; pip install 'layerwire[bench]'")
+    from rich.console import Console
+
+    from layerwire_bench import live
+    from layerwire_bench.calling.opening import UnreachableError
+    from layerwire_bench.calling.processes import CrewError
+    from layerwire_bench.conduct import Conductor
+
+    console = Console(stderr=True)
+    try:
+        plan = _plan(read, workload)
+        with live.display(console, plan.points) as display:
+            run = Conductor(plan, display).run()
+    except UnreachableError as error:
+        return _fail(str(error), LOST)
+    except CrewError as error:
+        return _fail(str(error), LOST if error.code in _UNREACHABLE else USAGE)
+    except LayerwireError as error:
+        return _fail(error.message, LOST if error.code.name in _UNREACHABLE else USAGE)
+    except ValueError as error:
+        return _fail(str(error), USAGE)
+    return _told(run, read)
+
+
+def _told(run: Run, read: Flags) -> int:
+    """Shows the run; the exit status."""
+    try:
+        unwritten = _show(run, read)
+    except BrokenPipeError:  # whoever read it has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        unwritten = []
+    except OSError as error:
+        unwritten = [f"standard output can't be written: {error.strerror or error}"]
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    status = _status(run, read.given["max_errors"])
+    for sentence in unwritten:
+        _fail(sentence, UNWRITTEN)
+    return status or (UNWRITTEN if unwritten else 0)
+
+
+def _plan(read: Flags, workload: Callable[[Asked], Workload]) -> Any:
+    """The plan; on the way everything is asked that has to be."""
+    from layerwire_bench.calling import opening
+    from layerwire_bench.conduct import Bound, Plan
+    from layerwire_bench.plan import Job
+    from layerwire_bench.sending.requested import Asked
+    from layerwire_bench.sending.tensors import Making
+    from layerwire_bench.servers import counters, discover
+
+    given = read.given
+    for target in read.targets:
+        opening.reach(target, given["wait"])
+    asked = Asked(
+        read.targets,
+        Making(given["seed"], given["samples"], given["max_message_bytes"], expects=given["verify"] != "off"),
+    )
+    work = workload(asked)
+    metrics = given["metrics"]
+    found = [(None, None) if metrics == "off" else counters.find(target, metrics, work) for target in read.targets]
+    needed = work if any(target.address is None for target in read.targets) else work.for_servers()
+    silent = (
+        f"No phases of the server: {why}."
+        for target, (_, why) in zip(read.targets, found, strict=True)
+        if why is not None and target.address is not None
+    )
+    bound = None
+    if read.slo_seconds is not None:
+        bound = Bound(read.slo_seconds, given["percentile"], read.mode, *read.rate_limits)
+    return Plan(
+        Job(read.targets, needed, given["verify"], given["seed"], given["timeout"]), read.loads, read.pace,
+        given["processes"], given["rounds"], bound, tuple(counts for counts, _ in found),
+        tuple(discover.server_info(target) for target in read.targets), f"layerwire {shlex.join(sys.argv[1:])}",
+        (*asked.notes, *silent),
+    )  # fmt: skip
+
+
+def _show(run: Run, read: Flags) -> list[str]:
+    """The tables, and the files that were asked for; why some could not be written.
+
+    A file on standard output sends the tables to the other one.
+    """
+    from rich.console import Console
+
+    from layerwire_bench.report import as_csv, as_json, page, table
+
+    forms: dict[str, Callable[[Run], str]] = {
+        "json": as_json.to_json, "csv": as_csv.to_csv, "html": page.to_html,
+    }  # fmt: skip
+    asked = {form: read.given[form] for form in forms if read.given[form] is not None}
+    console = Console(stderr=STANDARD_OUTPUT in asked.values(), highlight=False)
+    if not console.is_terminal:
+        console.width = _WIDTH
+    table.show(run, console)
+    unwritten: list[str] = []
+    for form, path in asked.items():
+        text = forms[form](run)
+        if path == STANDARD_OUTPUT:
+            click.echo(text, nl=not text.endswith("\n"))
+            continue
+        try:
+            _write(Path(path), text)
+        except OSError as error:
+            unwritten.append(f"{path} can't be written: {error.strerror or error}")
+        else:
+            console.print(f"{form.upper()}: {path}", markup=False)
+    return unwritten
+
+
+def _write(path: Path, text: str) -> None:
+    """The whole of it or nothing: by way of another file, where the path is one that can be replaced.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    if path.exists() and not path.is_file():  # a device, a pipe
+        path.write_text(text, encoding="utf-8", newline="")
+        return
+    beside = path.with_name(f"{path.name}.part")
+    try:
+        beside.write_text(text, encoding="utf-8", newline="")
+        beside.replace(path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def _status(run: Run, max_errors: float) -> int:
+    """The exit status, and why it isn't 0."""
+    calls = sum(point.calls + point.failed for point in run.points)
+    failed = sum(point.failed for point in run.points)
+    if run.wrong:
+        first = next(point.first_wrong for point in run.points if point.first_wrong)
+        return _fail(f"{run.wrong:,} WRONG ANSWERS: {first}", FAILED)
+    if run.interrupted:
+        return _fail("interrupted: what was measured until then is above", INTERRUPTED)
+    if run.failure is not None:
+        return _fail(run.failure, LOST)
+    if run.search is not None and run.search.best_rate is None:
+        return _fail(f"no rate kept {run.search.bound_seconds * 1e3:g} ms", FAILED)
+    if run.search is None and failed > max_errors * calls:
+        first = next(point.first_error for point in run.points if point.first_error)
+        return _fail(f"{failed:,} of {calls:,} calls failed ({failed / calls:.1%}), such as {first}", FAILED)
+    return 0
+
+
+def _fail(sentence: str, status: int) -> int:
+    with contextlib.suppress(BrokenPipeError):
+        click.echo(f"Error: {sentence}", err=True)
+    return status
+
+
+@click.group(cls=Workloads, subcommand_metavar="FUNCTION|run|mix [OPTIONS]", epilog=EXAMPLES)
+@click.argument("address", metavar="[ADDRESS]")
+def command(address: str) -> None:
+    """Load-test a server, and check its answers.
+
+    ADDRESS is host:port, or `local` for torch in this process, the limit to compare with. Without --concurrency,
+    --rate or --slo, callers that each wait for their answer are doubled from 1 to 64. Each load is measured until three
+    windows of a second agree.
+
+    Exit status: 0 measured, 1 answers were wrong or too many calls failed, 2 wrong usage, 3 the server is unreachable
+    or went away, 4 a file can't be written, 130 interrupted by Ctrl-C or SIGTERM.
+    """

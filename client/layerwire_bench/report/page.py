@@ -1,0 +1,168 @@
+"""A run as one page of HTML that needs nothing else: no script, no reference to anywhere.
+
+It knows which sections a page has; how they look is in page.html and page.css.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from layerwire.cli.tables import plain, size
+from layerwire_bench.report import grid, verdict, wording
+from layerwire_bench.report.plots.drawing import Look
+from layerwire_bench.report.plots.gallery import plots
+from layerwire_bench.report.summary import summaries, targets
+from layerwire_bench.result import Run
+
+
+def to_html(run: Run) -> str:
+    """The page, to be kept as UTF-8."""
+    environment = Environment(
+        loader=PackageLoader("layerwire_bench", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_printable,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"swatch": _swatch, "tied": _tied}
+    return environment.get_template("page.html").render(
+        run=run,
+        title=verdict.title(run),
+        targets=targets(run),
+        when=_when(run),
+        elapsed=wording.elapsed(run.seconds),
+        tiles=_tiles(run),
+        answer=verdict.sentences(run),
+        alarms=[text for text in (verdict.failed(run), verdict.ended_early(run)) if text is not None],
+        wrong=verdict.wrong(run),
+        notes=verdict.notes(run),
+        plots=[(plot, Markup(plot.svg), Markup(plot.wide) if plot.wide else None) for plot in plots(run)],  # noqa: S704 - made here, escaped there
+        grids=[found for found in _grids(run) if found.rows],
+        facts=_facts(run),
+    )
+
+
+def _printable(value: Any) -> Any:
+    """Names from elsewhere could turn the direction of the text around them, or have no form in UTF-8."""
+    return plain(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+_TIED = re.compile(r"(?:(?<=p50)|(?<=p9\d)|(?<=p99\.9)|(?<=\d)) (?=[\d–]|µs|ms|s\b|%|calls)")  # noqa: RUF001
+
+
+def _tied(text: str) -> Markup:
+    """A sentence that isn't broken between a number and its unit, or a percentile and its number."""
+    return Markup(_TIED.sub("&nbsp;", str(escape(plain(text)))))  # noqa: S704 - escaped
+
+
+def _when(run: Run) -> str:
+    try:
+        return f"{datetime.fromisoformat(run.started):%d %B %Y, %H:%M %Z}".strip()
+    except ValueError:
+        return run.started
+
+
+@dataclass(frozen=True)
+class _Tile:
+    value: str
+    unit: str
+    text: str
+    bad: bool = False
+
+
+def _tiles(run: Run) -> list[_Tile]:
+    """The four numbers that one looks for first."""
+    best = verdict.best(run)
+    answered, failed = sum(point.calls for point in run.points), sum(point.failed for point in run.points)
+    verified = sum(point.verified for point in run.points)
+    share = wording.number(100 * failed / (answered + failed)) if failed else "0"
+    compared = "wrong answers" if not verified else f"wrong of {verified:,} answers compared"
+    tiles = [_Tile(share, "%", f"{failed:,} of {answered + failed:,} calls failed", failed > 0)]
+    if verified or run.wrong:
+        tiles.append(_Tile(f"{run.wrong:,}", "", compared, run.wrong > 0))
+    else:
+        tiles.append(_Tile(wording.NONE, "", "answers weren't compared"))
+    if best is None or best.latency is None:
+        return tiles
+    value, _, unit = wording.duration(best.latency.p99_seconds).partition(" ")
+    p50 = wording.duration(best.latency.p50_seconds)
+    rate = _Tile(wording.number(best.throughput), "calls/s", f"{best.target}, {best.load}")
+    return [rate, _Tile(value, unit, f"p99 there; p50 {p50}"), *tiles]
+
+
+def _grids(run: Run) -> tuple[grid.Grid, ...]:
+    return (
+        grid.trial_grid(run),
+        grid.latency_grid(run, wide=True),
+        grid.ratio_grid(run),
+        grid.cost_grid(run),
+        grid.client_grid(run),
+        grid.batch_grid(run),
+        grid.part_grid(run),
+    )
+
+
+@dataclass(frozen=True)
+class _Facts:
+    title: str
+    items: tuple[tuple[str, str], ...]
+
+
+def _facts(run: Run) -> list[_Facts]:
+    """How to do it again, and where it was done."""
+    machine = run.machine
+    memory = (("memory", size(machine.memory_bytes)),) if machine.memory_bytes is not None else ()
+    sources = dict.fromkeys(
+        point.server.source for summary in summaries(run) for point in summary.points if point.server is not None
+    )
+    client = (
+        ("host", machine.host),
+        ("processor", f"{machine.cpu}, {machine.cores} core{'' if machine.cores == 1 else 's'}"),
+        *memory,
+        ("system", machine.system),
+        *machine.versions.items(),
+    )
+    test = (
+        ("answers compared", run.verify),
+        *_several("workload", run.workload),
+        *_several("server's phases from", sources),
+    )
+    servers = [_Facts(f"Server: {server.target}", tuple(server.facts.items())) for server in run.servers]
+    return [_Facts("Test", test), _Facts("Load tester's machine", client), *servers]
+
+
+def _several(name: str, values: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    return tuple((name if at == 0 else "", value) for at, value in enumerate(values))
+
+
+# Shapes of matplotlib's markers around 14, 7.
+_MARKS = {
+    "o": "M10.5 7a3.5 3.5 0 1 0 7 0a3.5 3.5 0 1 0 -7 0z",
+    "s": "M11 4h6v6h-6z",
+    "^": "M14 3.4l3.8 6.6h-7.6z",
+    "v": "M14 10.6l3.8 -6.6h-7.6z",
+    "D": "M14 3l4 4l-4 4l-4 -4z",
+    "P": "M12.6 3h2.8v2.6h2.6v2.8h-2.6v2.6h-2.8v-2.6h-2.6v-2.8h2.6z",
+    "X": "M11 3l3 2.6l3 -2.6l1.4 1.4l-2.6 2.6l2.6 2.6l-1.4 1.4l-3 -2.6l-3 2.6l-1.4 -1.4l2.6 -2.6l-2.6 -2.6z",
+}
+_FILL = '<rect x="4" y="2" width="20" height="10" fill="{color}"/>'
+_LINE = '<path d="M1 7h26" fill="none" stroke="{color}" stroke-width="2"{dash}/>'
+_MARK = '<path d="{shape}" fill="{fill}" stroke="{color}" stroke-width="1.5"/>'
+
+
+def _swatch(look: Look) -> Markup:
+    """What stands before an entry of a legend. All of its values are the program's own."""
+    dash = f' stroke-dasharray="{look.dash}"' if look.dash else ""
+    drawn = _FILL.format(color=look.color) if look.fill else _LINE.format(color=look.color, dash=dash)
+    if look.mark:
+        fill = "#fff" if look.hollow else look.color
+        drawn += _MARK.format(shape=_MARKS[look.mark], fill=fill, color=look.color)
+    return Markup(f'<svg class="swatch" viewBox="0 0 28 14" aria-hidden="true">{drawn}</svg>')  # noqa: S704

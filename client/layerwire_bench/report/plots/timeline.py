@@ -1,0 +1,213 @@
+"""What happened when: throughput, latency and errors by window, warm-up included; and the rates that a search tried.
+
+It knows points and drawing; neither pages nor servers.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from layerwire_bench.report import wording
+from layerwire_bench.report.plots import drawing
+from layerwire_bench.report.plots.curves import PERCENTILE_LOOKS
+from layerwire_bench.report.plots.drawing import GREEN, GREY, INK, RED, SERIES, VERMILION, Key, Look, Plot
+from layerwire_bench.report.summary import size, targets
+from layerwire_bench.result import Point, Run, Window
+
+_ERROR_LOOKS = tuple(Look(color, fill=True) for color in (VERMILION, "#7a3b00", "#e69f00", "#56b4e9", "#5b6573"))
+_OTHER, _WRONG, _WARM_UP = "other errors", "wrong answers", "warm-up"
+
+
+def timeline(run: Run) -> Plot | None:
+    """A panel of throughput, one of latency, and one of errors where there were any."""
+    windows = [window for point in run.points for window in point.windows]
+    errors = _error_looks(windows)
+    names = targets(run)[: len(SERIES)]
+    latency = any(window.p99_seconds is not None for window in windows)
+    if len(windows) < 2 or not (latency or errors):
+        return None
+    panels: list[Callable[[Any], None]] = []
+    if latency:
+        panels += [lambda axes: _throughput(axes, run, names), lambda axes: _latency(axes, run, names)]
+    if errors:
+        panels.append(lambda axes: _errors(axes, windows, errors))
+
+    def draw(figure: Figure) -> None:
+        found = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+        for axes, panel in zip(found, panels, strict=True):
+            panel(axes)
+            _warm_up(axes, windows)
+        _loads(found[0], run, narrow=figure.bbox.width <= drawing.NARROW * 1.5)
+        found[-1].set_xlabel("seconds since the run began")
+        ends = [window.start_seconds + window.seconds for window in windows]
+        found[-1].set_xlim(min(window.start_seconds for window in windows), max(ends))
+
+    name, what = "timeline", "Timeline"
+    keys = _keys(names, errors, latency=latency)
+    caption = "Each step is a window; shaded is warm-up, which counts for nothing."
+    if _WRONG in errors:
+        caption += " A cross marks each window with wrong answers."
+    alt = f"{len(windows)} windows; " + (f"with errors: {', '.join(errors)}." if errors else "without errors.")
+    height, short = 60 + 135 * len(panels), 60 + 120 * len(panels)
+    wide = drawing.svg(f"{name}-wide", what, alt, short, draw, width=drawing.WIDE)
+    return Plot(name, what, caption, keys, drawing.svg(name, what, alt, height, draw), wide)
+
+
+def _error_looks(windows: Sequence[Window]) -> dict[str, Look]:
+    """Looks of errors: wrong answers first, then most frequent first, those that there is no look for put together."""
+    totals: dict[str, int] = {}
+    for window in windows:
+        for name, times in window.errors.items():
+            totals[name] = totals.get(name, 0) + times
+    ordered = sorted((name for name in totals if totals[name]), key=lambda name: (-totals[name], name))
+    if len(ordered) > len(_ERROR_LOOKS):
+        ordered = [*ordered[: len(_ERROR_LOOKS) - 1], _OTHER]
+    wrong = {_WRONG: Look(RED, fill=True)} if any(window.wrong for window in windows) else {}
+    return wrong | dict(zip(ordered, _ERROR_LOOKS, strict=False))
+
+
+def _keys(names: Sequence[str], errors: dict[str, Look], *, latency: bool) -> tuple[Key, ...]:
+    several = len(names) > 1
+    found = [Key(Look(look.color), name) for look, name in zip(SERIES, names, strict=False)] if several else []
+    if latency and not several:
+        found += [Key(Look(PERCENTILE_LOOKS[name].color), name) for name in ("p50", "p99")]
+    return (
+        *found,
+        *(Key(look, name) for name, look in errors.items()),
+        Key(Look(drawing.WARM_UP, fill=True), _WARM_UP),
+    )
+
+
+def _steps(axes: Any, windows: Sequence[Window], values: Sequence[float | None], color: str) -> None:
+    """One line through windows that follow each other."""
+    edges, heights = [], []
+    for window, value in zip(windows, values, strict=True):
+        height = float("nan") if value is None else value
+        edges += [window.start_seconds, window.start_seconds + window.seconds]
+        heights += [height, height]
+    axes.plot(edges, heights, color=color, linewidth=1.6)
+
+
+def _color(point: Point, names: Sequence[str], alone: str) -> str:
+    if len(names) < 2:
+        return alone
+    return SERIES[names.index(point.target)].color if point.target in names else GREY
+
+
+def _throughput(axes: Any, run: Run, names: Sequence[str]) -> None:
+    for point in run.points:
+        values = [window.throughput for window in point.windows]
+        _steps(axes, point.windows, values, _color(point, names, INK))
+    top = [window.throughput for point in run.points for window in point.windows]
+    drawing.scale(axes.yaxis, top, log=False)
+    axes.set_ylabel("calls/s")
+
+
+def _latency(axes: Any, run: Run, names: Sequence[str]) -> None:
+    shown = ("p99",) if len(names) > 1 else ("p50", "p99")
+    values = []
+    for point, name in itertools.product(run.points, shown):
+        found = [getattr(window, f"{name}_seconds") for window in point.windows]
+        found = [None if value is None else 1e3 * value for value in found]
+        values += [value for value in found if value is not None]
+        _steps(axes, point.windows, found, _color(point, names, PERCENTILE_LOOKS[name].color))
+    drawing.scale(axes.yaxis, values)
+    axes.set_ylabel("p99, ms" if len(names) > 1 else "latency, ms")
+
+
+def _errors(axes: Any, windows: Sequence[Window], errors: dict[str, Look]) -> None:
+    """Stacked; a single shape for each kind, or a page of many windows would be large."""
+    edges = [edge for window in windows for edge in (window.start_seconds, window.start_seconds + window.seconds)]
+    bottom = [0.0] * len(edges)
+    for name, look in errors.items():
+        rates = [_times(window, name, errors) / window.seconds if window.seconds else 0.0 for window in windows]
+        top = [low + rate for low, rate in zip(bottom, (rate for rate in rates for _ in range(2)), strict=True)]
+        axes.fill_between(edges, bottom, top, color=look.color, linewidth=0)
+        bottom = top
+    for window in windows:
+        if window.wrong:  # few among many errors would not be seen
+            place = (window.start_seconds + window.seconds / 2, 0.97)
+            axes.plot(*place, "X", color=RED, markersize=7, transform=axes.get_xaxis_transform())
+    drawing.scale(axes.yaxis, [1.1 * value for value in bottom], log=False)
+    axes.set_ylabel("errors/s")
+
+
+def _times(window: Window, name: str, errors: dict[str, Look]) -> int:
+    if name == _WRONG:
+        return window.wrong
+    if name == _OTHER:
+        return sum(times for other, times in window.errors.items() if other not in errors)
+    return window.errors.get(name, 0)
+
+
+def _warm_up(axes: Any, windows: Sequence[Window]) -> None:
+    for warm, found in itertools.groupby(windows, key=lambda window: not window.measured):
+        stretch = list(found)
+        if warm:
+            end = stretch[-1].start_seconds + stretch[-1].seconds
+            axes.axvspan(stretch[0].start_seconds, end, color=drawing.WARM_UP, zorder=0, linewidth=0)
+
+
+def _loads(axes: Any, run: Run, *, narrow: bool) -> None:
+    """Above the stretches of each load, where there are several loads and room for their names."""
+    stretches = [(load, list(found)) for load, found in itertools.groupby(run.points, key=lambda point: point.load)]
+    if not 1 < len(stretches) <= (9 if narrow else 24):
+        return
+    for load, points in stretches:
+        windows = [window for point in points for window in point.windows]
+        if windows:
+            start, end = windows[0].start_seconds, windows[-1].start_seconds + windows[-1].seconds
+            place = ((start + end) / 2, 1.02)
+            text = drawing.tick(size(load))
+            axes.annotate(text, place, xycoords=axes.get_xaxis_transform(), ha="center", color=drawing.FAINT)
+    unit = "callers" if run.points[0].load.mode == "closed" else "offered/s"
+    axes.set_title(unit, fontsize=11, fontweight="normal", color=drawing.FAINT, pad=16)
+
+
+_PERCENTILE_FIELDS = {50.0: "p50", 90.0: "p90", 95.0: "p95", 99.0: "p99", 99.9: "p999"}
+
+
+def tried(run: Run) -> Plot | None:
+    """Of a search: the bounded percentile at each rate, the bound, and what was kept."""
+    search = run.search
+    field = None if search is None else _PERCENTILE_FIELDS.get(search.percentile)
+    if search is None or field is None:
+        return None
+    bound, called = 1e3 * search.bound_seconds, wording.percentile(search.percentile)
+    points = [
+        (trial.rate, 1e3 * getattr(latency, f"{field}_seconds"), trial.kept)
+        for trial in search.trials
+        if (latency := run.points[trial.point].latency) is not None
+    ]
+    if not points:
+        return None
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.axhline(bound, color=INK, linewidth=1.2, linestyle=(0, (5, 2.5)))
+        place = (0.01, bound)
+        axes.annotate(f"bound: {wording.duration(search.bound_seconds)}", place, xycoords=axes.get_yaxis_transform(),
+                      xytext=(0, 4), textcoords="offset points")  # fmt: skip
+        axes.plot([p[0] for p in sorted(points)], [p[1] for p in sorted(points)], color=GREY, linewidth=1.4)
+        for kept, look in _KEPT.items():
+            chosen = [point for point in points if point[2] is kept]
+            axes.plot([p[0] for p in chosen], [p[1] for p in chosen], look.mark, color=look.color, markersize=8)
+        drawing.loads_axis(axes.xaxis, [rate for rate, _, _ in points])
+        drawing.scale(axes.yaxis, [bound, *(y for _, y, _ in points)])
+        axes.set(xlabel="calls offered per second", ylabel=f"{called}, ms")
+
+    name, what = "tried", "Rates tried"
+    keys = (Key(_KEPT[True], "kept"), Key(_KEPT[False], "not kept"))
+    alt = f"The bound is {wording.duration(search.bound_seconds)}; " + "; ".join(
+        f"{rate:,.0f}/s: {wording.number(y)} ms, {'kept' if kept else 'not kept'}" for rate, y, kept in points
+    )
+    share = f"{search.percentile:g} % of the calls that were due"
+    caption = f"A rate is kept where {share} came back in time, and no queue grew; {called} is of successful ones."
+    return Plot(name, what, caption, keys, drawing.svg(name, what, alt, 290, draw))
+
+
+_KEPT = {True: Look(GREEN, "o"), False: Look(VERMILION, "X")}

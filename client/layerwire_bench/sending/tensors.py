@@ -1,0 +1,194 @@
+"""Random tensors of the load tester, and what stands for a tensor on a command line or in a file.
+
+It knows numpy and dtypes; neither operators nor torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from layerwire.wire.arrays import numpy_dtype
+from layerwire.wire.dtypes import DTYPES, ITEMSIZES, MAX_AXES
+
+Array: TypeAlias = npt.NDArray[Any]
+Shape: TypeAlias = tuple[int, ...]
+Random: TypeAlias = np.random.Generator
+
+STORED = "name:"
+_ROOM_BYTES = 64 << 10  # of a message, for all that isn't elements
+
+
+@dataclass(frozen=True)
+class Making:
+    """How samples are made.
+
+    Attributes:
+        seed: of all that is random; equal ones give equal calls.
+        samples: of each kind of call.
+        max_message_bytes: what a message may have.
+        fetch: gives stored weights by name, or None; without them the first answer is what answers should be.
+        expects: whether it is wanted what answers should be, which takes torch some seconds.
+    """
+
+    seed: int = 0
+    samples: int = 4
+    max_message_bytes: int = 64 << 20
+    fetch: Callable[[str], Array | None] = lambda _name: None
+    expects: bool = True
+
+    def random(self, *numbers: int) -> Random:
+        """A generator of its own for each sequence of numbers."""
+        return np.random.default_rng([self.seed, *numbers])
+
+    def check(self, subject: str, size_bytes: int) -> None:
+        """Checks that so many bytes of elements go in a message.
+
+        Raises:
+            ValueError: they don't.
+        """
+        if size_bytes > self.max_elements_bytes:
+            told = f"{subject} must be at most {self.max_elements_bytes:,} bytes, got {size_bytes:,}"
+            raise ValueError(f"{told}: a message is at most {self.max_message_bytes:,}, which --max-message-bytes says")
+
+    @property
+    def max_elements_bytes(self) -> int:
+        """What a message may have of elements."""
+        return self.max_message_bytes - _ROOM_BYTES
+
+
+USUAL = Making()
+
+
+@dataclass(frozen=True)
+class Shaped:
+    """A tensor to be drawn at random; `dtype` None is the call's."""
+
+    shape: Shape
+    dtype: str | None = None
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Weights that the server has by this name."""
+
+    name: str
+
+
+Source: TypeAlias = Shaped | Stored | Array
+
+# How elements are drawn. In each, 16-bit floats stay what they are meant to be, below 1 or above 0, when rounded.
+VALUES: dict[str, Callable[[Random, Shape], Array]] = {
+    "normal": lambda random, shape: random.standard_normal(shape),
+    "small": lambda random, shape: 0.1 * random.standard_normal(shape),
+    # of products: sums of as many stay near 1, so that 16-bit floats hold them
+    "scaled": lambda random, shape: (
+        random.standard_normal(shape) / math.sqrt(max(1, math.prod(shape) // max(1, shape[0] if shape else 1)))
+    ),
+    "near one": lambda random, shape: random.uniform(0.5, 1.5, shape),
+    "unit": lambda random, shape: 0.99 * random.random(shape),
+}
+_LOW, _HIGH = -8, 9  # of integers: products of a few fit in 8 bits
+
+
+def drawn(random: Random, shape: Shape, dtype: str, values: str = "normal") -> Array:
+    """A random tensor; integers are small, whatever `values` says.
+
+    Raises:
+        ValueError: numpy has no such dtype here.
+    """
+    made = dtype_of(dtype)
+    if made.kind == "b":
+        return random.integers(0, 2, shape).astype(made)
+    if made.kind in "iu":
+        return random.integers(0 if made.kind == "u" else _LOW, _HIGH, shape).astype(made)
+    return np.asarray(VALUES[values](random, shape)).astype(made)
+
+
+def dtype_of(name: str) -> np.dtype[Any]:
+    """The dtype of this name.
+
+    Raises:
+        ValueError: there is none, or it needs ml_dtypes, which isn't there.
+    """
+    if name not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {name[:40]}")
+    try:
+        return numpy_dtype(DTYPES[name])
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+
+
+def checked(subject: str, shape: Sequence[int], dtype: str, making: Making) -> Shape:
+    """The shape, if a message can bring such a tensor.
+
+    Raises:
+        ValueError: it can't.
+    """
+    dtype_of(dtype)
+    if any(type(extent) is not int or extent < 0 for extent in shape):
+        raise ValueError(f"{subject} must have extents of 0 or more, got {list(shape)}")
+    if len(shape) > MAX_AXES:
+        raise ValueError(f"{subject} must have at most {MAX_AXES} axes, got {len(shape)}")
+    making.check(subject, math.prod(shape) * ITEMSIZES[DTYPES[dtype]])
+    return tuple(shape)
+
+
+def source(text: str) -> Source:
+    """What is meant by 512,512 (random of that shape), name:NAME (weights of the server), or the path of a .npy file.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if text.startswith(STORED):
+        if text == STORED:
+            raise ValueError(f"{text}: a name must follow")
+        return Stored(text.removeprefix(STORED))
+    if text.endswith(".npy") or Path(text).is_file():
+        return from_file(Path(text))
+    try:
+        return Shaped(shape(text))
+    except ValueError:
+        wanted = "must be a shape such as 512,512, name:NAME of stored weights, or a .npy file"
+        raise ValueError(f"{text[:80]}: {wanted}") from None
+
+
+def shape(text: str) -> Shape:
+    """The shape of 1,3,32,32.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        found = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        found = (-1,)
+    if min(found) < 0:
+        raise ValueError(f"{text[:80]}: must be extents of 0 or more such as 1,3,32,32")
+    return found
+
+
+def from_file(path: Path) -> Array:
+    """The array of a .npy file, in a dtype that tensors have.
+
+    Raises:
+        ValueError: there is none.
+    """
+    try:
+        array = np.load(path, allow_pickle=False)
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror or 'not a .npy file'}") from None
+    except (EOFError, ValueError):
+        raise ValueError(f"{path}: not a .npy file of numbers") from None
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise ValueError(f"{path}: an archive of several arrays; one .npy file is wanted")  # noqa: TRY004  # of the file
+    if array.dtype.name not in DTYPES:
+        raise ValueError(f"{path}: dtype must be one of {', '.join(DTYPES)}, got {array.dtype.name}")
+    return array

@@ -1,0 +1,78 @@
+"""Samples as calls of the SDK, and what answers of the contract hold.
+
+It knows the contract's messages and arrays; neither channels nor loops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from layerwire.calls import Request
+from layerwire.errors import LayerwireError
+from layerwire.transport.call import Call
+from layerwire.transport.options import Options
+from layerwire.transport.templates import MAPS
+from layerwire.wire import arrays
+from layerwire.wire.dtypes import DTYPE_NAMES
+from layerwire_bench.sending.workload import Arrays, Entry, Sample
+
+
+class _Nobody:
+    """The promise of a call that is only copied."""
+
+    def done(self) -> bool:
+        return True
+
+    def set_result(self, result: Any) -> None: ...
+
+    def set_exception(self, exception: Any) -> None: ...
+
+
+NOBODY = _Nobody()
+
+
+def call(sample: Sample, entry: Entry, timeout_seconds: float | None) -> Call:
+    """The sample's call, spelled out.
+
+    Raises:
+        ValueError: it can't be one.
+    """
+    options = Options(timeout=timeout_seconds, priority=entry.priority, deterministic=entry.deterministic)
+    try:
+        return Call(sample.request._replace(timeout_seconds=timeout_seconds), options, NOBODY)
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+
+
+def outputs(request: Request, response: Any) -> Arrays:
+    """The tensors of a family's response, by output name.
+
+    Raises:
+        ValueError: one can't be an array.
+    """
+    if request.family in MAPS:
+        found: Mapping[str, Any] = getattr(response, MAPS[request.family])
+        return {name: _array(name, found[name]) for name in request.outputs or found if name in found}
+    return {name: _array(name, getattr(response, name)) for name in request.outputs if response.HasField(name)}
+
+
+def _array(name: str, tensor: Any) -> Any:
+    if DTYPE_NAMES.get(tensor.dtype) == "bfloat16":
+        check_bfloat16(name)
+    try:
+        return arrays.to_numpy(tensor)
+    except LayerwireError as error:
+        raise ValueError(f"{name}: {error.message}") from None
+
+
+def check_bfloat16(name: str) -> None:
+    """Whether numpy can hold bfloat16 here.
+
+    Raises:
+        ValueError: it can't.
+    """
+    try:
+        import ml_dtypes  # type: ignore[import-not-found,unused-ignore]  # noqa: F401  # numpy alone has no bfloat16
+    except ImportError:
+        raise ValueError(f"{name}: answers of bfloat16 can't be read without the package ml_dtypes") from None

@@ -1,0 +1,145 @@
+"""What gateways and workers share as children of the supervisor: start-up data, log, signs of life, metrics, the end.
+
+It knows neither gRPC nor torch, nor what a child does between its start and its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from layerwire_server.child import control, log, process_stats
+from layerwire_server.child.heap import Heap
+from layerwire_server.config import Settings
+from layerwire_server.metrics import Metrics
+
+BEAT_SECONDS = 0.5
+METRICS_SECONDS = 1.0  # between snapshots while nothing is counted
+COUNTS_SECONDS = 0.1  # while something is: what a child has counted since is lost if it is killed
+_COUNTING_SHARE = 0.005  # of a child's time that snapshots may take: with sixty operators one takes a millisecond
+
+
+class Child:
+    """A child process, as its `run` sees it.
+
+    Attributes:
+        role: "gateway" or "worker".
+        index: its number among its kind, from 0.
+        device: a worker's device in torch's notation; "" for a gateway.
+        workers: how many workers there are; worker i listens on `worker_path(i)`.
+        settings: the server's settings; `store` and `listen` are filled in.
+        runtime_directory: directory of the sockets, mode 0700.
+        stopping: set when the child is to finish what it has and return from `run`.
+        before_snapshot: called before each snapshot of the metrics, to bring gauges up to date.
+    """
+
+    def __init__(self, start: control.Message) -> None:
+        self.role: str = start["role"]
+        self.index: int = start["index"]
+        self.device: str = start["device"]
+        self.workers: int = start["workers"]
+        self.settings = Settings.from_json(start["settings"])
+        self.runtime_directory = Path(start["runtime_directory"])
+        self.metrics = Metrics()
+        self.log = log.start(self.settings.log_level, self.settings.log_format, process=f"{self.role}-{self.index}")
+        self.stopping = asyncio.Event()
+        self.before_snapshot: Callable[[], None] = lambda: None
+        self._control: control.Control | None = None
+
+    def worker_path(self, index: int) -> str:
+        """Path of the unix socket that a worker listens on."""
+        return str(self.runtime_directory / f"worker-{index}.sock")
+
+    def ready(self, info: dict[str, Any] | None = None) -> None:
+        """Tells the supervisor that this child does its work from now on."""
+        self.tell("ready", info=info or {})
+
+    def tell(self, kind: str, **values: Any) -> None:
+        """Tells the supervisor something of control.py's list."""
+        if self._control is not None:
+            self._control.send(kind, **values)
+
+    def push_metrics(self, request: int = 0) -> None:
+        """Sends the supervisor a snapshot; `before_snapshot` may bring gauges up to date first."""
+        self.before_snapshot()
+        process_stats.measure(self.metrics, f"{self.role}-{self.index}")
+        self.tell("metrics", snapshot=self.metrics.snapshot(), request=request)
+
+    async def live(self, end: socket.socket, run: Callable[[Child], Coroutine[Any, Any, None]]) -> None:
+        """Runs `run` beside the conversation with the supervisor."""
+        self._control = await control.Control.connect(end)
+        tasks = [asyncio.create_task(work) for work in (self._obey(self._control), self._beat(), self._report())]
+        try:
+            await run(self)
+            self.push_metrics()
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _obey(self, conversation: control.Control) -> None:
+        actions: dict[str, Callable[[control.Message], None]] = {
+            "snapshot": lambda message: self.push_metrics(message["request"]),
+            "stop": lambda _: self.stopping.set(),
+        }
+        await conversation.receive(lambda message: actions[message["kind"]](message))
+        os._exit(1)  # the supervisor is gone: nobody restarts, drains or counts us any more
+
+    async def _beat(self) -> None:
+        while True:
+            self.tell("beat")
+            await asyncio.sleep(BEAT_SECONDS)
+
+    async def _report(self) -> None:
+        sent, sent_at = self.metrics.snapshot(), time.monotonic()
+        heap = Heap(time.monotonic(), time.process_time())
+        pause_seconds = COUNTS_SECONDS
+        while True:
+            await asyncio.sleep(pause_seconds)
+            begun = time.monotonic()
+            if begun - sent_at >= METRICS_SECONDS or self.metrics.snapshot() != sent:
+                self.push_metrics()
+                sent, sent_at = self.metrics.snapshot(), begun
+            heap.give_back_when_idle(begun, time.process_time())
+            pause_seconds = max((time.monotonic() - begun) / _COUNTING_SHARE, COUNTS_SECONDS)
+
+
+def _set_up_process() -> None:
+    # A terminal's Ctrl-C and systemd's stop reach the whole group; only the supervisor may act on them, by draining.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold callers' tensors
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _new_event_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:  # it has no build for every platform
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+def main(run: Callable[[Child], Coroutine[Any, Any, None]]) -> None:
+    """The whole life of a child process: `python -m layerwire_server.worker FD`, FD being its end of the socket pair.
+
+    Args:
+        run: what the child does; it calls `child.ready` once, and returns some time after `child.stopping` is set.
+    """
+    _set_up_process()
+    end = socket.socket(fileno=int(sys.argv[1]))
+    child = Child(control.read_line(end))
+    try:
+        with asyncio.Runner(loop_factory=_new_event_loop) as runner:
+            runner.run(child.live(end, run))
+    except Exception:
+        child.log.exception("%s ended by an error", child.role)
+        os._exit(1)

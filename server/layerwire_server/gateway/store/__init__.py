@@ -1,0 +1,1 @@
+"""StoreService at the gateway."""

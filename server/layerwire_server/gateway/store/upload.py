@@ -1,0 +1,151 @@
+"""Upload: a file that comes in pieces, written as it comes, looked into by a worker, and then in the store.
+
+It knows the store's uploads and gRPC's iterators; nothing of what is in the file, which a worker reads.
+
+One piece is read while the one before is written, and no more: a client that is faster than the disk waits by gRPC's
+flow control. Whatever ends an upload but what is wrong with the file leaves its part for the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+import grpc
+
+from layerwire.errors import InvalidArgumentError, UnavailableError, invalid
+from layerwire.v1 import store_pb2
+from layerwire_server.gateway.refusal import code_of, status_of
+from layerwire_server.gateway.rpc import Context, FileMethod, Services, parse
+from layerwire_server.gateway.unary import RefusedError
+from layerwire_server.link import Family
+from layerwire_server.storage import Upload, Uploads
+
+MAX_PIECE_BYTES = 4 << 20
+STALL_SECONDS = 30.0  # without a piece
+_ROOM_BYTES = 64  # what a message has beside its piece
+# What ended the look into the file without a word about the file.
+_NO_VERDICT = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
+
+
+class Uploading:
+    """The RPCs GetUpload and Upload.
+
+    Args:
+        services: what it shares with others.
+        uploads: the store's.
+    """
+
+    def __init__(self, services: Services, uploads: Uploads) -> None:
+        self._services = services
+        self._uploads = uploads
+        self._getting = FileMethod("GetUpload", "get_upload", services)
+        self._taking = FileMethod("Upload", "upload", services)
+
+    async def get(self, payload: bytes, context: Context) -> bytes:
+        """gRPC: GetUpload."""
+        return await self._getting.serve(self._received(payload), context)
+
+    async def take(self, requests: AsyncIterator[bytes], context: Context) -> bytes:
+        """gRPC: Upload."""
+        return await self._taking.serve(self._take(requests, context), context)
+
+    async def _received(self, payload: bytes) -> bytes:
+        request = parse(store_pb2.GetUploadRequest(), payload)
+        found = await asyncio.to_thread(self._uploads.received, request.digest)
+        answer = store_pb2.GetUploadResponse(complete=found.complete, received_bytes=found.received_bytes)
+        return answer.SerializeToString()
+
+    async def _take(self, requests: AsyncIterator[bytes], context: Context) -> bytes:
+        header = (await self._next(requests) or store_pb2.UploadRequest()).header
+        if not header.digest:
+            raise invalid("upload", "header", "is required, in the first message")
+        upload = await self._begin(header)
+        try:
+            await self._write_all(upload, requests)
+            if upload.received_bytes < header.size:
+                # So it looks too when the client has gone: grpcio ends the messages before it cancels the handler.
+                rule = f"ended after {upload.received_bytes} of {header.size} bytes; GetUpload tells where to go on"
+                raise InvalidArgumentError(f"upload: {rule}", operator="upload", field="data")
+            await asyncio.to_thread(upload.seal)
+            answer = await self._check(upload, header, context)
+            await asyncio.to_thread(upload.commit)
+        finally:
+            await asyncio.shield(asyncio.to_thread(upload.close))
+        return answer
+
+    async def _begin(self, header: store_pb2.UploadHeader) -> Upload:
+        beginning = asyncio.ensure_future(
+            asyncio.to_thread(self._uploads.begin, header.digest, header.size, header.offset)
+        )
+        try:
+            return await asyncio.shield(beginning)  # its thread goes on, and what it opens must be closed
+        except asyncio.CancelledError:
+            beginning.add_done_callback(_close)
+            raise
+
+    async def _write_all(self, upload: Upload, requests: AsyncIterator[bytes]) -> None:
+        writing: asyncio.Future[None] | None = None
+        try:
+            while (request := await self._next(requests)) is not None:
+                if request.WhichOneof("piece") != "data":
+                    raise invalid("upload", "data", "is required in every message but the first")
+                if writing is not None:
+                    await writing
+                writing = asyncio.ensure_future(self._write(upload, request.data))
+            if writing is not None:
+                await writing
+        finally:
+            if writing is not None and not writing.done():
+                with suppress(Exception):  # another error ends the upload
+                    await asyncio.shield(writing)
+
+    async def _write(self, upload: Upload, data: bytes) -> None:
+        admission = self._services.admission
+        admission.hold(len(data))
+        try:
+            await asyncio.to_thread(upload.write, data)
+        finally:
+            admission.release(len(data), time.monotonic())
+
+    async def _next(self, requests: AsyncIterator[bytes]) -> store_pb2.UploadRequest | None:
+        """The next message; None after the last.
+
+        Raises:
+            UnavailableError: none came for too long.
+            InvalidArgumentError: it is none, or too large.
+        """
+        await self._services.admission.room()
+        try:
+            async with asyncio.timeout(STALL_SECONDS):
+                payload = await anext(requests, None)
+        except TimeoutError:
+            rule = f"no piece came for {STALL_SECONDS:g} s; GetUpload tells where to go on"
+            raise UnavailableError(f"upload: {rule}", operator="upload") from None
+        if payload is None:
+            return None
+        self._taking.received.add(len(payload))
+        if len(payload) > MAX_PIECE_BYTES + _ROOM_BYTES:
+            raise invalid("upload", "data", f"must be at most {MAX_PIECE_BYTES} bytes a message, got {len(payload)}")
+        request: store_pb2.UploadRequest = parse(store_pb2.UploadRequest(), payload)
+        return request
+
+    async def _check(self, upload: Upload, header: store_pb2.UploadHeader, context: Context) -> bytes:
+        """What a worker finds in the file; if it finds it wrong, the part is deleted.
+
+        Raises:
+            RefusedError: it is wrong, or no worker could look.
+        """
+        try:
+            return await self._services.ask(Family.CHECK_UPLOAD, header.SerializeToString(), context)
+        except RefusedError as refused:
+            if code_of(status_of(refused.error)) not in _NO_VERDICT:
+                await asyncio.to_thread(upload.discard)
+            raise
+
+
+def _close(beginning: asyncio.Future[Upload]) -> None:
+    if not beginning.cancelled() and beginning.exception() is None:
+        asyncio.get_running_loop().run_in_executor(None, beginning.result().close)

@@ -1,0 +1,120 @@
+"""One child process from its start to its end, as the supervisor holds it.
+
+It knows how to start, hear, stop and kill it; nothing of restarts or of other children.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from layerwire_server.child.control import Control, Message
+
+_LEAST_START_SECONDS = 120.0  # importing torch from a cold disk and waking a GPU are no hang
+# What children get unless the user has set it. By default glibc has a heap for each thread, and keeps in each what was
+# freed: after calls of 25.7 MB a gateway held 324 MB, with two heaps 194, and was no slower. heap.py returns the rest.
+_ENVIRONMENT = {"MALLOC_ARENA_MAX": "2"}
+
+
+@dataclass(frozen=True)
+class Duty:
+    """What a child is for."""
+
+    role: str  # "gateway" or "worker"
+    index: int
+    device: str = ""
+
+    @property
+    def name(self) -> str:
+        """Its name in logs and metrics."""
+        return f"{self.role}-{self.index}"
+
+
+class Process:
+    """A running child. Started by `start`; `ended` returns its exit status.
+
+    Attributes:
+        ready: set when it does its work.
+        info: what it told when it was ready.
+        last_beat: when it gave its last sign of life, on the monotonic clock.
+    """
+
+    def __init__(self, duty: Duty, popen: asyncio.subprocess.Process, control: Control) -> None:
+        self.duty = duty
+        self.ready = asyncio.Event()
+        self.info: dict[str, Any] = {}
+        self.started = self.last_beat = time.monotonic()
+        self.ready_at: float | None = None
+        self._popen = popen
+        self._control = control
+        self._hearing: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def start(cls, duty: Duty, module: str, values: Message, handle: Callable[[Message], None]) -> Process:
+        """Starts `python -m module` and hears it.
+
+        Args:
+            duty: what it is for.
+            module: what to run.
+            values: start-up data beyond the duty; in its "runtime_directory" torch keeps what it compiles.
+            handle: gets what it tells, other than that it is ready or alive.
+        """
+        defaults = _ENVIRONMENT | {
+            # Else a folder for each user stays in $TMPDIR for ever.
+            "TORCHINDUCTOR_CACHE_DIR": str(Path(values["runtime_directory"]) / "torchinductor")
+        }
+        ours, theirs = socket.socketpair()
+        with theirs:
+            popen = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", module, str(theirs.fileno())),
+                pass_fds=(theirs.fileno(),),
+                stdin=asyncio.subprocess.DEVNULL,
+                env=defaults | os.environ,
+            )
+        control = await Control.connect(ours)
+        process = cls(duty, popen, control)
+        control.send("start", **asdict(duty), **values)
+        process._hearing = asyncio.create_task(control.receive(lambda message: process._hear(message, handle)))
+        return process
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._popen.pid
+
+    def hangs(self, now: float, hang_seconds: float) -> bool:
+        """Whether it gave no sign of life for too long."""
+        limit = hang_seconds if self.ready.is_set() else max(hang_seconds, _LEAST_START_SECONDS)
+        return now - self.last_beat > limit
+
+    def send(self, kind: str, **values: Any) -> None:
+        """Tells it something of control.py's list."""
+        self._control.send(kind, **values)
+
+    async def ended(self) -> int:
+        """Waits for its end, and until all that it told is heard; the exit status, negative for a signal."""
+        status = await self._popen.wait()
+        if self._hearing is not None:
+            await self._hearing
+        return status
+
+    def kill(self) -> None:
+        """Ends it at once."""
+        with contextlib.suppress(ProcessLookupError):
+            self._popen.kill()
+
+    def _hear(self, message: Message, handle: Callable[[Message], None]) -> None:
+        self.last_beat = time.monotonic()
+        if message["kind"] == "ready":
+            self.info = message["info"]
+            self.ready_at = time.monotonic()
+            self.ready.set()
+        handle(message)

@@ -1,0 +1,1 @@
+"""Where calls wait, and which run next."""

@@ -1,0 +1,243 @@
+"""Which waiting calls run next, and together: the pure rule. Time is an argument; lane, accounts and standard library.
+
+It knows nothing of tensors, sockets or clocks; what waits is opaque to it.
+
+- Callers, and then lanes, of the highest waiting priority share the device by deficit round robin (Shreedhar and
+  Varghese 1995) over measured device seconds: each that waits earns its share of the seconds that pass on the device
+  and pays for its own, so that alternating keys don't end each other's batches, one key can't starve another, and a
+  caller gains nothing by spreading over many keys. Who went idle in debt keeps the debt, less the time away.
+- Every `OLDEST_EVERY`-th batch is led by the oldest call of all, whatever its priority: nobody starves.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import Counter, OrderedDict
+from collections.abc import Hashable, Iterator
+from typing import Generic
+
+from layerwire_server.worker.lanes.fair_shares import Accounts
+from layerwire_server.worker.lanes.lane import Batch, Call, Lane, Limits
+
+OLDEST_EVERY = 8
+_IDLE_LANES = 1024  # lanes without calls whose ceilings are remembered
+_SLACK = 4096  # calls that are gone but still stand in a heap, at most beside as many that wait
+_LEAST_SECONDS = 1e-6  # a batch never counts as free
+
+
+class Full(Exception):
+    """The queue has no room. `reason` is "calls" or "bytes"."""
+
+    def __init__(self, reason: str, retry_after_seconds: float) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.retry_after_seconds = retry_after_seconds
+
+
+class Lanes(Generic[Call]):
+    """All lanes of a device."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.calls = 0
+        self.nbytes = 0
+        self._limits = limits
+        self._lanes: dict[Hashable, Lane[Call]] = {}
+        self._idle: OrderedDict[Hashable, Lane[Call]] = OrderedDict()
+        self._rings: dict[int, OrderedDict[Hashable, Lane[Call]]] = {}
+        self._deadlines: list[tuple[float, int, Call]] = []
+        self._arrivals: list[tuple[float, int, Call]] = []
+        self._order = 0
+        self._taken = 0
+        self._seconds_per_call = 0.0
+        self._lane_accounts = Accounts()
+        self._callers = Accounts()
+
+    @property
+    def limits(self) -> Limits:
+        """What a batch and the queue may hold."""
+        return self._limits
+
+    def __len__(self) -> int:
+        """Lanes with waiting calls."""
+        return len(self._lanes)
+
+    def offer(self, call: Call, max_rows: int, now: float) -> None:
+        """Lets a call wait in the lane of its key; `max_rows` bounds that lane's batches besides the limit for all.
+
+        Raises:
+            Full: there is no room.
+        """
+        limits = self._limits
+        if self.calls >= limits.queue_calls:
+            raise Full("calls", self.retry_after_seconds())
+        if self.nbytes + call.nbytes > limits.queue_bytes and self.calls:
+            raise Full("bytes", self.retry_after_seconds())
+        self._order += 1
+        call.order, call.gone = self._order, False
+        lane = self._lanes.get(call.key) or self._open(call.key, min(max_rows, limits.batch_rows), call.priority, now)
+        lane.push(call)
+        self._callers.enter(call.account, now)
+        self.calls += 1
+        self.nbytes += call.nbytes
+        heapq.heappush(self._arrivals, (call.arrived, call.order, call))
+        if call.deadline != math.inf:
+            heapq.heappush(self._deadlines, (call.deadline, call.order, call))
+        if len(self._arrivals) > 2 * self.calls + _SLACK:
+            self._sweep()
+        if call.priority > lane.level:
+            self._move(lane, call.priority)
+
+    def withdraw(self, call: Call, now: float) -> bool:
+        """Takes a call back; False if it doesn't wait any more."""
+        if call.gone:
+            return False
+        lane = self._lanes[call.key]
+        lane.leave(call)
+        self._left(call, now)
+        self._settle(lane, now)
+        return True
+
+    def expire(self, now: float) -> list[Call]:
+        """Removes and returns the calls whose deadline has passed."""
+        expired = []
+        heap = self._deadlines
+        while heap and (heap[0][2].gone or heap[0][0] <= now):
+            call = heapq.heappop(heap)[2]
+            if self.withdraw(call, now):
+                expired.append(call)
+        return expired
+
+    def take(self, now: float) -> Batch[Call] | None:
+        """The batch to run now, or None if none is ready. Call `expire` first."""
+        lane = self._choose(now)
+        if lane is None:
+            return None
+        lead = self._oldest() if self._taken % OLDEST_EVERY == OLDEST_EVERY - 1 else None
+        self._taken += 1
+        batch = lane.fill(self._limits, lead if lead is not None and lead.key == lane.key else None)
+        for call in batch.calls:
+            self._left(call, now)
+        self._settle(lane, now)
+        return batch
+
+    def ran(self, batch: Batch[Call], seconds: float) -> None:
+        """Tells what a batch took on the device."""
+        lane = self._lanes.get(batch.key) or self._idle.get(batch.key)
+        seconds = max(seconds, _LEAST_SECONDS)
+        call_seconds = seconds / max(len(batch.calls), 1)
+        self._seconds_per_call += (call_seconds - self._seconds_per_call) * (0.05 if self._seconds_per_call else 1.0)
+        for accounts in (self._lane_accounts, self._callers):
+            accounts.pass_on(seconds)
+        self._lane_accounts.charge(batch.key, seconds)
+        for caller, calls in Counter(call.account for call in batch.calls).items():
+            self._callers.charge(caller, call_seconds * calls)
+        if lane is not None and lane.ceiling < lane.max_rows and batch.rows >= int(lane.ceiling):
+            lane.ceiling = min(lane.ceiling * 1.125 + 1, lane.max_rows)
+
+    def bear_at_most(self, key: Hashable, rows: int) -> None:
+        """Remembers that the device's memory doesn't bear more rows of a lane; each full batch that runs lifts it."""
+        lane = self._lanes.get(key) or self._idle.get(key)
+        if lane is not None:
+            lane.ceiling = max(rows, 1)
+
+    def wake_at(self, now: float) -> float:
+        """When to ask again if nothing happens before: the next deadline or end of a delay; infinity if neither."""
+        while self._deadlines and self._deadlines[0][2].gone:
+            heapq.heappop(self._deadlines)
+        wake = self._deadlines[0][0] if self._deadlines else math.inf
+        if self._limits.max_delay_seconds and self.calls:
+            wake = min(wake, max(self._oldest().arrived + self._limits.max_delay_seconds, now))
+        return wake
+
+    def retry_after_seconds(self) -> float:
+        """When about half of what waits will have run, by the drain rate of late; 0.01 to 5 s."""
+        return min(max(self._seconds_per_call * self.calls / 2, 0.01), 5.0)
+
+    def waiting(self) -> Iterator[Call]:
+        """The calls that wait, in no order."""
+        for lane in self._lanes.values():
+            yield from lane.waiting()
+
+    def _open(self, key: Hashable, max_rows: int, level: int, now: float) -> Lane[Call]:
+        lane = self._idle.pop(key, None) or Lane(key, max_rows, max_rows)
+        self._lane_accounts.enter(key, now)
+        self._lanes[key] = lane
+        lane.level = level
+        self._rings.setdefault(level, OrderedDict())[key] = lane
+        return lane
+
+    def _move(self, lane: Lane[Call], level: int) -> None:
+        ring = self._rings[lane.level]
+        del ring[lane.key]
+        if not ring:
+            del self._rings[lane.level]
+        lane.level = level
+        self._rings.setdefault(level, OrderedDict())[lane.key] = lane
+
+    def _left(self, call: Call, now: float) -> None:
+        self._callers.leave(call.account, now)
+        self.calls -= 1
+        self.nbytes -= call.nbytes
+
+    def _settle(self, lane: Lane[Call], now: float) -> None:
+        """Puts a lane where its remaining calls belong."""
+        if lane.count:
+            level = lane.head().priority
+            if level != lane.level:
+                self._move(lane, level)
+            return
+        lane.clear()
+        ring = self._rings[lane.level]
+        del ring[lane.key], self._lanes[lane.key]
+        if not ring:
+            del self._rings[lane.level]
+        self._lane_accounts.leave(lane.key, now)
+        self._idle[lane.key] = lane
+        if len(self._idle) > _IDLE_LANES:
+            self._idle.popitem(last=False)
+
+    def _sweep(self) -> None:
+        """Drops calls that are gone from the heaps; in place, by assignment to slices."""
+        for heap in (self._arrivals, self._deadlines):
+            heap[:] = [entry for entry in heap if not entry[2].gone]
+            heapq.heapify(heap)
+
+    def _oldest(self) -> Call:
+        while self._arrivals[0][2].gone:
+            heapq.heappop(self._arrivals)
+        return self._arrivals[0][2]
+
+    def _choose(self, now: float) -> Lane[Call] | None:
+        if not self.calls:
+            self._arrivals.clear()
+            return None
+        delay = self._limits.max_delay_seconds
+        oldest = self._oldest()
+        if self._taken % OLDEST_EVERY == OLDEST_EVERY - 1 and self._lanes[oldest.key].ripe(now, delay):
+            return self._lanes[oldest.key]
+        for level in sorted(self._rings, reverse=True):
+            lane = self._next_of_ring(self._rings[level], now)
+            if lane is not None:
+                return lane
+        return None
+
+    def _next_of_ring(self, ring: OrderedDict[Hashable, Lane[Call]], now: float) -> Lane[Call] | None:
+        """Deficit round robin: the first lane whose caller and itself owe nothing, else where they owe least.
+
+        A lane's caller is that of its first call.
+        """
+        delay = self._limits.max_delay_seconds
+        best: Lane[Call] | None = None
+        best_debts = (math.inf, math.inf)
+        for lane in ring.values():
+            if not lane.ripe(now, delay):
+                continue
+            debts = self._callers.debt(lane.head().account), self._lane_accounts.debt(lane.key)
+            if debts < best_debts:
+                best, best_debts = lane, debts
+            if not any(debts):
+                break
+        if best is not None:
+            ring.move_to_end(best.key)
+        return best

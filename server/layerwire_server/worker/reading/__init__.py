@@ -1,0 +1,1 @@
+"""From a frame's bytes to calls."""

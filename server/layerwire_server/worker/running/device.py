@@ -1,0 +1,263 @@
+"""Devices: they take a batch's bytes in, run its operator, and bring the answers' bytes back.
+
+They know torch and batches; nothing of lanes, frames or sockets. CpuDevice is the twin that every test runs.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, TypeAlias, cast
+
+import numpy as np
+import torch
+
+from layerwire_server.operators.operator import TORCH_DTYPES, Merge, Operator
+from layerwire_server.worker.call import Call
+from layerwire_server.worker.plan import LaneKey
+from layerwire_server.worker.running import batch
+from layerwire_server.worker.tensors import to_bytes, to_torch
+from layerwire_server.worker.weights.weights_cache import Bound, Held, Weights
+
+# An input of a kernel: a tensor, a program's weights, or nothing where an optional input was left out.
+Taken: TypeAlias = torch.Tensor | tuple[torch.Tensor, ...] | None
+
+
+class Phases(NamedTuple):
+    """Where a batch's time went."""
+
+    copy_in_seconds: float
+    kernel_seconds: float
+    copy_out_seconds: float
+
+    @property
+    def seconds(self) -> float:
+        """All of it."""
+        return self.copy_in_seconds + self.kernel_seconds + self.copy_out_seconds
+
+
+class Ran(NamedTuple):
+    """A batch's answers, one list of output bytes a call, and its time."""
+
+    answers: list[list[memoryview]]
+    phases: Phases
+
+
+class Device(Protocol):
+    """What the worker's loop asks of a device.
+
+    Attributes:
+        name: torch's notation: "cpu", "cuda:0".
+        kind: "cpu" or "cuda".
+        full_name: what people call it.
+        slots: batches that may run at once, so that copies of one overlap kernels of another.
+        inline: whether small batches may run on the loop's own thread.
+    """
+
+    name: str
+    kind: str
+    full_name: str
+    slots: int
+    inline: bool
+
+    def upload(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A CPU tensor on the device."""
+
+    def run(self, key: LaneKey, calls: Sequence[Call]) -> Ran:
+        """Runs the calls as one batch.
+
+        Raises:
+            RuntimeError: torch failed; the batch has no answers.
+        """
+
+    def memory(self) -> dict[str, float]:
+        """Bytes of the device's memory by kind: allocated, reserved, total."""
+
+    def free_cache(self) -> None:
+        """Gives memory back that nothing uses."""
+
+
+def kernel(key: LaneKey, tensors: Sequence[Taken]) -> tuple[torch.Tensor, ...]:
+    """The batch's outputs; in fixed tiles for a deterministic lane."""
+    operator = key.operator
+    if not key.deterministic or key.merge is not Merge.ROWS or operator.tile_rows is None:
+        return operator.run(*tensors)  # type: ignore[arg-type]  # programs take their weights as a tuple
+    return _tiled(operator, operator.tile_rows, cast("Sequence[torch.Tensor | None]", tensors))
+
+
+def _tiled(operator: Operator, tile: int, tensors: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor, ...]:
+    """Runs tiles of exactly `tile` rows, the last padded by zeros: what a row gives doesn't depend on the others'."""
+    shared = [role.shared for role in operator.inputs]
+    rows = cast(torch.Tensor, tensors[0]).shape[0]
+    if rows == 0:
+        return operator.run(*tensors)
+    parts = []
+    for start in range(0, rows, tile):
+        inputs = [
+            tensor if tensor is None or fixed else _tile(tensor, start, tile)
+            for tensor, fixed in zip(tensors, shared, strict=True)
+        ]
+        parts.append(operator.run_tile(*inputs))
+    return tuple(torch.cat(outputs)[:rows] for outputs in zip(*parts, strict=True))
+
+
+def _tile(tensor: torch.Tensor, start: int, tile: int) -> torch.Tensor:
+    piece = tensor[start : start + tile]
+    missing = tile - piece.shape[0]
+    if missing == 0:
+        return piece
+    return torch.cat([piece, piece.new_zeros((missing, *piece.shape[1:]))])
+
+
+class CpuDevice:
+    """The processor."""
+
+    name = "cpu"
+    kind = "cpu"
+    slots = 1
+    inline = True
+
+    def __init__(self, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self.full_name = f"{platform.processor() or platform.machine()}, {threads} threads"
+
+    def upload(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor itself."""
+        return tensor
+
+    def run(self, key: LaneKey, calls: Sequence[Call]) -> Ran:
+        """See Device."""
+        start = time.perf_counter()
+        tensors = [self._take(part) for part in batch.join(key, calls)]
+        ready = time.perf_counter()
+        with torch.inference_mode():
+            outputs = kernel(key, tensors)
+        done = time.perf_counter()
+        answers = batch.split(key, calls, [to_bytes(output) for output in outputs])
+        return Ran(answers, Phases(ready - start, done - ready, time.perf_counter() - done))
+
+    def memory(self) -> dict[str, float]:
+        """Nothing: the processes' resident memory is told elsewhere."""
+        return {}
+
+    def free_cache(self) -> None:
+        """Nothing to do: the C library keeps little."""
+
+    @staticmethod
+    def _take(part: batch.Part | Held | None) -> Taken:
+        if part is None:
+            return None
+        if isinstance(part, Weights | Bound):
+            return part.device
+        pieces = part.pieces
+        return to_torch(pieces[0] if len(pieces) == 1 else b"".join(pieces), part.spec)
+
+
+class CudaDevice:
+    """A CUDA device. Each slot has a stream of its own; bytes go through page-locked staging, copied asynchronously."""
+
+    kind = "cuda"
+    slots = 2
+    inline = False
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._device = torch.device(name)
+        torch.cuda.set_device(self._device)
+        self.full_name = torch.cuda.get_device_name(self._device)
+        self._streams = [torch.cuda.Stream(self._device) for _ in range(self.slots)]  # type: ignore[no-untyped-call,unused-ignore]
+
+    def upload(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A copy on the device, complete, so that every stream may read it."""
+        copy = tensor.to(self._device)
+        torch.cuda.synchronize(self._device)
+        return copy
+
+    def run(self, key: LaneKey, calls: Sequence[Call]) -> Ran:
+        """See Device. Called from at most `slots` threads at once."""
+        stream = self._streams.pop()
+        try:
+            return self._run(stream, key, calls)
+        finally:
+            self._streams.append(stream)
+
+    def _run(self, stream: torch.cuda.Stream, key: LaneKey, calls: Sequence[Call]) -> Ran:
+        marks = [torch.cuda.Event(enable_timing=True) for _ in range(4)]  # type: ignore[no-untyped-call,unused-ignore]
+        start = time.perf_counter()
+        parts = batch.join(key, calls)
+        with torch.inference_mode(), torch.cuda.stream(stream):
+            staged = [
+                part if part is None or isinstance(part, Weights | Bound) else self._stage(part) for part in parts
+            ]
+            staging_seconds = time.perf_counter() - start
+            marks[0].record(stream)
+            tensors = [self._take(part) for part in staged]
+            marks[1].record(stream)
+            outputs = kernel(key, tensors)
+            marks[2].record(stream)
+            hosts = [self._to_host(output) for output in outputs]
+            marks[3].record(stream)
+            stream.synchronize()
+        synchronised = time.perf_counter()
+        answers = batch.split(key, calls, [to_bytes(host) for host in hosts])
+        splitting_seconds = time.perf_counter() - synchronised
+        copy_in, run, copy_out = (marks[i].elapsed_time(marks[i + 1]) / 1e3 for i in range(3))
+        return Ran(answers, Phases(staging_seconds + copy_in, run, copy_out + splitting_seconds))
+
+    def _stage(self, part: batch.Part) -> torch.Tensor:
+        """The part's bytes in page-locked memory; torch's host allocator keeps such blocks for the next batch."""
+        nbytes = part.spec.nbytes
+        if nbytes == 0:
+            return torch.empty(part.spec.shape, dtype=TORCH_DTYPES[part.spec.dtype])
+        staging = torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)
+        target, offset = staging.numpy(), 0
+        for piece in part.pieces:
+            target[offset : offset + len(piece)] = np.frombuffer(piece, np.uint8)
+            offset += len(piece)
+        return staging.view(TORCH_DTYPES[part.spec.dtype]).view(part.spec.shape)
+
+    def _take(self, staged: torch.Tensor | Held | None) -> Taken:
+        if staged is None:
+            return None
+        return staged.device if isinstance(staged, Weights | Bound) else staged.to(self._device, non_blocking=True)
+
+    @staticmethod
+    def _to_host(output: torch.Tensor) -> torch.Tensor:
+        contiguous = output.contiguous()
+        host = torch.empty(contiguous.shape, dtype=contiguous.dtype, pin_memory=contiguous.numel() > 0)
+        return host.copy_(contiguous, non_blocking=True)
+
+    def memory(self) -> dict[str, float]:
+        """See Device."""
+        free, total = torch.cuda.mem_get_info(self._device)
+        return {
+            "allocated": float(torch.cuda.memory_allocated(self._device)),
+            "reserved": float(torch.cuda.memory_reserved(self._device)),
+            "used": float(total - free),
+            "total": float(total),
+        }
+
+    def free_cache(self) -> None:
+        """Gives torch's unused blocks back to the driver."""
+        torch.cuda.empty_cache()
+
+
+def open_device(name: str, threads: int) -> Device:
+    """The device of a name in torch's notation; `threads` is for a CPU."""
+    torch.backends.cuda.matmul.allow_tf32 = False  # answers are those of float32, whatever the card
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False  # the algorithm must not depend on what ran before
+    return CpuDevice(threads) if name == "cpu" else CudaDevice(name)
+
+
+def numerics() -> dict[str, str]:
+    """The settings that decide an answer's last bits."""
+    return {
+        "cuda.matmul.allow_tf32": str(torch.backends.cuda.matmul.allow_tf32),
+        "cudnn.allow_tf32": str(torch.backends.cudnn.allow_tf32),
+        "cudnn.benchmark": str(torch.backends.cudnn.benchmark),
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        "threads": str(torch.get_num_threads()),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+    }

@@ -1,0 +1,98 @@
+"""Running a batch so that only the guilty call fails: a batch that fails is split in halves and run again.
+
+It knows devices and the errors that torch raises; nothing of lanes, frames or sockets.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import traceback
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
+
+import torch
+
+from layerwire.errors import InternalError, LayerwireError, ResourceExhaustedError
+from layerwire_server.worker.call import Call
+from layerwire_server.worker.plan import LaneKey
+from layerwire_server.worker.running.device import Device, Phases
+
+log = logging.getLogger(__name__)
+
+Result: TypeAlias = "list[memoryview] | LayerwireError"
+
+# cudaErrorMemoryAllocation is the one CUDA error after which the context still works
+# (https://docs.nvidia.com/cuda/cuda-runtime-api/group__CUDART__TYPES.html).
+_CUDA_OUT_OF_MEMORY = 2
+_ACCELERATOR_ERRORS: tuple[type[Exception], ...] = tuple(
+    getattr(torch, name) for name in ("AcceleratorError",) if hasattr(torch, name)
+)
+
+
+class DeviceLostError(Exception):
+    """The device is in a state that this process can't leave: it must end, and another take over."""
+
+
+class Execution(NamedTuple):
+    """What became of a batch: a result a call, its time, and the rows it had to be cut to for memory's sake."""
+
+    results: list[Result]
+    phases: Phases
+    bearable_rows: int | None = None
+
+
+def execute(device: Device, key: LaneKey, calls: Sequence[Call]) -> Execution:
+    """Runs a batch.
+
+    Raises:
+        DeviceLostError: the device is lost; no call has an answer.
+    """
+    refused: LayerwireError | None = None
+    try:
+        ran = device.run(key, calls)
+    except Exception as error:
+        if isinstance(error, LayerwireError):  # elements that a node can't take: only its kernel finds them
+            refused = error.with_traceback(None)
+            refused.__context__ = None
+        if _is_sticky(error):
+            raise DeviceLostError(str(error)) from error
+        short_of_memory = _is_out_of_memory(error)
+        cause = "".join(traceback.format_exception(error))  # the error itself would keep the batch's tensors alive
+    else:
+        return Execution(list(ran.answers), ran.phases)
+    if short_of_memory:
+        device.free_cache()
+    if len(calls) == 1:
+        return Execution([refused or _blame(calls[0], cause, short_of_memory)], Phases(0.0, 0.0, 0.0))
+    middle = len(calls) // 2
+    halves = [execute(device, key, half) for half in (calls[:middle], calls[middle:])]
+    phases = Phases(*(sum(values) for values in zip(*(half.phases for half in halves), strict=True)))
+    rows = sum(call.rows for call in calls) // 2 if short_of_memory else None
+    bearable = [value for value in (rows, *(half.bearable_rows for half in halves)) if value is not None]
+    return Execution([*halves[0].results, *halves[1].results], phases, min(bearable, default=None))
+
+
+def _is_sticky(error: Exception) -> bool:
+    if not isinstance(error, RuntimeError) or isinstance(error, torch.OutOfMemoryError):
+        return False
+    if isinstance(error, _ACCELERATOR_ERRORS):
+        return getattr(error, "error_code", None) != _CUDA_OUT_OF_MEMORY
+    return "CUDA error" in str(error)  # torch before 2.8 has no class of its own for them
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "allocate memory" in str(error)  # the CPU allocator's words
+
+
+def _blame(call: Call, cause: str, short_of_memory: bool) -> LayerwireError:
+    title = call.plan.operator.title
+    if short_of_memory:
+        return ResourceExhaustedError(f"{title}: the device has no memory for this call", operator=title)
+    error_id = secrets.token_hex(8)
+    log.error(
+        "call failed: %s", cause, extra={"fields": {"error_id": error_id, "operator": title, "request": call.request}}
+    )
+    return InternalError(f"{title}: failed, error id {error_id}", operator=title, error_id=error_id)

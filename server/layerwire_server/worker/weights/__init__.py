@@ -1,0 +1,1 @@
+"""Stored tensors and programs, and their copies on the device."""

@@ -1,0 +1,90 @@
+"""Stored tensors as CPU tensors: files of the store mapped into memory, so that workers share what the system caches.
+
+It knows the store, safetensors files and torch; nothing of names, copies on devices or calls. It blocks on the disk.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+
+from layerwire.errors import NotFoundError
+from layerwire.wire.dtypes import DTYPES, TensorSpec
+from layerwire_server.operators.operator import TORCH_DTYPES
+from layerwire_server.programs.graph import Stored
+from layerwire_server.storage import safetensors
+from layerwire_server.storage.store import Store
+
+_ALIGNED_BYTES = 64  # kernels are faster on, and MKL rounds alike from, addresses of whole cache lines
+_HEADERS = 256
+
+
+class Originals:
+    """The files of weights of a store.
+
+    Args:
+        store: where they are.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._headers: OrderedDict[str, dict[str, safetensors.TensorEntry]] = OrderedDict()
+
+    def header(self, digest: str) -> dict[str, safetensors.TensorEntry]:
+        """The tensors of a file by key.
+
+        Raises:
+            StoreError: it isn't there, or damaged.
+        """
+        header = self._headers.get(digest)
+        if header is None:
+            with self._store.open_weights(digest, check=False) as file:
+                header = safetensors.read_header(file)
+            self._headers[digest] = header
+            if len(self._headers) > _HEADERS:
+                self._headers.popitem(last=False)
+        return header
+
+    def spec(self, stored: Stored) -> TensorSpec:
+        """A tensor's dtype and shape.
+
+        Raises:
+            StoreError: its file isn't there, or damaged.
+            NotFoundError: the file has no such key.
+        """
+        entry = self._entry(stored)
+        return TensorSpec(DTYPES[entry.dtype], entry.shape)
+
+    def read(self, wanted: Sequence[Stored]) -> list[torch.Tensor]:
+        """Tensors, never to be written to.
+
+        Raises:
+            StoreError: a file isn't there, or damaged.
+            NotFoundError: a file has no such key.
+        """
+        mapped: dict[str, mmap.mmap] = {}
+        for digest in dict.fromkeys(stored.digest for stored in wanted):
+            with self._store.open_weights(digest) as file:
+                mapped[digest] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return [self._tensor(mapped[stored.digest], self._entry(stored)) for stored in wanted]
+
+    def _entry(self, stored: Stored) -> safetensors.TensorEntry:
+        entry = self.header(stored.digest).get(stored.key)
+        if entry is None:
+            raise NotFoundError(f"weights {stored.digest} have no tensor {stored.key[:200]!r}")
+        return entry
+
+    @staticmethod
+    def _tensor(content: mmap.mmap, entry: safetensors.TensorEntry) -> torch.Tensor:
+        dtype = TORCH_DTYPES[DTYPES[entry.dtype]]
+        if entry.begin == entry.end:
+            return torch.empty(entry.shape, dtype=dtype)
+        count = (entry.end - entry.begin) // dtype.itemsize
+        if entry.begin % dtype.itemsize == 0:
+            tensor = torch.frombuffer(content, dtype=dtype, count=count, offset=entry.begin).view(entry.shape)
+            return tensor if tensor.data_ptr() % _ALIGNED_BYTES == 0 else tensor.clone()
+        data = bytearray(content[entry.begin : entry.end])
+        return torch.frombuffer(data, dtype=dtype).view(entry.shape).clone()

@@ -1,0 +1,85 @@
+"""The gateway's view of a message's calls agrees with protobuf's, and bytes that are no message do no harm."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from google.protobuf.message import DecodeError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from layerwire.v1 import layerwire_pb2 as pb
+from layerwire.v1 import operators_pb2, tensor_pb2
+from layerwire_server.gateway import spans as walker
+
+OPTIONS = st.builds(
+    pb.CallOptions,
+    timeout_seconds=st.none() | st.floats(-1, 1e6),
+    priority=st.integers(-99, 99),
+    deterministic=st.booleans(),
+)
+TENSORS = st.builds(tensor_pb2.Tensor, shape=st.lists(st.integers(0, 300), max_size=4), data=st.binary(max_size=200))
+RELU = operators_pb2.ActivateOperator(relu=operators_pb2.Relu())
+CALLS = st.one_of(
+    st.builds(
+        pb.Call,
+        id=st.integers(0, 2**64 - 1),
+        activate=st.builds(pb.ActivateRequest, options=st.none() | OPTIONS, operator=st.just(RELU), input=TENSORS),
+    ),
+    st.builds(pb.Call, id=st.integers(0, 9), linear=st.builds(pb.LinearRequest, options=OPTIONS, bias=TENSORS)),
+)
+
+
+@given(st.lists(st.lists(CALLS, max_size=4), min_size=1, max_size=3))
+def test_calls_are_where_protobuf_finds_them(frames):
+    payload = b"".join(pb.StreamRequest(calls=pb.Calls(calls=some)).SerializeToString() for some in frames)
+    expected = pb.StreamRequest.FromString(payload).calls.calls
+    spans = walker.call_spans(payload)
+    assert [pb.Call.FromString(payload[start:end]) for start, end in spans] == list(expected)
+    for span, call in zip(spans, expected, strict=True):
+        envelope = walker.envelope(payload, span)
+        name = call.WhichOneof("request")
+        start, end = envelope.request
+        assert envelope.call_id == call.id
+        assert envelope.number == pb.Call.DESCRIPTOR.fields_by_name[name].number
+        assert payload[start:end] == getattr(call, name).SerializeToString()
+        timeout = getattr(call, name).options.timeout_seconds
+        seconds = walker.timeout_seconds(payload, envelope.number, envelope.request)
+        assert seconds == (timeout if timeout > 0 else float("inf"))
+
+
+@given(st.sets(st.integers(0, 2**64 - 1), max_size=50), st.booleans())
+def test_cancelled_ids_are_those_of_protobuf(ids, packed):
+    payload = pb.StreamRequest(cancel=pb.Cancellation(ids=ids)).SerializeToString()
+    if not packed:
+        inner = b"".join(b"\x09" + call_id.to_bytes(8, "little") for call_id in ids)
+        payload = b"\x12" + len(inner).to_bytes(1, "little") + inner if len(inner) < 128 else payload
+    assert set(pb.StreamRequest.FromString(payload).cancel.ids) == ids
+    assert walker.cancelled_ids(payload) == ids
+
+
+@given(st.binary(max_size=60), st.lists(CALLS, max_size=2), st.integers(0, 400))
+def test_garbage_is_unclear_or_what_protobuf_sees(garbage, some, at):
+    message = pb.StreamRequest(calls=pb.Calls(calls=some)).SerializeToString()
+    payload = message[:at] + garbage + message[at + len(garbage) :]
+    with contextlib.suppress(walker.UnclearError):
+        walker.cancelled_ids(payload)
+    try:
+        found = [walker.envelope(payload, span).call_id for span in walker.call_spans(payload)]
+    except walker.UnclearError:
+        return
+    with contextlib.suppress(DecodeError):
+        assert found == [call.id for call in pb.StreamRequest.FromString(payload).calls.calls]
+
+
+@pytest.mark.parametrize("payload", [b"\x0a\x05", b"\x0b", b"\x0a" + b"\x80" * 20, b"\x10\x01" * 20], ids=repr)
+def test_what_cannot_be_followed_says_so(payload):
+    with pytest.raises(walker.UnclearError):
+        walker.call_spans(payload)
+
+
+def test_a_message_of_too_many_calls_is_left_to_the_worker():
+    payload = pb.StreamRequest(calls=pb.Calls(calls=[pb.Call()] * 4097)).SerializeToString()
+    with pytest.raises(walker.UnclearError):
+        walker.call_spans(payload)

@@ -1,0 +1,181 @@
+"""The supervisor over real processes that do nothing: start, replacement, giving up, draining."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from layerwire_server.child import log
+from layerwire_server.config import load
+from layerwire_server.supervisor.supervisor import MAX_FAILED_STARTS, Backoff, CrashLoopError, Supervisor
+
+ROOT = Path(__file__).parents[2]
+MODULES = dict.fromkeys(("gateway", "worker"), "tests.supervisor.fake_child")
+CALLS = ("relu", "OK")
+
+
+class Watched(Supervisor):
+    """Tells of each process it starts."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.started = {"gateway": asyncio.Queue(), "worker": asyncio.Queue()}
+
+    async def start(self, duty, handle):
+        process = await super().start(duty, handle)
+        self.started[duty.role].put_nowait(process)
+        return process
+
+    async def next(self, role):
+        """The next process of this role, when it is ready."""
+        process = await asyncio.wait_for(self.started[role].get(), 20)
+        await asyncio.wait_for(process.ready.wait(), 20)
+        return process
+
+
+class Run:
+    """A supervisor at work."""
+
+    def __init__(self, directory, flags):
+        self.supervisor = Watched(load(flags), ["cpu"], directory, log.start("info", "text"), MODULES)
+        self.stop, self.stop_now, self.ready = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.task = asyncio.create_task(self.supervisor.run(self.stop, self.stop_now, self.ready.set))
+
+    async def finished(self):
+        return await asyncio.wait_for(self.task, 20)
+
+
+@pytest_asyncio.fixture
+async def run(tmp_path, monkeypatch):
+    """Makes runs: `run("steady", workers="2")`."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    made = []
+
+    def make(plan, **flags):
+        monkeypatch.setenv("LAYERWIRE_TEST_CHILD", plan)
+        made.append(Run(tmp_path, {"lame_duck_seconds": "0", "grace_seconds": "10", **flags}))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.stop.set()
+        one.stop_now.set()
+        with contextlib.suppress(CrashLoopError):
+            await one.finished()
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def test_all_are_started_told_ready_and_drained(run):
+    one = run("steady", workers="2", gateways="2")
+    await asyncio.wait_for(one.ready.wait(), 20)
+    pids = [post.process.pid for post in (*one.supervisor.workers, *one.supervisor.gateways)]
+    assert len(set(pids)) == 4
+    assert one.supervisor.workers[1].process.info == {"torch_version": "9.9"}
+    one.stop.set()
+    assert await one.finished()
+    assert not any(alive(pid) for pid in pids)
+
+
+async def test_a_child_that_dies_is_replaced_and_counted(run):
+    one = run("steady")
+    for deaths in range(3):
+        worker = await one.supervisor.next("worker")
+        await one.supervisor.refresh()
+        assert one.supervisor.ledger.merged()["layerwire_calls_total"][CALLS] == 5 * (deaths + 1)
+        os.kill(worker.pid, signal.SIGKILL)
+    await one.supervisor.next("worker")
+    assert one.supervisor.metrics.counter("layerwire_worker_restarts_total", worker="0").value == 3
+    assert one.supervisor.metrics.counter("layerwire_gateway_restarts_total", gateway="0").value == 0
+    assert one.supervisor.metrics.gauge("layerwire_worker_up", worker="0", device="cpu").value == 1
+
+
+async def test_a_child_that_never_gets_ready_ends_the_server(run, monkeypatch):
+    monkeypatch.setattr("layerwire_server.supervisor.supervisor._LAST_DELAY_SECONDS", 0.01)
+    one = run("fails")
+    with pytest.raises(CrashLoopError, match=rf"-0 ended {MAX_FAILED_STARTS} times in a row before it was ready"):
+        await one.finished()
+    assert not one.ready.is_set()
+
+
+async def test_an_error_of_a_child_ends_it(run, monkeypatch):
+    monkeypatch.setattr("layerwire_server.supervisor.supervisor._LAST_DELAY_SECONDS", 0.01)
+    one = run("broken")
+    with pytest.raises(CrashLoopError):
+        await one.finished()
+
+
+async def test_a_child_that_hangs_is_killed_and_replaced(run, monkeypatch):
+    one = run("hangs", hang_seconds="1")
+    first = await one.supervisor.next("worker")
+    monkeypatch.setenv("LAYERWIRE_TEST_CHILD", "steady")
+    second = await one.supervisor.next("worker")
+    assert await first.ended() == -signal.SIGKILL
+    assert alive(second.pid)
+
+
+async def test_a_worker_that_gateways_distrust_is_replaced_once(run):
+    one = run("steady")
+    first = await one.supervisor.next("worker")
+    one.supervisor.replace_worker(0, "one gateway says so")
+    one.supervisor.replace_worker(0, "another says so too")
+    await first.ended()
+    second = await asyncio.wait_for(one.supervisor.started["worker"].get(), 20)
+    one.supervisor.replace_worker(0, "a late word about the first")
+    await asyncio.wait_for(second.ready.wait(), 20)
+    assert alive(second.pid)
+
+
+async def test_a_child_that_does_not_stop_is_killed(run, monkeypatch):
+    monkeypatch.setattr("layerwire_server.supervisor.supervisor._STOP_ROOM_SECONDS", 0.5)
+    one = run("deaf", grace_seconds="0")
+    await asyncio.wait_for(one.ready.wait(), 20)
+    pids = [post.process.pid for post in (*one.supervisor.workers, *one.supervisor.gateways)]
+    one.stop.set()
+    await one.finished()
+    assert not any(alive(pid) for pid in pids)
+
+
+async def test_a_second_signal_ends_all_at_once(run):
+    one = run("deaf")
+    await asyncio.wait_for(one.ready.wait(), 20)
+    pids = [post.process.pid for post in (*one.supervisor.workers, *one.supervisor.gateways)]
+    one.stop.set()
+    one.stop_now.set()
+    assert not await one.finished()
+    assert not any(alive(pid) for pid in pids)
+
+
+async def test_stopping_before_anything_is_ready(run):
+    one = run("steady")
+    await asyncio.wait_for(one.supervisor.started["worker"].get(), 20)
+    one.stop.set()
+    assert await one.finished()
+
+
+def test_back_off_doubles_to_a_limit_and_forgets_after_a_steady_time():
+    backoff = Backoff()
+    assert [backoff.after(1.0) for _ in range(8)] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+    assert backoff.after(31.0) == 0.1
+    assert backoff.after(None) == 0.2
+
+
+def test_failed_starts_count_in_a_row_only():
+    backoff = Backoff()
+    for _ in range(MAX_FAILED_STARTS - 1):
+        backoff.after(None)
+    assert backoff.failed_starts == MAX_FAILED_STARTS - 1
+    backoff.after(0.5)
+    assert backoff.failed_starts == 0

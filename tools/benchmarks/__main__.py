@@ -1,0 +1,67 @@
+"""Runs the standing set and rewrites BENCHMARKS.md: `python -m tools.benchmarks`, or `make bench`."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+from layerwire_bench.machine import machine
+from tools.benchmarks import chain, footprint, measuring, servers, tables, upload
+from tools.benchmarks.standing import COMPARISONS
+
+FILE = Path(__file__).parents[2] / "BENCHMARKS.md"
+START, END = "<!-- figures -->\n", "<!-- /figures -->\n"
+SEARCHED, BOUND_SECONDS = COMPARISONS[0], 0.02
+SEARCH_TARGETS = ("bare", "stream", "unary")
+
+
+def sections(rounds: int, seconds: float, callers: int, only: str) -> list[str]:
+    """Each part of the file that was asked for, measured."""
+    found = []
+    if only in "footprint":
+        found.append(footprint.measured(rounds))
+    with servers.both() as addresses:
+        for one in COMPARISONS:
+            if only in one.title:
+                run = measuring.compare(one, addresses, one.callers or callers, rounds, seconds)
+                found.append(tables.comparison(one.title, run, one.targets, one.wanted))
+        if only in "search":
+            runs = {name: measuring.search(SEARCHED, addresses, name, BOUND_SECONDS) for name in SEARCH_TARGETS}
+            found.append(tables.searches(SEARCHED.title, BOUND_SECONDS, runs))
+        if only in "layer by layer":
+            found.append(chain.measured(addresses.layerwire, callers, rounds, seconds))
+        if only in "upload":
+            found.append(upload.measured(addresses.layerwire, 3, 1 << 30))
+    return found
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--rounds", default=5, help="Rounds; in each, every target has its turn.")
+@click.option("--seconds", default=2.0, help="Length of a target's turn.")
+@click.option("--callers", default=32, help="Callers that each wait for their answer.")
+@click.option("--only", default="", help="Print what has this in its title; nothing is written.")
+def main(rounds: int, seconds: float, callers: int, only: str) -> None:
+    """Compares Layerwire with a bare grpc.aio server and with torch alone; all share this machine's cores."""
+    if rounds < 1 or seconds <= 0 or callers < 1:
+        raise click.UsageError("--rounds, --seconds and --callers must be above 0")
+    busy = os.getloadavg()[0]
+    found = sections(rounds, seconds, callers, only)
+    if not found:
+        raise click.UsageError(f"nothing has {only!r} in its title")
+    command = " ".join(["python -m tools.benchmarks", *map(shlex.quote, sys.argv[1:])])
+    today = dt.datetime.now(dt.UTC).date().isoformat()
+    said = [f"Measured on {today} by `{command}`: {tables.machine(machine())}", f"Load average before: {busy:.1f}."]
+    text = "\n".join(said) + "\n\n" + "\n\n".join(found) + "\n"
+    click.echo(text)
+    if not only:
+        before, rest = FILE.read_text().split(START)
+        FILE.write_text(f"{before}{START}\n{text}\n{END}{rest.partition(END)[2]}")
+
+
+if __name__ == "__main__":
+    main()

@@ -28,8 +28,8 @@ from layerwire_bench.flags import Flags
 
 if TYPE_CHECKING:
     from layerwire_bench.result import Run
-    from layerwire_bench.sending.requested import Asked
-    from layerwire_bench.sending.workload import Workload
+    from layerwire_bench.sending.selection import Asked
+    from layerwire_bench.workload import Workload
 
 FAILED, USAGE, LOST, UNWRITTEN, INTERRUPTED = 1, 2, 3, 4, 130
 _UNREACHABLE = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "DIED"}
@@ -181,16 +181,16 @@ def _bench(read: Flags, workload: Callable[[Asked], Workload]) -> int:
         raise click.UsageError(f"{' and '.join(missing)} not installed; pip install 'layerwire[bench]'")
     from rich.console import Console
 
-    from layerwire_bench import live
-    from layerwire_bench.calling.opening import UnreachableError
+    from layerwire_bench import display
     from layerwire_bench.calling.processes import CrewError
-    from layerwire_bench.conduct import Conductor
+    from layerwire_bench.conductor import Conductor
+    from layerwire_bench.targets.factory import UnreachableError
 
     console = Console(stderr=True)
     try:
         plan = _plan(read, workload)
-        with live.display(console, plan.points) as display:
-            run = Conductor(plan, display).run()
+        with display.display(console, plan.points) as watcher:
+            run = Conductor(plan, watcher).run()
     except UnreachableError as error:
         return _fail(str(error), LOST)
     except CrewError as error:
@@ -220,16 +220,16 @@ def _told(run: Run, read: Flags) -> int:
 
 def _plan(read: Flags, workload: Callable[[Asked], Workload]) -> Any:
     """The plan; on the way everything is asked that has to be."""
-    from layerwire_bench.calling import opening
-    from layerwire_bench.conduct import Bound, Plan
+    from layerwire_bench.conductor import Bound, Plan
     from layerwire_bench.plan import Job
-    from layerwire_bench.sending.requested import Asked
+    from layerwire_bench.sending.selection import Asked
     from layerwire_bench.sending.tensors import Making
-    from layerwire_bench.servers import counters, discover
+    from layerwire_bench.servers import counters, info
+    from layerwire_bench.targets import factory
 
     given = read.given
     for target in read.targets:
-        opening.reach(target, given["wait"])
+        factory.reach(target, given["wait"])
     asked = Asked(
         read.targets,
         Making(given["seed"], given["samples"], given["max_message_bytes"], expects=given["verify"] != "off"),
@@ -249,7 +249,7 @@ def _plan(read: Flags, workload: Callable[[Asked], Workload]) -> Any:
     return Plan(
         Job(read.targets, needed, given["verify"], given["seed"], given["timeout"]), read.loads, read.pace,
         given["processes"], given["rounds"], bound, tuple(counts for counts, _ in found),
-        tuple(discover.server_info(target) for target in read.targets), f"layerwire {shlex.join(sys.argv[1:])}",
+        tuple(info.server_info(target) for target in read.targets), f"layerwire {shlex.join(sys.argv[1:])}",
         (*asked.notes, *silent),
     )  # fmt: skip
 
@@ -261,16 +261,16 @@ def _show(run: Run, read: Flags) -> list[str]:
     """
     from rich.console import Console
 
-    from layerwire_bench.report import as_csv, as_json, page, table
+    from layerwire_bench.report import as_csv, files, page, terminal
 
     forms: dict[str, Callable[[Run], str]] = {
-        "json": as_json.to_json, "csv": as_csv.to_csv, "html": page.to_html,
+        "json": files.to_json, "csv": as_csv.to_csv, "html": page.to_html,
     }  # fmt: skip
     asked = {form: read.given[form] for form in forms if read.given[form] is not None}
     console = Console(stderr=STANDARD_OUTPUT in asked.values(), highlight=False)
     if not console.is_terminal:
         console.width = _WIDTH
-    table.show(run, console)
+    terminal.show(run, console)
     unwritten: list[str] = []
     for form, path in asked.items():
         text = forms[form](run)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 from layerwire_bench.result import Load, Mode
-from layerwire_bench.sending.workload import Workload
+from layerwire_bench.workload import Workload
 
 Verify: TypeAlias = Literal["all", "sample", "off"]
 How: TypeAlias = Literal["stream", "unary", "oip", "local"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from layerwire_bench.report import as_json
+from layerwire_bench.report import files
 
 BENCH = [sys.executable, "-m", "layerwire.cli", "bench"]
 QUICK = ["--window", "100ms", "--warmup", "100ms", "--max-windows", "3"]
@@ -20,4 +20,4 @@ def bench(*words, quick=True, **options):
 
 def measured(ended):
     assert ended.returncode == 0, ended.stderr
-    return as_json.from_json(ended.stdout)
+    return files.from_json(ended.stdout)

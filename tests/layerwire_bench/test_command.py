@@ -15,22 +15,22 @@ import numpy as np
 import pytest
 
 import layerwire
-from layerwire_bench.report import as_json
+from layerwire_bench.report import files
 from tests.inference.conftest import served  # noqa: F401  # a fixture
 from tests.layerwire_bench.commands import BENCH, RELU, UNCHECKED, bench, measured
 from tests.readme_tables import README
 
 
 def test_a_sweep_leaves_its_files(served, tmp_path):  # noqa: F811
-    files = {form: tmp_path / f"found.{form}" for form in ("json", "csv", "html")}
-    words = [word for form, path in files.items() for word in (f"--{form}", path)]
+    paths = {form: tmp_path / f"found.{form}" for form in ("json", "csv", "html")}
+    words = [word for form, path in paths.items() for word in (f"--{form}", path)]
     ended = bench(
         served.address, "max_pool2d", "--shape", "1,3,32,32", "--kernel-size", 2, "--concurrency", "1,4",
         "--metrics", served.metrics_address, "--verify", "all", *words,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     assert "calls/s" in ended.stdout
-    run = as_json.from_json(files["json"].read_text())
+    run = files.from_json(paths["json"].read_text())
     assert [point.load.callers for point in run.points] == [1, 4]
     assert run.workload == ("max_pool2d (1,3,32,32) float32, kernel_size=2",)
     for point in run.points:
@@ -43,8 +43,8 @@ def test_a_sweep_leaves_its_files(served, tmp_path):  # noqa: F811
         assert point.server.kernel.mean_seconds > 0
         assert point.client.cpu_seconds > 0
     assert {"worker-0", "gateway-0"} <= run.points[0].server.cpu_seconds.keys()
-    assert len(list(csv.reader(io.StringIO(files["csv"].read_text())))) == 3
-    assert "<svg" in files["html"].read_text()
+    assert len(list(csv.reader(io.StringIO(paths["csv"].read_text())))) == 3
+    assert "<svg" in paths["html"].read_text()
 
 
 @pytest.mark.parametrize("arrivals", ["constant", "poisson"])

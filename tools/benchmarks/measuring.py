@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from layerwire_bench import live
-from layerwire_bench.conduct import Bound, Conductor, Plan
+from layerwire_bench import display
+from layerwire_bench.conductor import Bound, Conductor, Plan
 from layerwire_bench.plan import Job, Pace, TargetSpec
 from layerwire_bench.result import Load, Run
-from layerwire_bench.servers.discover import server_info
-from layerwire_bench.servers.server_metrics import PageCounts
+from layerwire_bench.servers.info import server_info
+from layerwire_bench.servers.page import PageCounts
 from tools.benchmarks.servers import Addresses
 from tools.benchmarks.standing import Comparison
 
@@ -54,8 +54,8 @@ def _plan(
 
 
 def _conducted(plan: Plan) -> Run:
-    with live.display(Console(stderr=True), plan.points) as display:
-        run = Conductor(plan, display).run()
+    with display.display(Console(stderr=True), plan.points) as watcher:
+        run = Conductor(plan, watcher).run()
     if run.failure is not None or run.interrupted:
         raise SystemExit(f"ended early: {run.failure or 'interrupted'}")
     if run.wrong:

@@ -14,7 +14,7 @@ import torch
 import layerwire
 from layerwire_bench.sending import mix, operators, programs
 from layerwire_bench.sending.tensors import Making, Stored
-from layerwire_bench.sending.workload import Workload
+from layerwire_bench.workload import Workload
 from tools.benchmarks import bare
 
 WEIGHTS = {"w": bare.WEIGHT.numpy(), "b": bare.BIAS.numpy()}

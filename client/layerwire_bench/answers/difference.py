@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from layerwire_bench.sending.workload import Arrays
+from layerwire_bench.workload import Arrays
 
 _Array: TypeAlias = npt.NDArray[Any]
 _SHOWN_AXES = 8

@@ -19,7 +19,7 @@ from layerwire.calls import Request
 from layerwire.v1 import program_pb2
 from layerwire_bench.answers.difference import difference
 from layerwire_bench.sending.tensors import dtype_of
-from layerwire_bench.sending.workload import Arrays, Entry, Sample
+from layerwire_bench.workload import Arrays, Entry, Sample
 
 if TYPE_CHECKING:
     import torch

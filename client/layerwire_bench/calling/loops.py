@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from layerwire_bench.answers.checker import Checker
+from layerwire_bench.calling.checker import Checker
 from layerwire_bench.calling.tally import Tally
 from layerwire_bench.calling.timer import timer
-from layerwire_bench.sending.workload import Workload
 from layerwire_bench.targets.target import Target
+from layerwire_bench.workload import Workload
 
 _ORDER = 4096  # calls after which their order repeats
 _FIRST_PAUSE_SECONDS = 0.01

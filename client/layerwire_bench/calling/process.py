@@ -15,15 +15,16 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-from layerwire_bench.answers.checker import Checker
-from layerwire_bench.calling import arrivals, opening
+from layerwire_bench.calling import arrivals
+from layerwire_bench.calling.checker import Checker
 from layerwire_bench.calling.loops import ClosedLoop, Loop, OpenLoop, Source
 from layerwire_bench.calling.tally import Notes, Tally
 from layerwire_bench.calling.timer import timer
 from layerwire_bench.plan import Job
 from layerwire_bench.result import Load
-from layerwire_bench.sending.workload import Arrays
+from layerwire_bench.targets import factory
 from layerwire_bench.targets.target import Target
+from layerwire_bench.workload import Arrays
 
 _PROBE_SECONDS = 0.02  # between looks at how late the event loop is
 _DRAIN_SECONDS = 1.0  # beyond the calls' own timeout
@@ -178,7 +179,7 @@ class _Client:
     async def _open(self, stack: contextlib.AsyncExitStack, number: int, spec: Any) -> Failed | None:
         """Opens a target and has each sample answered once, which finds what can't work before anything is measured."""
         try:
-            target = await stack.enter_async_context(opening.make(spec, self._job.timeout_seconds))
+            target = await stack.enter_async_context(factory.make(spec, self._job.timeout_seconds))
             ready = _Opened(target, self._job, self._job.seed + self._process)
         except ValueError as error:
             return Failed(number, "", str(error))

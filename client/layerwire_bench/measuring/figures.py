@@ -14,7 +14,7 @@ from hdrh.histogram import HdrHistogram
 
 from layerwire_bench.calling.tally import Notes
 from layerwire_bench.result import Latency, Part
-from layerwire_bench.sending.workload import Workload
+from layerwire_bench.workload import Workload
 
 _NANOSECONDS = 1e9
 _LONGEST_NANOSECONDS = 3_600_000_000_000  # an hour

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from layerwire_bench.report import wording
+from layerwire_bench.report import numbers
 from layerwire_bench.report.summary import PHASES, REST, Summary, loads, size, summaries, targets
 from layerwire_bench.result import Latency, Load, Part, Run
 
@@ -63,11 +63,11 @@ def _latency(name: str, field: str, *, wide: bool = False) -> Field:
 
 
 def _milliseconds(latency: Latency | None, field: str) -> str:
-    return wording.milliseconds(None if latency is None else getattr(latency, field))
+    return numbers.milliseconds(None if latency is None else getattr(latency, field))
 
 
 def _phase(name: str) -> Field:
-    return _number(name, "ms", lambda summary: wording.milliseconds(summary.phases.get(name)))
+    return _number(name, "ms", lambda summary: numbers.milliseconds(summary.phases.get(name)))
 
 
 def _verdict(summary: Summary) -> Cell:
@@ -75,11 +75,11 @@ def _verdict(summary: Summary) -> Cell:
 
 
 _TARGET = Field(Column("target", words=True), lambda summary: Cell(summary.target))
-_CALLERS = _number("callers", "", lambda summary: wording.whole(summary.offered))
-_RATE = _number("offered", "per s", lambda summary: wording.whole(summary.offered))
+_CALLERS = _number("callers", "", lambda summary: numbers.whole(summary.offered))
+_RATE = _number("offered", "per s", lambda summary: numbers.whole(summary.offered))
 _LATENCY: Fields = (
-    _number("calls", "", lambda summary: wording.count(summary.calls), wide=True),
-    _number("calls", "per s", lambda summary: wording.number(summary.throughput)),
+    _number("calls", "", lambda summary: numbers.count(summary.calls), wide=True),
+    _number("calls", "per s", lambda summary: numbers.number(summary.throughput)),
     _latency("mean", "mean_seconds", wide=True),
     _latency("p50", "p50_seconds"),
     _latency("p90", "p90_seconds"),
@@ -87,23 +87,23 @@ _LATENCY: Fields = (
     _latency("p99", "p99_seconds"),
     _latency("p99.9", "p999_seconds"),
     _latency("max", "maximum_seconds", wide=True),
-    Field(Column("errors"), lambda summary: Cell(wording.count(summary.failed), bad=summary.failed > 0)),
-    Field(Column("wrong"), lambda summary: Cell(wording.count(summary.wrong), bad=summary.wrong > 0)),
+    Field(Column("errors"), lambda summary: Cell(numbers.count(summary.failed), bad=summary.failed > 0)),
+    Field(Column("wrong"), lambda summary: Cell(numbers.count(summary.wrong), bad=summary.wrong > 0)),
     Field(Column("steady"), _verdict),
 )
 _COST: Fields = (
     _latency("mean", "mean_seconds"),
     *(_phase(name) for name, _ in PHASES),
-    _number("rest", "ms", lambda summary: wording.milliseconds(summary.rest_seconds)),
-    _number("rows", "a batch", lambda summary: wording.number(summary.batch_rows)),
-    _number("client", "µs CPU", lambda summary: wording.microseconds(summary.client_seconds_per_call)),
-    _number("server", "µs CPU", lambda summary: wording.microseconds(summary.server_seconds_per_call)),
+    _number("rest", "ms", lambda summary: numbers.milliseconds(summary.rest_seconds)),
+    _number("rows", "a batch", lambda summary: numbers.number(summary.batch_rows)),
+    _number("client", "µs CPU", lambda summary: numbers.microseconds(summary.client_seconds_per_call)),
+    _number("server", "µs CPU", lambda summary: numbers.microseconds(summary.server_seconds_per_call)),
 )
 
 
 def _busiest(summary: Summary) -> Cell:
     ratio = max(point.client.busiest_cpu_ratio for point in summary.points)
-    return Cell(wording.percent(ratio), bad=summary.bottleneck)
+    return Cell(numbers.percent(ratio), bad=summary.bottleneck)
 
 
 def _most(summary: Summary, field: str) -> float | None:
@@ -112,13 +112,13 @@ def _most(summary: Summary, field: str) -> float | None:
 
 
 _CLIENT: Fields = (
-    _number("client", "processes", lambda summary: wording.count(summary.points[0].client.processes)),
+    _number("client", "processes", lambda summary: numbers.count(summary.points[0].client.processes)),
     Field(Column("busiest", "% of a core"), _busiest),
-    _number("loop lag", "p99 ms", lambda summary: wording.milliseconds(_most(summary, "lag_p99_seconds"))),
-    _number("sent late", "p99 ms", lambda summary: wording.milliseconds(_most(summary, "send_lag_p99_seconds"))),
-    _number("machine", "% busy", lambda summary: wording.percent(_most(summary, "machine_busy_ratio"))),
-    _number("answers", "compared", lambda summary: wording.count(summary.verified)),
-    _number("calls", "unfinished", lambda summary: wording.count(sum(point.unfinished for point in summary.points))),
+    _number("loop lag", "p99 ms", lambda summary: numbers.milliseconds(_most(summary, "lag_p99_seconds"))),
+    _number("sent late", "p99 ms", lambda summary: numbers.milliseconds(_most(summary, "send_lag_p99_seconds"))),
+    _number("machine", "% busy", lambda summary: numbers.percent(_most(summary, "machine_busy_ratio"))),
+    _number("answers", "compared", lambda summary: numbers.count(summary.verified)),
+    _number("calls", "unfinished", lambda summary: numbers.count(sum(point.unfinished for point in summary.points))),
 )
 
 
@@ -145,8 +145,8 @@ def client_grid(run: Run) -> Grid:
 
 
 _BATCHES: Fields = (
-    _number("calls", "a batch", lambda summary: wording.number(summary.batch_calls)),
-    _number("rows", "a batch", lambda summary: wording.number(summary.batch_rows)),
+    _number("calls", "a batch", lambda summary: numbers.number(summary.batch_calls)),
+    _number("rows", "a batch", lambda summary: numbers.number(summary.batch_rows)),
     Field(Column("batches closed because", words=True), lambda summary: Cell(_counted(summary, "batch_closed"))),
     Field(Column("turned away", words=True), lambda summary: Cell(_counted(summary, "rejected"))),
 )
@@ -156,7 +156,7 @@ def _counted(summary: Summary, field: str) -> str:
     total: Counter[str] = Counter()
     for point in summary.points:
         total.update(getattr(point.server, field, {}))
-    return wording.counts(total)
+    return numbers.counts(total)
 
 
 def batch_grid(run: Run) -> Grid:
@@ -187,7 +187,7 @@ def _of_summaries(run: Run, title: str, fields: Fields, hint: str) -> Grid:
     title += load_title(all_loads)
     ordered = sorted(found, key=lambda summary: all_loads.index(summary.load))  # stable: targets in their order
     cells = [[field.cell(summary) for summary in ordered] for field in (*first, *fields)]
-    told = [at for at, column in enumerate(cells) if any(cell.text != wording.NONE for cell in column)]
+    told = [at for at, column in enumerate(cells) if any(cell.text != numbers.NONE for cell in column)]
     columns = tuple((*first, *fields)[at].column for at in told)
     return Grid(title, columns, tuple(zip(*(cells[at] for at in told), strict=True)), hint)
 
@@ -202,10 +202,10 @@ def ratio_grid(run: Run) -> Grid:
     rows = tuple(
         (
             Cell(ratio.target),
-            *((Cell(wording.whole(size(ratio.load))),) if several else ()),
-            Cell(wording.spread(ratio.throughput, ratio.throughput_least, ratio.throughput_most)),
-            Cell(wording.spread(ratio.p50, ratio.p50_least, ratio.p50_most)),
-            Cell(wording.spread(ratio.p99, ratio.p99_least, ratio.p99_most)),
+            *((Cell(numbers.whole(size(ratio.load))),) if several else ()),
+            Cell(numbers.spread(ratio.throughput, ratio.throughput_least, ratio.throughput_most)),
+            Cell(numbers.spread(ratio.p50, ratio.p50_least, ratio.p50_most)),
+            Cell(numbers.spread(ratio.p99, ratio.p99_least, ratio.p99_most)),
         )
         for ratio in run.ratios
     )
@@ -226,9 +226,9 @@ def rounds_text(run: Run) -> str:
 _OF_LATENCY = (("p50", "p50_seconds"), ("p90", "p90_seconds"), ("p99", "p99_seconds"), ("p99.9", "p999_seconds"))
 
 
-def _heads(*numbers: str) -> tuple[Column, ...]:
+def _heads(*texts: str) -> tuple[Column, ...]:
     return (
-        *(Column(name, unit) for name, _, unit in (text.partition("|") for text in numbers)),
+        *(Column(name, unit) for name, _, unit in (text.partition("|") for text in texts)),
         *(Column(name, "ms") for name, _ in _OF_LATENCY),
     )
 
@@ -238,7 +238,7 @@ def trial_grid(run: Run) -> Grid:
     rows = []
     for trial in run.search.trials if run.search is not None else ():
         point = run.points[trial.point]
-        texts = (wording.number(trial.rate), wording.number(point.throughput), *_figures(point.latency))
+        texts = (numbers.number(trial.rate), numbers.number(point.throughput), *_figures(point.latency))
         kept = Cell("yes" if trial.kept else "no", bad=not trial.kept)
         rows.append((*(Cell(text) for text in texts), kept, Cell(trial.reason or "")))
     heads = (*_heads("offered|per s", "answered|per s"), Column("kept"), Column("because", words=True))
@@ -257,9 +257,9 @@ def part_grid(run: Run) -> Grid:
 
 def _part(part: Part) -> tuple[Cell, ...]:
     failed = sum(part.errors.values())
-    texts = (part.name, wording.count(part.calls), wording.number(part.throughput), *_figures(part.latency))
-    errors = Cell(wording.count(failed), bad=failed > 0)
-    return (*(Cell(text) for text in texts), errors, Cell(wording.count(part.wrong), bad=part.wrong > 0))
+    texts = (part.name, numbers.count(part.calls), numbers.number(part.throughput), *_figures(part.latency))
+    errors = Cell(numbers.count(failed), bad=failed > 0)
+    return (*(Cell(text) for text in texts), errors, Cell(numbers.count(part.wrong), bad=part.wrong > 0))
 
 
 def _figures(latency: Latency | None) -> tuple[str, ...]:

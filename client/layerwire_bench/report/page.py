@@ -15,8 +15,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from layerwire.cli.tables import plain, size
-from layerwire_bench.report import grid, verdict, wording
-from layerwire_bench.report.plots.drawing import Look
+from layerwire_bench.report import grid, numbers, verdict
+from layerwire_bench.report.plots.canvas import Look
 from layerwire_bench.report.plots.gallery import plots
 from layerwire_bench.report.summary import summaries, targets
 from layerwire_bench.result import Run
@@ -38,7 +38,7 @@ def to_html(run: Run) -> str:
         title=verdict.title(run),
         targets=targets(run),
         when=_when(run),
-        elapsed=wording.elapsed(run.seconds),
+        elapsed=numbers.elapsed(run.seconds),
         tiles=_tiles(run),
         answer=verdict.sentences(run),
         alarms=[text for text in (verdict.failed(run), verdict.ended_early(run)) if text is not None],
@@ -83,18 +83,18 @@ def _tiles(run: Run) -> list[_Tile]:
     best = verdict.best(run)
     answered, failed = sum(point.calls for point in run.points), sum(point.failed for point in run.points)
     verified = sum(point.verified for point in run.points)
-    share = wording.number(100 * failed / (answered + failed)) if failed else "0"
+    share = numbers.number(100 * failed / (answered + failed)) if failed else "0"
     compared = "wrong answers" if not verified else f"wrong of {verified:,} answers compared"
     tiles = [_Tile(share, "%", f"{failed:,} of {answered + failed:,} calls failed", failed > 0)]
     if verified or run.wrong:
         tiles.append(_Tile(f"{run.wrong:,}", "", compared, run.wrong > 0))
     else:
-        tiles.append(_Tile(wording.NONE, "", "answers weren't compared"))
+        tiles.append(_Tile(numbers.NONE, "", "answers weren't compared"))
     if best is None or best.latency is None:
         return tiles
-    value, _, unit = wording.duration(best.latency.p99_seconds).partition(" ")
-    p50 = wording.duration(best.latency.p50_seconds)
-    rate = _Tile(wording.number(best.throughput), "calls/s", f"{best.target}, {best.load}")
+    value, _, unit = numbers.duration(best.latency.p99_seconds).partition(" ")
+    p50 = numbers.duration(best.latency.p50_seconds)
+    rate = _Tile(numbers.number(best.throughput), "calls/s", f"{best.target}, {best.load}")
     return [rate, _Tile(value, unit, f"p99 there; p50 {p50}"), *tiles]
 
 

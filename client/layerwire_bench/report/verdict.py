@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from layerwire_bench.report import wording
+from layerwire_bench.report import numbers
 from layerwire_bench.report.summary import Summary, summaries, targets
 from layerwire_bench.result import Latency, Ratio, Run, Search
 
@@ -55,7 +55,7 @@ def failed(run: Run) -> str | None:
             total[name] = total.get(name, 0) + times
     calls = sum(point.failed for point in found)
     first = next((point.first_error for point in found if point.first_error), None)
-    told = f"{calls:,} call{'' if calls == 1 else 's'} failed: {wording.counts(total)}."
+    told = f"{calls:,} call{'' if calls == 1 else 's'} failed: {numbers.counts(total)}."
     return told + (f" The first: {first}" if first else "")
 
 
@@ -93,11 +93,11 @@ def _figures(summary: Summary) -> str:
 
 
 def _percentiles(latency: Latency) -> str:
-    return f"p50 {wording.duration(latency.p50_seconds)}, p99 {wording.duration(latency.p99_seconds)}"
+    return f"p50 {numbers.duration(latency.p50_seconds)}, p99 {numbers.duration(latency.p99_seconds)}"
 
 
 def _rate(calls_per_second: float | None) -> str:
-    return f"{wording.number(calls_per_second)} calls/s"
+    return f"{numbers.number(calls_per_second)} calls/s"
 
 
 def _swept(run: Run, target: str, found: Sequence[Summary]) -> tuple[str, ...]:
@@ -115,7 +115,7 @@ def _swept(run: Run, target: str, found: Sequence[Summary]) -> tuple[str, ...]:
     told = [f"At most {_rate(best.throughput)}, with {best.load}: {_figures(best)}."]
     nearly = next((each for each in own if each.throughput >= _NEARLY * best.throughput and each is not best), None)
     if nearly is not None and _p99(nearly) <= _SHORTER * _p99(best):
-        share = wording.percent(nearly.throughput / best.throughput)
+        share = numbers.percent(nearly.throughput / best.throughput)
         told.append(f"{share} % of that already with {nearly.load}: {_figures(nearly)}.")
     if own[0] not in (best, nearly):
         told.append(f"With {own[0].load}, {_rate(own[0].throughput)}: {_figures(own[0])}.")
@@ -140,7 +140,7 @@ def _kept_up(own: Sequence[Summary], best: Summary) -> tuple[str, ...]:
 
 
 def _searched(run: Run, search: Search) -> tuple[str, ...]:
-    bound = f"{wording.percentile(search.percentile)} under {wording.duration(search.bound_seconds)}"
+    bound = f"{numbers.percentile(search.percentile)} under {numbers.duration(search.bound_seconds)}"
     if not search.trials:
         return ("The search ended before a rate was tried.",)
     if search.best_rate is None:
@@ -175,4 +175,4 @@ def _ratio(ratio: Ratio) -> str:
 
 
 def _times(value: float, least: float | None, most: float | None) -> str:
-    return f"{wording.number(value)} times ({wording.number(least)} to {wording.number(most)})"
+    return f"{numbers.number(value)} times ({numbers.number(least)} to {numbers.number(most)})"

@@ -21,7 +21,7 @@ from layerwire.transport.options import MAX_PRIORITY
 from layerwire_bench.answers import reference
 from layerwire_bench.sending import operators, programs, tensors
 from layerwire_bench.sending.tensors import USUAL, Array, Making, Shaped, Source, Stored
-from layerwire_bench.sending.workload import Entry, Sample, Workload
+from layerwire_bench.workload import Entry, Sample, Workload
 
 Find: TypeAlias = Callable[[str, int | None], programs.Program]  # name, version -> what is known of it
 Made: TypeAlias = tuple[Entry, list[Sample]]

@@ -17,7 +17,7 @@ from layerwire_bench.answers import reference
 from layerwire_bench.sending import tensors
 from layerwire_bench.sending.operands import Asked, companion, indices, input_values
 from layerwire_bench.sending.tensors import USUAL, Array, Making, Random, Shape, Shaped, Source, Stored
-from layerwire_bench.sending.workload import Entry, Sample
+from layerwire_bench.workload import Entry, Sample
 
 _TENSORS = ("TensorLike", "TensorLike | None")
 # What a function's options don't have: what changes no answer, and what the load tester says itself.

@@ -20,7 +20,7 @@ from layerwire_bench.answers import reference
 from layerwire_bench.sending import tensors
 from layerwire_bench.sending.operators import shown
 from layerwire_bench.sending.tensors import USUAL, Array, Making, Shape, Shaped, Source
-from layerwire_bench.sending.workload import Arrays, Entry, Sample
+from layerwire_bench.workload import Arrays, Entry, Sample
 
 if TYPE_CHECKING:
     from layerwire import Client

@@ -10,10 +10,10 @@ from typing import Any
 from layerwire.calls import Request
 from layerwire.errors import LayerwireError
 from layerwire.transport.templates import MAPS
-from layerwire_bench.measuring.measure import Counts
+from layerwire_bench.measuring.measurement import Counts
 from layerwire_bench.plan import TargetSpec
-from layerwire_bench.sending.workload import Workload
-from layerwire_bench.servers.server_metrics import PORT, PageCounts, PageError, read
+from layerwire_bench.servers.page import PORT, PageCounts, PageError, read
+from layerwire_bench.workload import Workload
 
 
 def find(spec: TargetSpec, metrics: str | None, workload: Workload) -> tuple[Counts | None, str | None]:

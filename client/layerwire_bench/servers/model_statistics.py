@@ -11,8 +11,8 @@ from collections.abc import Iterable
 
 from layerwire.errors import LayerwireError
 from layerwire_bench.result import Phase, Server
-from layerwire_bench.servers import asking
-from layerwire_bench.servers.open_inference import ask
+from layerwire_bench.servers import rpc
+from layerwire_bench.servers.inference import ask
 
 _KEPT = 64  # readings; a measurement looks back over fewer
 _MORE = 1.25
@@ -40,14 +40,14 @@ class StatisticsCounts:
         Raises:
             LayerwireError: it hasn't, or doesn't know a model.
         """
-        with asking.server(self._address) as server:
+        with rpc.server(self._address) as server:
             _read(server, self._models)
 
     def mark(self) -> int:
         """Asks now; the number of this reading. One that fails is as if there were none."""
         self._marks += 1
         try:
-            with asking.server(self._address) as server:
+            with rpc.server(self._address) as server:
                 self._readings[self._marks] = _read(server, self._models)
         except LayerwireError:
             return self._marks
@@ -85,7 +85,7 @@ class StatisticsCounts:
         )
 
 
-def _read(server: asking.Server, models: Iterable[tuple[str, str]]) -> Counter[str]:
+def _read(server: rpc.Server, models: Iterable[tuple[str, str]]) -> Counter[str]:
     """All models' counts together; raises LayerwireError."""
     found: Counter[str] = Counter()
     for name, version in models:

@@ -15,7 +15,7 @@ from layerwire.transport.options import Options
 from layerwire.transport.templates import MAPS
 from layerwire.wire import arrays
 from layerwire.wire.dtypes import DTYPE_NAMES
-from layerwire_bench.sending.workload import Arrays, Entry, Sample
+from layerwire_bench.workload import Arrays, Entry, Sample
 
 
 class _Nobody:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from layerwire.inference_v2 import open_inference_pb2 as messages
 from layerwire.transport.call import Call
 from layerwire.wire.dtypes import DTYPE_NAMES
-from layerwire_bench.sending.workload import Arrays, Entry, Sample
 from layerwire_bench.servers import datatypes
 from layerwire_bench.targets import contract
 from layerwire_bench.targets.unary import Prepared, UnaryTarget
+from layerwire_bench.workload import Arrays, Entry, Sample
 
 _PATH = "/inference.GRPCInferenceService/ModelInfer"
 _MIDDLE_PRIORITY = 11  # 1 is highest; 0 would be the server's default, which is not always the middle

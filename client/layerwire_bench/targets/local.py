@@ -9,8 +9,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Self
 
-from layerwire_bench.sending.workload import Arrays, Entry, Sample
 from layerwire_bench.targets.target import Done, Target
+from layerwire_bench.workload import Arrays, Entry, Sample
 
 
 class LocalTarget(Target):

@@ -19,9 +19,9 @@ from layerwire.transport.engine import Engine
 from layerwire.transport.sessions import LoopSession
 from layerwire.transport.settings import Settings
 from layerwire.v1 import layerwire_pb2 as messages
-from layerwire_bench.sending.workload import Arrays, Entry, Sample
 from layerwire_bench.targets import channels, contract
 from layerwire_bench.targets.target import CLOSED, Done, Target
+from layerwire_bench.workload import Arrays, Entry, Sample
 
 MAX_CALLS_IN_FLIGHT = 1 << 17
 MAX_BYTES_IN_FLIGHT = 2 << 30

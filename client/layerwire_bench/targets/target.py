@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Self, TypeAlias
 
-from layerwire_bench.sending.workload import Arrays, Entry, Sample
+from layerwire_bench.workload import Arrays, Entry, Sample
 
 # What became of a call: its answer, whatever the target makes of it, gRPC's status name, "OK" for success, and for
 # anything else what was said.

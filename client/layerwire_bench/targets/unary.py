@@ -17,10 +17,10 @@ from google.protobuf.message import DecodeError
 from layerwire.transport import reasons
 from layerwire.transport.settings import Settings
 from layerwire.v1 import layerwire_pb2 as messages
-from layerwire_bench.sending.workload import Arrays, Entry, Sample
 from layerwire_bench.targets import contract
 from layerwire_bench.targets.channels import Channels
 from layerwire_bench.targets.target import CLOSED, Done, Target
+from layerwire_bench.workload import Arrays, Entry, Sample
 
 _SERVICE = messages.DESCRIPTOR.services_by_name["LayerwireService"]
 # Family -> its RPC: the one whose request is the family's message of Call.

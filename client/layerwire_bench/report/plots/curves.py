@@ -10,9 +10,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from layerwire_bench.report import wording
-from layerwire_bench.report.plots import drawing
-from layerwire_bench.report.plots.drawing import BLUE, GREEN, INK, ORANGE, SERIES, SKY, VERMILION, Key, Look, Plot
+from layerwire_bench.report import numbers
+from layerwire_bench.report.plots import canvas
+from layerwire_bench.report.plots.canvas import BLUE, GREEN, INK, ORANGE, SERIES, SKY, VERMILION, Key, Look, Plot
 from layerwire_bench.report.summary import PERCENTILES, Summary
 
 PERCENTILE_LOOKS = {
@@ -56,11 +56,11 @@ def throughput_latency(found: Sequence[Summary]) -> Plot | None:
         for target, percentile, look in _throughput_series(groups):
             ys = [1e3 * getattr(summary.latency, f"{percentile}_seconds") for summary in groups[target]]
             xs = [summary.throughput for summary in groups[target]]
-            drawing.line(axes, xs, ys, look)
+            canvas.line(axes, xs, ys, look)
             if percentile == "p99":
                 _label(axes, xs, ys, groups[target], look)
-        drawing.scale(axes.xaxis, [summary.throughput for summary in everything], log=False)
-        drawing.scale(axes.yaxis, [1e3 * value for summary in everything for value in _p50_p99(summary)])
+        canvas.scale(axes.xaxis, [summary.throughput for summary in everything], log=False)
+        canvas.scale(axes.yaxis, [1e3 * value for summary in everything for value in _p50_p99(summary)])
         axes.set(xlabel="calls answered per second", ylabel="latency, ms")
 
     name, what = "throughput-latency", "Throughput against latency"
@@ -74,7 +74,7 @@ def throughput_latency(found: Sequence[Summary]) -> Plot | None:
         f"{target}: from {_told(group[0])} to {_told(group[-1])}." for target, group in groups.items() if group
     )
     caption = f"Numbers at points of p99 are {unit}. Right and low is good."
-    return Plot(name, what, caption, keys, drawing.svg(name, what, alt, 290, draw))
+    return Plot(name, what, caption, keys, canvas.svg(name, what, alt, 290, draw))
 
 
 def _throughput_series(groups: dict[str, list[Summary]]) -> list[tuple[str, str, Look]]:
@@ -95,7 +95,7 @@ def _p50_p99(summary: Summary) -> tuple[float, float]:
 def _label(axes: Any, xs: Sequence[float], ys: Sequence[float], group: Sequence[Summary], look: Look) -> None:
     for x, y, summary in zip(xs, ys, group, strict=True):
         axes.annotate(
-            drawing.tick(summary.offered),
+            canvas.tick(summary.offered),
             (x, y),
             xytext=(-5, 5),
             textcoords="offset points",
@@ -108,7 +108,7 @@ def _label(axes: Any, xs: Sequence[float], ys: Sequence[float], group: Sequence[
 def _told(summary: Summary) -> str:
     assert summary.latency is not None
     return (
-        f"{wording.number(summary.throughput)} calls/s with p99 {wording.duration(summary.latency.p99_seconds)} "
+        f"{numbers.number(summary.throughput)} calls/s with p99 {numbers.duration(summary.latency.p99_seconds)} "
         f"at {summary.load}"
     )
 
@@ -126,21 +126,21 @@ def percentiles(found: Sequence[Summary]) -> Plot | None:
         for axes, (target, group) in zip(panels, groups.items(), strict=True):
             for percentile, field in PERCENTILES:
                 ys = [1e3 * getattr(summary.latency, field) for summary in group]
-                drawing.line(axes, [summary.offered for summary in group], ys, PERCENTILE_LOOKS[percentile])
-            axes.set(ylabel="latency, ms", title=drawing.short(target) if len(groups) > 1 else "")
-        drawing.loads_axis(panels[0].xaxis, [summary.offered for summary in everything])
-        drawing.scale(panels[0].yaxis, values)
+                canvas.line(axes, [summary.offered for summary in group], ys, PERCENTILE_LOOKS[percentile])
+            axes.set(ylabel="latency, ms", title=canvas.short(target) if len(groups) > 1 else "")
+        canvas.loads_axis(panels[0].xaxis, [summary.offered for summary in everything])
+        canvas.scale(panels[0].yaxis, values)
         panels[-1].set_xlabel(load_name(everything))
 
     name, what = "percentiles", "Percentiles by load"
     alt = " ".join(f"{target}: p99 {_grown(group, 'p99_seconds')}." for target, group in groups.items())
     keys = tuple(Key(PERCENTILE_LOOKS[percentile], percentile) for percentile, _ in PERCENTILES)
     height = 290 if len(groups) == 1 else 40 + 165 * len(groups)
-    return Plot(name, what, "", keys, drawing.svg(name, what, alt, height, draw))
+    return Plot(name, what, "", keys, canvas.svg(name, what, alt, height, draw))
 
 
 def _grown(group: Sequence[Summary], field: str) -> str:
-    first, last = (wording.duration(getattr(summary.latency, field)) for summary in (group[0], group[-1]))
+    first, last = (numbers.duration(getattr(summary.latency, field)) for summary in (group[0], group[-1]))
     return f"from {first} at {group[0].load} to {last} at {group[-1].load}"
 
 
@@ -200,15 +200,15 @@ def _by_load(
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         for look, xs, ys in lines:
-            drawing.line(axes, xs, ys, look)
-        drawing.loads_axis(axes.xaxis, [x for _, xs, _ in lines for x in xs])
-        drawing.scale(axes.yaxis, [y for _, _, ys in lines for y in ys])
+            canvas.line(axes, xs, ys, look)
+        canvas.loads_axis(axes.xaxis, [x for _, xs, _ in lines for x in xs])
+        canvas.scale(axes.yaxis, [y for _, _, ys in lines for y in ys])
         axes.set(xlabel=load_name(everything), ylabel=unit)
 
-    alt = f"{unit}, from {wording.number(lines[0][2][0])} to {wording.number(lines[0][2][-1])}."
+    alt = f"{unit}, from {numbers.number(lines[0][2][0])} to {numbers.number(lines[0][2][-1])}."
     color = SERIES[0].color if len(groups) == 1 else INK
     mark = SERIES[0].mark if len(groups) == 1 else ""
     drawn = [(text, style) for text, style, _ in series if text and text in shown]
     keys = (Key(Look(color, mark, style.dash, hollow=style.hollow), text) for text, style in drawn)
     named = (key for key in target_keys(groups) if key.text in shown)
-    return Plot(name, what, caption, (*named, *keys), drawing.svg(name, what, alt, 250, draw))
+    return Plot(name, what, caption, (*named, *keys), canvas.svg(name, what, alt, 250, draw))

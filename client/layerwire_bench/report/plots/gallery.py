@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from layerwire_bench.report.grid import rounds_text
 from layerwire_bench.report.plots import curves, rows, timeline
-from layerwire_bench.report.plots.drawing import Plot
+from layerwire_bench.report.plots.canvas import Plot
 from layerwire_bench.report.summary import summaries
 from layerwire_bench.result import Run
 

@@ -11,10 +11,10 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
-from layerwire_bench.report import wording
-from layerwire_bench.report.plots import drawing
+from layerwire_bench.report import numbers
+from layerwire_bench.report.plots import canvas
+from layerwire_bench.report.plots.canvas import GREEN, GREY, INK, ORANGE, PURPLE, SERIES, SKY, Key, Look, Plot
 from layerwire_bench.report.plots.curves import PERCENTILE_LOOKS, grouped, load_name, target_keys
-from layerwire_bench.report.plots.drawing import GREEN, GREY, INK, ORANGE, PURPLE, SERIES, SKY, Key, Look, Plot
 from layerwire_bench.report.summary import PERCENTILES, PHASES, REST, Summary, size
 from layerwire_bench.result import Latency, Load, Part, Ratio
 
@@ -48,10 +48,10 @@ def _dots(name: str, what: str, rows: Sequence[tuple[str, Latency]], *, wide: bo
         for at, (row, latency) in enumerate(rows):
             axes.hlines(at, 1e3 * latency.minimum_seconds, 1e3 * latency.maximum_seconds, color=GREY, linewidth=2.5)
             for percentile, field in PERCENTILES:
-                drawing.line(axes, [1e3 * getattr(latency, field)], [at], PERCENTILE_LOOKS[percentile])
+                canvas.line(axes, [1e3 * getattr(latency, field)], [at], PERCENTILE_LOOKS[percentile])
             if len(rows) > 1:
                 _name(axes, at, row, GREY)
-        drawing.scale(axes.xaxis, ends, log=True)
+        canvas.scale(axes.xaxis, ends, log=True)
         _rows_axis(axes, len(rows))
         axes.set_xlabel("latency, ms")
 
@@ -59,12 +59,12 @@ def _dots(name: str, what: str, rows: Sequence[tuple[str, Latency]], *, wide: bo
     keys = tuple(Key(PERCENTILE_LOOKS[percentile], percentile) for percentile, _ in PERCENTILES)
     caption = "Lines reach from the shortest to the longest."
     height = 62 + _ROW * max(len(rows), 2)
-    spanning = drawing.svg(f"{name}-wide", what, alt, height, draw, width=drawing.WIDE) if wide else None
-    return Plot(name, what, caption, keys, drawing.svg(name, what, alt, height, draw), spanning)
+    spanning = canvas.svg(f"{name}-wide", what, alt, height, draw, width=canvas.WIDE) if wide else None
+    return Plot(name, what, caption, keys, canvas.svg(name, what, alt, height, draw), spanning)
 
 
 def _ms(seconds: float) -> str:
-    return f"{wording.milliseconds(seconds)} ms"
+    return f"{numbers.milliseconds(seconds)} ms"
 
 
 def _rows_axis(axes: Any, count: int) -> None:
@@ -76,7 +76,7 @@ def _rows_axis(axes: Any, count: int) -> None:
 def _name(axes: Any, at: float, text: str, color: str) -> None:
     """Above its row, where a long one has room."""
     axes.annotate(
-        drawing.short(text, 44),
+        canvas.short(text, 44),
         (0, at - 0.28),
         xycoords=axes.get_yaxis_transform(),
         va="bottom",
@@ -95,15 +95,15 @@ def throughputs(found: Sequence[Summary]) -> Plot | None:
         axes = figure.subplots()
         for at, ((target, value), look) in enumerate(zip(rows, SERIES, strict=False)):
             axes.barh(at, value, height=0.4, color=look.color)
-            axes.annotate(wording.number(value), (value, at), xytext=(4, 0), textcoords="offset points", va="center")
+            axes.annotate(numbers.number(value), (value, at), xytext=(4, 0), textcoords="offset points", va="center")
             _name(axes, at, target, INK)
-        drawing.scale(axes.xaxis, [1.1 * value for _, value in rows], log=False)
+        canvas.scale(axes.xaxis, [1.1 * value for _, value in rows], log=False)
         _rows_axis(axes, len(rows))
         axes.set_xlabel("calls answered per second")
 
     name, what = "throughput", f"Throughput, {next(iter(groups.values()))[0].load}"
-    alt = "; ".join(f"{target}: {wording.number(value)} calls/s" for target, value in rows)
-    return Plot(name, what, "", (), drawing.svg(name, what, alt, 62 + _ROW * len(rows), draw))
+    alt = "; ".join(f"{target}: {numbers.number(value)} calls/s" for target, value in rows)
+    return Plot(name, what, "", (), canvas.svg(name, what, alt, 62 + _ROW * len(rows), draw))
 
 
 def phases(found: Sequence[Summary], *, shares: bool = False) -> Plot | None:
@@ -118,13 +118,13 @@ def phases(found: Sequence[Summary], *, shares: bool = False) -> Plot | None:
         panels = figure.subplots(len(groups), 1, sharex=True, squeeze=False, height_ratios=[n + 1 for n in counts])
         for axes, (target, group) in zip(panels[:, 0], groups.items(), strict=True):
             _stack(axes, group, shares=shares)
-            axes.set_title(drawing.short(target) if len(groups) > 1 else "")
+            axes.set_title(canvas.short(target) if len(groups) > 1 else "")
             axes.set_ylabel(load_name(group) if several else "")
         last = panels[-1, 0]
         last.set_xlabel("% of the mean latency" if shares else "mean latency, ms")
         most = 100.0 if shares else max(1e3 * _total(summary) for group in groups.values() for summary in group)
         last.set_xlim(0, most * (1.0 if shares else 1.14))
-        last.xaxis.set_major_formatter(FuncFormatter(lambda value, _: drawing.tick(value)))
+        last.xaxis.set_major_formatter(FuncFormatter(lambda value, _: canvas.tick(value)))
 
     name, what = ("shares", "Shares of the mean latency") if shares else ("phases", "Where the time goes")
     keys = tuple(Key(look, phase) for phase, look in PHASE_LOOKS.items() if _told(groups, phase))
@@ -135,7 +135,7 @@ def phases(found: Sequence[Summary], *, shares: bool = False) -> Plot | None:
         else "Means of the server's phases under the mean that the client saw."
     )
     alt = "; ".join(_phases_text(target, group[-1]) for target, group in groups.items())
-    return Plot(name, what, caption, keys, drawing.svg(name, what, alt, height, draw))
+    return Plot(name, what, caption, keys, canvas.svg(name, what, alt, height, draw))
 
 
 def _total(summary: Summary) -> float:
@@ -155,9 +155,9 @@ def _stack(axes: Any, group: Sequence[Summary], *, shares: bool) -> None:
             axes.barh(at, width, 0.72, left, color=PHASE_LOOKS[phase].color, edgecolor="white", linewidth=0.6)
             left += width
         if not shares:
-            text = wording.milliseconds(total)
+            text = numbers.milliseconds(total)
             axes.annotate(text, (left, at), xytext=(4, 0), textcoords="offset points", va="center", fontsize=10.5)
-    axes.set_yticks(range(len(group)), [drawing.tick(summary.offered) for summary in group])
+    axes.set_yticks(range(len(group)), [canvas.tick(summary.offered) for summary in group])
     axes.set_ylim(len(group) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
@@ -193,12 +193,12 @@ def ratios(found: Sequence[Ratio], rounds: str, groups: dict[str, list[Summary]]
                 look = SERIES[names.index(ratio.target)] if ratio.target in names else SERIES[-1]
                 _interval(axes, ratio, field, loads.index(ratio.load) + shift, look)
             axes.set_title(metric)
-            axes.set_yticks(range(len(loads)), [drawing.tick(size(load)) for load in loads] if len(loads) > 1 else [""])
+            axes.set_yticks(range(len(loads)), [canvas.tick(size(load)) for load in loads] if len(loads) > 1 else [""])
             axes.set_ylim(len(loads) - 0.4, -0.6)
             axes.grid(visible=False, axis="y")
             axes.tick_params(axis="y", length=0)
             axes.set_ylabel(load_name(next(iter(groups.values()))) if len(loads) > 1 else "")
-        drawing.scale(panels[0].xaxis, values, log=True)
+        canvas.scale(panels[0].xaxis, values, log=True)
         ticks = [value for value in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
                  if min(values) / 1.25 <= value <= max(values) * 1.35]  # fmt: skip
         panels[0].xaxis.set_major_locator(FixedLocator(ticks))
@@ -206,12 +206,12 @@ def ratios(found: Sequence[Ratio], rounds: str, groups: dict[str, list[Summary]]
 
     name, what = "ratios", "Ratios"
     alt = "; ".join(
-        f"{ratio.target} at {ratio.load}: throughput {wording.number(ratio.throughput)} times" for ratio in found
+        f"{ratio.target} at {ratio.load}: throughput {numbers.number(ratio.throughput)} times" for ratio in found
     )
     height = 76 + len(_METRICS) * (30 + 17 * len(loads) * max(len(others), 1))
     caption = f"Medians over {rounds}; lines reach from the least to the most of single rounds."
     keys = tuple(key for key in target_keys(groups) if key.text in others)
-    return Plot(name, what, caption, keys, drawing.svg(name, what, alt, height, draw))
+    return Plot(name, what, caption, keys, canvas.svg(name, what, alt, height, draw))
 
 
 def _range(ratio: Ratio, field: str) -> list[float]:
@@ -225,6 +225,6 @@ def _interval(axes: Any, ratio: Ratio, field: str, at: float, look: Look) -> Non
         return
     least, middle, most = found
     axes.hlines(at, least, most, color=look.color, linewidth=2)
-    drawing.line(axes, [middle], [at], look)
-    text = wording.number(middle)
+    canvas.line(axes, [middle], [at], look)
+    text = numbers.number(middle)
     axes.annotate(text, (most, at), xytext=(7, 0), textcoords="offset points", va="center", fontsize=10.5)

@@ -11,10 +11,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from layerwire_bench.report import wording
-from layerwire_bench.report.plots import drawing
+from layerwire_bench.report import numbers
+from layerwire_bench.report.plots import canvas
+from layerwire_bench.report.plots.canvas import GREEN, GREY, INK, RED, SERIES, VERMILION, Key, Look, Plot
 from layerwire_bench.report.plots.curves import PERCENTILE_LOOKS
-from layerwire_bench.report.plots.drawing import GREEN, GREY, INK, RED, SERIES, VERMILION, Key, Look, Plot
 from layerwire_bench.report.summary import size, targets
 from layerwire_bench.result import Point, Run, Window
 
@@ -41,7 +41,7 @@ def timeline(run: Run) -> Plot | None:
         for axes, panel in zip(found, panels, strict=True):
             panel(axes)
             _warm_up(axes, windows)
-        _loads(found[0], run, narrow=figure.bbox.width <= drawing.NARROW * 1.5)
+        _loads(found[0], run, narrow=figure.bbox.width <= canvas.NARROW * 1.5)
         found[-1].set_xlabel("seconds since the run began")
         ends = [window.start_seconds + window.seconds for window in windows]
         found[-1].set_xlim(min(window.start_seconds for window in windows), max(ends))
@@ -53,8 +53,8 @@ def timeline(run: Run) -> Plot | None:
         caption += " A cross marks each window with wrong answers."
     alt = f"{len(windows)} windows; " + (f"with errors: {', '.join(errors)}." if errors else "without errors.")
     height, short = 60 + 135 * len(panels), 60 + 120 * len(panels)
-    wide = drawing.svg(f"{name}-wide", what, alt, short, draw, width=drawing.WIDE)
-    return Plot(name, what, caption, keys, drawing.svg(name, what, alt, height, draw), wide)
+    wide = canvas.svg(f"{name}-wide", what, alt, short, draw, width=canvas.WIDE)
+    return Plot(name, what, caption, keys, canvas.svg(name, what, alt, height, draw), wide)
 
 
 def _error_looks(windows: Sequence[Window]) -> dict[str, Look]:
@@ -78,7 +78,7 @@ def _keys(names: Sequence[str], errors: dict[str, Look], *, latency: bool) -> tu
     return (
         *found,
         *(Key(look, name) for name, look in errors.items()),
-        Key(Look(drawing.WARM_UP, fill=True), _WARM_UP),
+        Key(Look(canvas.WARM_UP, fill=True), _WARM_UP),
     )
 
 
@@ -103,7 +103,7 @@ def _throughput(axes: Any, run: Run, names: Sequence[str]) -> None:
         values = [window.throughput for window in point.windows]
         _steps(axes, point.windows, values, _color(point, names, INK))
     top = [window.throughput for point in run.points for window in point.windows]
-    drawing.scale(axes.yaxis, top, log=False)
+    canvas.scale(axes.yaxis, top, log=False)
     axes.set_ylabel("calls/s")
 
 
@@ -115,7 +115,7 @@ def _latency(axes: Any, run: Run, names: Sequence[str]) -> None:
         found = [None if value is None else 1e3 * value for value in found]
         values += [value for value in found if value is not None]
         _steps(axes, point.windows, found, _color(point, names, PERCENTILE_LOOKS[name].color))
-    drawing.scale(axes.yaxis, values)
+    canvas.scale(axes.yaxis, values)
     axes.set_ylabel("p99, ms" if len(names) > 1 else "latency, ms")
 
 
@@ -132,7 +132,7 @@ def _errors(axes: Any, windows: Sequence[Window], errors: dict[str, Look]) -> No
         if window.wrong:  # few among many errors would not be seen
             place = (window.start_seconds + window.seconds / 2, 0.97)
             axes.plot(*place, "X", color=RED, markersize=7, transform=axes.get_xaxis_transform())
-    drawing.scale(axes.yaxis, [1.1 * value for value in bottom], log=False)
+    canvas.scale(axes.yaxis, [1.1 * value for value in bottom], log=False)
     axes.set_ylabel("errors/s")
 
 
@@ -149,7 +149,7 @@ def _warm_up(axes: Any, windows: Sequence[Window]) -> None:
         stretch = list(found)
         if warm:
             end = stretch[-1].start_seconds + stretch[-1].seconds
-            axes.axvspan(stretch[0].start_seconds, end, color=drawing.WARM_UP, zorder=0, linewidth=0)
+            axes.axvspan(stretch[0].start_seconds, end, color=canvas.WARM_UP, zorder=0, linewidth=0)
 
 
 def _loads(axes: Any, run: Run, *, narrow: bool) -> None:
@@ -162,10 +162,10 @@ def _loads(axes: Any, run: Run, *, narrow: bool) -> None:
         if windows:
             start, end = windows[0].start_seconds, windows[-1].start_seconds + windows[-1].seconds
             place = ((start + end) / 2, 1.02)
-            text = drawing.tick(size(load))
-            axes.annotate(text, place, xycoords=axes.get_xaxis_transform(), ha="center", color=drawing.FAINT)
+            text = canvas.tick(size(load))
+            axes.annotate(text, place, xycoords=axes.get_xaxis_transform(), ha="center", color=canvas.FAINT)
     unit = "callers" if run.points[0].load.mode == "closed" else "offered/s"
-    axes.set_title(unit, fontsize=11, fontweight="normal", color=drawing.FAINT, pad=16)
+    axes.set_title(unit, fontsize=11, fontweight="normal", color=canvas.FAINT, pad=16)
 
 
 _PERCENTILE_FIELDS = {50.0: "p50", 90.0: "p90", 95.0: "p95", 99.0: "p99", 99.9: "p999"}
@@ -177,7 +177,7 @@ def tried(run: Run) -> Plot | None:
     field = None if search is None else _PERCENTILE_FIELDS.get(search.percentile)
     if search is None or field is None:
         return None
-    bound, called = 1e3 * search.bound_seconds, wording.percentile(search.percentile)
+    bound, called = 1e3 * search.bound_seconds, numbers.percentile(search.percentile)
     points = [
         (trial.rate, 1e3 * getattr(latency, f"{field}_seconds"), trial.kept)
         for trial in search.trials
@@ -190,24 +190,24 @@ def tried(run: Run) -> Plot | None:
         axes = figure.subplots()
         axes.axhline(bound, color=INK, linewidth=1.2, linestyle=(0, (5, 2.5)))
         place = (0.01, bound)
-        axes.annotate(f"bound: {wording.duration(search.bound_seconds)}", place, xycoords=axes.get_yaxis_transform(),
+        axes.annotate(f"bound: {numbers.duration(search.bound_seconds)}", place, xycoords=axes.get_yaxis_transform(),
                       xytext=(0, 4), textcoords="offset points")  # fmt: skip
         axes.plot([p[0] for p in sorted(points)], [p[1] for p in sorted(points)], color=GREY, linewidth=1.4)
         for kept, look in _KEPT.items():
             chosen = [point for point in points if point[2] is kept]
             axes.plot([p[0] for p in chosen], [p[1] for p in chosen], look.mark, color=look.color, markersize=8)
-        drawing.loads_axis(axes.xaxis, [rate for rate, _, _ in points])
-        drawing.scale(axes.yaxis, [bound, *(y for _, y, _ in points)])
+        canvas.loads_axis(axes.xaxis, [rate for rate, _, _ in points])
+        canvas.scale(axes.yaxis, [bound, *(y for _, y, _ in points)])
         axes.set(xlabel="calls offered per second", ylabel=f"{called}, ms")
 
     name, what = "tried", "Rates tried"
     keys = (Key(_KEPT[True], "kept"), Key(_KEPT[False], "not kept"))
-    alt = f"The bound is {wording.duration(search.bound_seconds)}; " + "; ".join(
-        f"{rate:,.0f}/s: {wording.number(y)} ms, {'kept' if kept else 'not kept'}" for rate, y, kept in points
+    alt = f"The bound is {numbers.duration(search.bound_seconds)}; " + "; ".join(
+        f"{rate:,.0f}/s: {numbers.number(y)} ms, {'kept' if kept else 'not kept'}" for rate, y, kept in points
     )
     share = f"{search.percentile:g} % of the calls that were due"
     caption = f"A rate is kept where {share} came back in time, and no queue grew; {called} is of successful ones."
-    return Plot(name, what, caption, keys, drawing.svg(name, what, alt, 290, draw))
+    return Plot(name, what, caption, keys, canvas.svg(name, what, alt, 290, draw))
 
 
 _KEPT = {True: Look(GREEN, "o"), False: Look(VERMILION, "X")}

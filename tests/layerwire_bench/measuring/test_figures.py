@@ -1,0 +1,115 @@
+"""Percentiles, parts of a mix, and verdicts on the client."""
+
+import base64
+
+import numpy as np
+import pytest
+from hdrh.histogram import HdrHistogram
+
+from layerwire.calls import Requests
+from layerwire_bench.calling.tally import CODES, Notes, Tally
+from layerwire_bench.measuring import bottleneck
+from layerwire_bench.measuring.bottleneck import Busy, Usage
+from layerwire_bench.measuring.figures import Gathered, Latencies
+from layerwire_bench.result import Latency
+from layerwire_bench.workload import Entry, Sample, Workload
+
+GENERATOR = np.random.default_rng(3)
+
+
+@pytest.mark.parametrize(
+    "seconds",
+    [GENERATOR.lognormal(-7, 1, 20_000), GENERATOR.uniform(1e-6, 5.0, 5_000), np.full(100, 0.0123), np.array([3e-6])],
+    ids=["lognormal", "microseconds to seconds", "all alike", "one"],
+)
+def test_percentiles_are_right_to_a_thousandth(seconds):
+    found = Latencies()
+    for part in np.array_split(seconds, 3):
+        found.add(part)
+    latency = found.latency()
+    for percent, name in ((50, "p50"), (90, "p90"), (99, "p99"), (99.9, "p999")):
+        rank = round(len(seconds) * percent / 100) - 1
+        around = np.sort(seconds)[max(rank - 1, 0) : rank + 2]
+        assert around.min() * 0.998 <= getattr(latency, f"{name}_seconds") <= around.max() * 1.002
+    assert latency.mean_seconds == pytest.approx(seconds.mean())
+    assert latency.standard_deviation_seconds == pytest.approx(seconds.std(), abs=1e-9)
+    assert (latency.minimum_seconds, latency.maximum_seconds) == (seconds.min(), seconds.max())
+
+
+def test_the_encoded_histogram_is_one_that_others_read():
+    found = Latencies()
+    found.add(np.array([0.001, 0.002, 0.003]))
+    decoded = HdrHistogram.decode(found.encoded())
+    assert decoded.get_total_count() == 3
+    assert decoded.get_value_at_percentile(100) == pytest.approx(3e6, rel=1e-3)
+    assert base64.b64decode(found.encoded())
+
+
+def test_nothing_has_no_latency():
+    found = Latencies()
+    found.add(np.array([]))
+    assert (found.latency(), found.encoded()) == (None, None)
+
+
+def workload():
+    samples = [Sample(entry, Requests().relu(np.zeros(1, "float32")), None, 0, 0) for entry in (0, 1, 1)]
+    return Workload((Entry("a", "a", 0.5), Entry("b", "b", 0.5)), tuple(samples), "")
+
+
+def notes(*calls):
+    due, seconds, samples, codes = zip(*calls, strict=True)
+    return Notes(
+        np.array(due, float), np.array(seconds, float), np.array([]), np.array(samples, np.uint16),
+        np.array([CODES.index(code) for code in codes], np.uint8),
+    )  # fmt: skip
+
+
+def test_calls_are_parted_by_entry_and_status():
+    gathered = Gathered(workload(), bound_seconds=0.02)
+    gathered.add(notes((0, 0.01, 0, "OK"), (0, 0.02, 1, "OK"), (0, 0.03, 2, "OK"), (0, 9, 2, "UNAVAILABLE")))
+    gathered.add(notes((0, 9, 0, "UNAVAILABLE"), (0, 9, 0, "INTERNAL")))
+    first, second = gathered.parts(2.0, [0, 5])
+    assert (first.name, first.calls, first.throughput, first.errors) == ("a", 1, 0.5, {"UNAVAILABLE": 1, "INTERNAL": 1})
+    assert (second.calls, second.errors, second.wrong) == (2, {"UNAVAILABLE": 1}, 5)
+    assert list(gathered.errors().items()) == [("UNAVAILABLE", 2), ("INTERNAL", 1)]
+    assert (gathered.ended, gathered.kept, gathered.total.count) == (6, 2, 3)
+
+
+def test_a_tally_gives_each_note_once():
+    tally = Tally()
+    tally.note(0.0, 3, "OK", "")
+    tally.note_late(0.5)
+    tally.note(0.0, 4, "UNAVAILABLE", "gone")
+    assert tally.first_error == "UNAVAILABLE: gone"
+    taken = tally.take()
+    assert (taken.samples.tolist(), taken.errors(), taken.late.tolist()) == ([3, 4], {"UNAVAILABLE": 1}, [0.5])
+    assert (len(tally.take().due), tally.first_error) == (0, None)
+    assert Notes.joined([taken, taken]).samples.tolist() == [3, 4, 3, 4]
+
+
+LATENCY = Latency(0.01, 0, 0, 0.01, 0.01, 0.01, 0.01, 0.01, 0.01)
+LATE = Latency(0.005, 0, 0, 0.005, 0.005, 0.005, 0.005, 0.005, 0.005)
+VERDICTS = {
+    "with time to spare": (0.5, 0.6, None, None),
+    "a full event loop": (0.97, 0.6, None, "--processes 2"),
+    "a full event loop on a full machine": (0.97, 1.0, None, "run the client on another"),
+    "a full machine": (0.5, 0.99, None, "all cores of this machine were in use"),
+    "calls sent late": (0.5, 0.6, LATE, "sent calls late"),
+}
+
+
+@pytest.mark.parametrize("name", VERDICTS)
+def test_the_client_says_when_it_is_the_bottleneck(name):
+    loop, machine, late, words = VERDICTS[name]
+    usages = [Usage(0, loop, loop / 2, (0.001,)), Usage(0, loop, loop * 1.5, (0.003,))]  # two windows of a second
+    found = bottleneck.client(usages, 2.0, 100, machine, late, LATENCY)
+    assert (found.bottleneck is None) == (words is None)
+    assert words is None or words in found.bottleneck
+    assert found.busiest_cpu_ratio == pytest.approx(loop)
+    assert found.cpu_seconds_per_call == pytest.approx(loop * 2 / 100)
+
+
+def test_the_machine_is_as_busy_as_its_cores():
+    assert bottleneck.busy_ratio(Busy(100, 1000), Busy(190, 1100)) == 0.9
+    assert bottleneck.busy_ratio(None, Busy(1, 2)) is None
+    assert bottleneck.busy_ratio(Busy(1, 2), Busy(1, 2)) is None

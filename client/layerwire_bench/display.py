@@ -6,7 +6,6 @@ It knows windows and points; nothing of how they are measured.
 from __future__ import annotations
 
 import time
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console, Group, RenderableType
@@ -15,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from layerwire_bench.result import Load, Point, Window
+from layerwire_bench.result import Latency, Load, Point, Window
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _HISTORY = 60  # windows in the sparkline
@@ -34,14 +33,9 @@ class Display:
         self._points: list[Point] = []
         self._windows: list[Window] = []
         self._now = Text("starting client processes")
-        self._said = ""
-        self._progress = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=console,
-        )
+        self._sentence = ""
+        columns = (TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._progress = Progress(*columns, console=console)
         self._task = self._progress.add_task("points", total=points)
         self._live = Live(console=console, get_renderable=self._picture, refresh_per_second=4, transient=True)
 
@@ -49,9 +43,7 @@ class Display:
         self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._live.stop()
 
     def begins(self, target: str, load: Load, number: int) -> None:
@@ -62,7 +54,7 @@ class Display:
     def window(self, load: Load, window: Window) -> None:
         """Watcher."""
         self._windows.append(window)
-        self._now = Text.assemble((f"{load}  ", "bold"), *_told(window))
+        self._now = Text.assemble((f"{load}  ", "bold"), *_words(window))
 
     def ends(self, point: Point) -> None:
         """Watcher."""
@@ -71,15 +63,13 @@ class Display:
 
     def says(self, sentence: str) -> None:
         """Watcher."""
-        self._said = sentence
+        self._sentence = sentence
 
     def _picture(self) -> RenderableType:
         rates = [window.throughput for window in self._windows[-_HISTORY:]]
         spark = Text("".join(_BARS[round(rate / max(rates) * 8)] for rate in rates) if any(rates) else "", "green")
-        parts: list[RenderableType] = [self._progress]
-        if self._points:
-            parts.append(_table(self._points[-_ROWS:]))
-        return Group(*parts, self._now, spark, Text(self._said, "dim"))
+        table = [_table(self._points[-_ROWS:])] if self._points else []
+        return Group(self._progress, *table, self._now, spark, Text(self._sentence, "dim"))
 
 
 class Lines:
@@ -94,9 +84,7 @@ class Lines:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         pass
 
     def begins(self, target: str, load: Load, number: int) -> None:
@@ -109,19 +97,16 @@ class Lines:
     def ends(self, point: Point) -> None:
         """Watcher."""
         of = "" if self._total is None else f"/{self._total}"
-        latency = point.latency
-        told = "no answer" if latency is None else f"p50 {_ms(latency.p50_seconds)} p99 {_ms(latency.p99_seconds)} ms"
-        bad = f", {point.failed:,} errors" if point.failed else ""
+        p50, p99 = _percentiles(point.latency)
+        latency = "no answer" if point.latency is None else f"p50 {p50} p99 {p99} ms"
+        bad = f", {point.failures:,} errors" if point.failures else ""
         bad += f", {point.wrong:,} WRONG" if point.wrong else ""
-        self._line(f"{self._number}{of} {point.target} {point.load}: {point.throughput:,.0f} calls/s, {told}{bad}")
+        self.says(f"{self._number}{of} {point.target} {point.load}: {point.throughput:,.0f} calls/s, {latency}{bad}")
 
     def says(self, sentence: str) -> None:
         """Watcher."""
-        self._line(sentence)
-
-    def _line(self, text: str) -> None:
         seconds = time.monotonic() - self._since
-        self._console.print(f"{seconds:6.1f} s  {text}", markup=False, highlight=False, soft_wrap=True)
+        self._console.print(f"{seconds:6.1f} s  {sentence}", markup=False, highlight=False, soft_wrap=True)
 
 
 def display(console: Console, points: int | None) -> Display | Lines:
@@ -129,7 +114,8 @@ def display(console: Console, points: int | None) -> Display | Lines:
     return Display(console, points) if console.is_terminal else Lines(console, points)
 
 
-def _told(window: Window) -> list[str | tuple[str, str]]:
+def _words(window: Window) -> list[str | tuple[str, str]]:
+    """A window in a line."""
     parts: list[str | tuple[str, str]] = [f"{window.throughput:,.0f} calls/s"]
     if window.p50_seconds is not None and window.p99_seconds is not None:
         parts.append(f"  p50 {_ms(window.p50_seconds)} ms  p99 {_ms(window.p99_seconds)} ms")
@@ -148,11 +134,13 @@ def _table(points: list[Point]) -> Table:
     for name in ("calls/s", "p50 ms", "p99 ms", "errors", "wrong"):
         table.add_column(name, justify="right")
     for point in points:
-        latency = point.latency
-        shown = ("-", "-") if latency is None else (_ms(latency.p50_seconds), _ms(latency.p99_seconds))
-        wrong = Text(f"{point.wrong:,}", "bold red" if point.wrong else "")
-        table.add_row(point.target, str(point.load), f"{point.throughput:,.0f}", *shown, f"{point.failed:,}", wrong)
+        texts = (f"{point.throughput:,.0f}", *_percentiles(point.latency), f"{point.failures:,}")
+        table.add_row(point.target, str(point.load), *texts, Text(f"{point.wrong:,}", "bold red" * bool(point.wrong)))
     return table
+
+
+def _percentiles(latency: Latency | None) -> tuple[str, str]:
+    return ("-", "-") if latency is None else (_ms(latency.p50_seconds), _ms(latency.p99_seconds))
 
 
 def _ms(seconds: float) -> str:

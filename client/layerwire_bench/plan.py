@@ -37,7 +37,7 @@ class TargetSpec:
 
     @staticmethod
     def parse(text: str, how: How, address: str | None) -> TargetSpec:
-        """HOW@HOST:PORT, HOST:PORT, a HOW, or `local`; what is left out is as given.
+        """HOW@HOST:PORT, HOST:PORT, a HOW, or `local`; `how` and `address` stand for what is left out.
 
         Raises:
             ValueError: it is none of these.
@@ -90,7 +90,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class Job:
-    """What each client process is told."""
+    """What each client process is to do."""
 
     targets: tuple[TargetSpec, ...]
     workload: Workload
@@ -137,13 +137,13 @@ def _values(part: str, text: str) -> list[float]:
         raise ValueError(f"{text}: the end {last:g} is below the start {first:g}")
     if step.startswith("x") and by <= 1:
         raise ValueError(f"{text}: a factor must be above 1, got {step}")
-    found = [first]
-    while len(found) <= MAX_POINTS:
-        following = found[-1] * by if step.startswith("x") else found[-1] + by
+    values = [first]
+    while len(values) <= MAX_POINTS:
+        following = values[-1] * by if step.startswith("x") else values[-1] + by
         if following > last * (1 + 1e-9):
             break
-        found.append(following)
-    return found
+        values.append(following)
+    return values
 
 
 def _positive(word: str, text: str) -> float:

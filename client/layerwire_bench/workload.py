@@ -29,7 +29,7 @@ class Sample:
             the first answer is.
         rtol, atol: how far an answer may be off, as numpy.allclose has them; both 0: not at all. Where
             `expected` is None, atol is that of an answer near 1.
-        stored: what the server has and the request but names: weights by their names, a program's by its constants'.
+        weights: what the server has and the request but names: weights by their names, a program's by its constants'.
             Only torch in this process needs them.
         program: what the request but names; None for an operator, or where it can't be had. Likewise.
     """
@@ -39,8 +39,28 @@ class Sample:
     expected: Arrays | None
     rtol: float
     atol: float
-    stored: Arrays = field(default_factory=dict)
+    weights: Arrays = field(default_factory=dict)
     program: program_pb2.Program | None = None
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How the calls of an entry are treated.
+
+    Attributes:
+        share: of all calls, above 0; the shares of a workload add up to 1.
+        priority: -10 to 10.
+        deterministic: whether answers must not depend on company.
+    """
+
+    share: float = 1.0
+    priority: int = 0
+    deterministic: bool = False
+
+    def __str__(self) -> str:
+        """What a description ends with."""
+        priority = f", priority={self.priority}" if self.priority else ""
+        return f"{priority}, deterministic=true" if self.deterministic else priority
 
 
 @dataclass(frozen=True)
@@ -50,9 +70,7 @@ class Entry:
     Attributes:
         name: short and unique within the workload: "max_pool2d (1,3,32,32)".
         description: a line that says all of it: "max_pool2d (1,3,32,32) float32, kernel_size=2".
-        share: of all calls, above 0; the shares of a workload add up to 1.
-        priority: -10 to 10.
-        deterministic: whether answers must not depend on company.
+        share, priority, deterministic: as of `Terms`.
     """
 
     name: str
@@ -78,4 +96,4 @@ class Workload:
 
     def for_servers(self) -> Workload:
         """The same without what only torch in this process needs, which may be large."""
-        return replace(self, samples=tuple(replace(one, stored={}, program=None) for one in self.samples))
+        return replace(self, samples=tuple(replace(one, weights={}, program=None) for one in self.samples))

@@ -6,17 +6,17 @@ import shlex
 
 import click
 
-from layerwire_bench.sending import operators, options
-from layerwire_bench.sending.tensors import USUAL, Making
-from layerwire_bench.workload import Entry, Sample
+from layerwire_bench import flags
+from layerwire_bench.sending import operators
+from layerwire_bench.sending.tensors import USUAL, SampleSettings
+from layerwire_bench.workload import Entry, Sample, Terms
 
 
-def asked(words: str, making: Making = USUAL, **more) -> tuple[Entry, list[Sample]]:
-    """The entry of "FUNCTION --shape ... ..."."""
+def entry_of(words: str, settings: SampleSettings = USUAL, **terms) -> tuple[Entry, list[Sample]]:
+    """The entry of "FUNCTION --shape ... ...", and its samples."""
     function, *args = shlex.split(words)
-    params = [*options.input_options(), *options.options_for(function)]
-    command = click.Command(function, params=params)
+    command = click.Command(function, params=flags.operator_options(function))
     context = command.make_context(function, args, resilient_parsing=False)
-    given = options.given(context.params)
-    shape, dtype = given.pop("shape"), given.pop("dtype")
-    return operators.entry_for(function, shape, given, dtype=dtype, making=making, **more)
+    values = {name: value for name, value in context.params.items() if value is not None}
+    shape, dtype = values.pop("shape"), values.pop("dtype")
+    return operators.entry_for(function, shape, values, dtype=dtype, settings=settings, terms=Terms(**terms))

@@ -25,7 +25,7 @@ class Checker:
     shared by the checkers of a process.
 
     Attributes:
-        verified: answers compared.
+        comparisons: answers compared.
         wrong: those that differed, by entry of the workload.
         first_wrong: how the first of them differed.
     """
@@ -34,43 +34,44 @@ class Checker:
         self,
         target: Target,
         samples: Sequence[Sample],
-        prepared: Sequence[Any],
+        calls: Sequence[Any],
         verify: Verify,
         firsts: dict[int, Arrays],
     ) -> None:
         self._target = target
         self._samples = samples
-        self._prepared = prepared
+        self._calls = calls
         self._share = {"all": 1e9, "sample": SAMPLE_SHARE, "off": -1.0}[verify]
         self._firsts = firsts
-        self._begun = time.monotonic()
-        self._spent = 0.0
-        self.verified = 0
+        self._start = time.monotonic()
+        self._busy_seconds = 0.0
+        self.comparisons = 0
         self.wrong = [0] * (1 + max(sample.entry for sample in samples))
         self.first_wrong: str | None = None
 
-    def look(self, sample: int, answer: Any) -> None:
-        """Compares the answer, if all are looked at or there is time for it."""
+    def look(self, index: int, answer: Any) -> None:
+        """Compares the answer of a sample, if all are looked at or there is time for it."""
         now = time.monotonic()
-        if self._spent <= self._share * (now - self._begun + _AT_FIRST_SECONDS):
-            self.compare(sample, answer)
-            self._spent += time.monotonic() - now
+        if self._busy_seconds <= self._share * (now - self._start + _AT_FIRST_SECONDS):
+            self.compare(index, answer)
+            self._busy_seconds += time.monotonic() - now
 
-    def compare(self, sample: int, answer: Any) -> str | None:
+    def compare(self, index: int, answer: Any) -> str | None:
         """How the answer differs from what it should be; None if it doesn't."""
-        known = self._samples[sample]
+        sample = self._samples[index]
+        sentence: str | None
         try:
-            outputs = self._target.outputs(self._prepared[sample], answer)
+            outputs = self._target.outputs(self._calls[index], answer)
         except ValueError as error:
-            found: str | None = f"the answer can't be read: {error}"
+            sentence = f"the answer can't be read: {error}"
         else:
-            expected, atol = known.expected, known.atol
+            expected, atol = sample.expected, sample.atol
             if expected is None:
-                expected = self._firsts.setdefault(sample, outputs)
+                expected = self._firsts.setdefault(index, outputs)
                 atol *= scale(expected)
-            found = difference(expected, outputs, known.rtol, atol)
-        self.verified += 1
-        if found is not None:
-            self.wrong[known.entry] += 1
-            self.first_wrong = self.first_wrong or f"{known.request.function}: {found}"
-        return found
+            sentence = difference(expected, outputs, sample.rtol, atol)
+        self.comparisons += 1
+        if sentence is not None:
+            self.wrong[sample.entry] += 1
+            self.first_wrong = self.first_wrong or f"{sample.request.function}: {sentence}"
+        return sentence

@@ -11,18 +11,18 @@ from collections.abc import Callable, Sequence
 from layerwire_bench.result import Load, Point, Ratio
 
 
-def order(targets: int, number: int) -> list[int]:
+def turns(targets: int, number: int) -> list[int]:
     """Indices of targets in the round of this number: there and back, so that none always goes first."""
-    turns = list(range(targets))
-    return turns if number % 2 else turns[::-1]
+    order = list(range(targets))
+    return order if number % 2 else order[::-1]
 
 
 def ratios(points: Sequence[Point]) -> tuple[Ratio, ...]:
     """Each target with the first, for every load; of rounds that both finished."""
     targets = list(dict.fromkeys(point.target for point in sorted(points, key=lambda point: point.round)))
     loads = list(dict.fromkeys(point.load for point in points))
-    found = (_ratio(points, load, targets[0], target) for load in loads for target in targets[1:])
-    return tuple(ratio for ratio in found if ratio is not None)
+    all_ratios = (_ratio(points, load, targets[0], target) for load in loads for target in targets[1:])
+    return tuple(ratio for ratio in all_ratios if ratio is not None)
 
 
 def _ratio(points: Sequence[Point], load: Load, baseline: str, target: str) -> Ratio | None:
@@ -34,16 +34,9 @@ def _ratio(points: Sequence[Point], load: Load, baseline: str, target: str) -> R
     throughput = _spread(pairs, lambda point: point.throughput)
     if throughput is None:
         return None
-    p50 = _spread(pairs, lambda point: None if point.latency is None else point.latency.p50_seconds) or (
-        None,
-        None,
-        None,
-    )
-    p99 = _spread(pairs, lambda point: None if point.latency is None else point.latency.p99_seconds) or (
-        None,
-        None,
-        None,
-    )
+    nothing = (None, None, None)
+    p50 = _spread(pairs, lambda point: None if point.latency is None else point.latency.p50_seconds) or nothing
+    p99 = _spread(pairs, lambda point: None if point.latency is None else point.latency.p99_seconds) or nothing
     return Ratio(target, baseline, load, len(pairs), *throughput, *p50, *p99)
 
 

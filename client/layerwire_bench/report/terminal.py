@@ -1,6 +1,6 @@
 """A run on a terminal: tables, then what to beware of, then the answer, which so stands last.
 
-It knows rich and grids; nothing of how a figure is found.
+It knows rich and grids; nothing of how a figure comes about.
 """
 
 from __future__ import annotations
@@ -22,26 +22,29 @@ _BAD = "bold red"
 def show(run: Run, console: Console) -> None:
     """Prints it, 100 columns wide at most. Colour says nothing that the words don't."""
     width = min(console.width, _WIDEST_COLUMNS)
-    for found in _grids(run):
-        if found.rows:
-            console.print(Text(plain(found.title), style="bold"), width=width)  # a table's own folds at its width
-            console.print(_table(found), width=width)
-            if found.hint:
-                console.print(Text(plain(found.hint), style="dim"), width=width)
+
+    def line(text: str, style: str = "") -> None:
+        console.print(Text(plain(text), style=style), width=width)
+
+    for table in _grids(run):
+        if table.rows:
+            line(table.title, "bold")  # a table's own folds at its width
+            console.print(_table(table), width=width)
+            if table.hint:
+                line(table.hint, "dim")
             console.print()
     for text in verdict.notes(run):
-        console.print(Text(plain(text), style="yellow"), width=width)
-    if (errors := verdict.failed(run)) is not None:
-        console.print(Text(plain(errors), style=_BAD), width=width)
-    if (early := verdict.ended_early(run)) is not None:
-        console.print(Text(plain(early), style=_BAD), width=width)
+        line(text, "yellow")
+    for alarm in (verdict.errors(run), verdict.early_end(run)):
+        if alarm is not None:
+            line(alarm, _BAD)
     first, *more = verdict.sentences(run)
-    console.print(Text(plain(first), style="bold"), width=width)
+    line(first, "bold")
     for text in more:
-        console.print(Text(plain(text)), width=width)
+        line(text)
     if (wrong := verdict.wrong(run)) is not None:
-        alarm = Text(plain(wrong), style="bold white on red")
-        console.print(Panel(alarm, title="WRONG ANSWERS", box=box.DOUBLE, style="white on red", width=width))
+        alarm_text = Text(plain(wrong), style="bold white on red")
+        console.print(Panel(alarm_text, title="WRONG ANSWERS", box=box.DOUBLE, style="white on red", width=width))
 
 
 def _grids(run: Run) -> tuple[grid.Grid, ...]:
@@ -49,18 +52,11 @@ def _grids(run: Run) -> tuple[grid.Grid, ...]:
     return (*main, grid.cost_grid(run), grid.part_grid(run))
 
 
-def _table(found: grid.Grid) -> Table:
-    made = Table(
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-        collapse_padding=True,
-    )
-    for column in found.columns:
-        head = Text(f"{column.name}\n{column.unit}".strip())
-        made.add_column(
-            head, justify="left" if column.words else "right", overflow="fold", no_wrap=not column.words, vertical="top"
-        )
-    for row in found.rows:
-        made.add_row(*(Text(plain(cell.text), style=_BAD if cell.bad else "") for cell in row))
-    return made
+def _table(source: grid.Grid) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True)
+    for column in source.columns:
+        head, justify = Text(f"{column.name}\n{column.unit}".strip()), "left" if column.words else "right"
+        table.add_column(head, justify=justify, overflow="fold", no_wrap=not column.words, vertical="top")  # type: ignore[arg-type]
+    for row in source.rows:
+        table.add_row(*(Text(plain(cell.text), style=_BAD if cell.bad else "") for cell in row))
+    return table

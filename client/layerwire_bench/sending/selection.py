@@ -1,11 +1,10 @@
-"""From what the user asked for to a workload: an operator, a stored program, or a mix from a file.
+"""From what the user selects to a workload: an operator, a stored program, or a mix from a file.
 
 It asks the first server what it has to be asked; nothing is measured here.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,18 +14,17 @@ from typing import TYPE_CHECKING, Any
 from layerwire.errors import NotFoundError, UnimplementedError
 from layerwire_bench.plan import TargetSpec
 from layerwire_bench.sending import mix, operators, programs
-from layerwire_bench.sending.tensors import Array, Making, Source
+from layerwire_bench.sending.tensors import Array, SampleSettings, Source
 from layerwire_bench.workload import Sample, Workload
 
 if TYPE_CHECKING:
     from layerwire import Client
 
-_ASK_SECONDS = 60.0
-_WEIGHTS = ("weight", "bias")
+_TIMEOUT_SECONDS = 60.0
 _MANY_BYTES = 64 << 10
 
 
-class Asked:
+class Selection:
     """Makes workloads for targets, of which the first with an address is asked what is stored.
 
     Attributes:
@@ -35,43 +33,40 @@ class Asked:
     Raises (all methods): ValueError in words for the user, LayerwireError where the server refuses.
     """
 
-    def __init__(self, targets: Sequence[TargetSpec], making: Making) -> None:
+    def __init__(self, targets: Sequence[TargetSpec], settings: SampleSettings) -> None:
         self._servers = [target for target in targets if target.address is not None]
-        self._making = replace(making, fetch=self._fetched)
+        self._settings = replace(settings, fetch=self._weights)
         self.notes: list[str] = []
 
-    def operator(self, function: str, shape: Sequence[int], dtype: str, given: Mapping[str, Any]) -> Workload:
+    def operator(self, function: str, shape: Sequence[int], dtype: str, arguments: Mapping[str, Any]) -> Workload:
         """One operator with a shape."""
-        made = operators.entry_for(function, shape, given, dtype=dtype, making=self._making)
-        self._tell_of_weights(made[1][0])
-        return mix.workload([made])
+        entry, samples = operators.entry_for(function, shape, arguments, dtype=dtype, settings=self._settings)
+        self._note_weights(samples[0])
+        return mix.workload([(entry, samples)])
 
     def program(self, name: str, version: int | None, rows: int | None, shapes: Mapping[str, Source]) -> Workload:
         """A stored program."""
-        return mix.workload([programs.entry_for(self._find(name, version), shapes, rows=rows, making=self._making)])
+        program = self._program(name, version)
+        return mix.workload([programs.entry_for(program, shapes, rows=rows, settings=self._settings)])
 
     def mix(self, path: Path) -> Workload:
-        """The calls of a file, whose weights are put on all servers."""
-        found = mix.load(path, self._find, self._making)
-        self.put(found.weights)
-        return found.workload
-
-    def put(self, weights: Mapping[str, Array]) -> None:
-        """Puts weights on all servers that take them."""
-        for address in dict.fromkeys(one.address for one in self._servers if weights and one.how != "oip"):
+        """The calls of a file, whose weights are put on all servers that take them."""
+        calls = mix.load(path, self._program, self._settings)
+        for address in dict.fromkeys(one.address for one in self._servers if calls.weights and one.how != "oip"):
             with _client(address) as client:
-                for name, array in weights.items():
+                for name, array in calls.weights.items():
                     client.put_weights(name, array)
+        return calls.workload
 
-    def _tell_of_weights(self, sample: Sample) -> None:
+    def _note_weights(self, sample: Sample) -> None:
         """A weight that goes along with each call often costs more than the call."""
-        weights = (sample.request.tensors.get(name) for name in _WEIGHTS)
-        nbytes = sum(one.nbytes for one in weights if one is not None and not isinstance(one, str))
+        tensors = (sample.request.tensors.get(name) for name in ("weight", "bias"))
+        nbytes = sum(one.nbytes for one in tensors if one is not None and not isinstance(one, str))
         if self._servers and nbytes > _MANY_BYTES:
-            told = f"Each call brings {nbytes / 2**20:.1f} MiB of weights along"
-            self.notes.append(f"{told}: `layerwire put-weights`, and name:NAME here, keep them on the server.")
+            remedy = "`layerwire put-weights`, and name:NAME here, keep them on the server."
+            self.notes.append(f"Each call brings {nbytes / 2**20:.1f} MiB of weights along: {remedy}")
 
-    def _fetched(self, name: str) -> Array | None:
+    def _weights(self, name: str) -> Array | None:
         """Stored weights of the first server, to compute with them here; None where it has none of that name."""
         if not self._servers or self._servers[0].how == "oip":
             return None
@@ -82,27 +77,27 @@ class Asked:
             return None
         return array
 
-    def _find(self, name: str, version: int | None) -> programs.Program:
+    def _program(self, name: str, version: int | None) -> programs.Program:
         """What the first server knows of a program, or of a model where it is another server's."""
         if not self._servers:
             raise ValueError(f"run {name}: a program is taken from a server: give ADDRESS, and --compare stream local")
         first = self._servers[0]
         try:
             with _client(first.address) as client:
-                found = programs.stored_program(client, name, version)
+                program = programs.stored_program(client, name, version)
         except UnimplementedError:
             if first.how != "oip":
                 raise
-            found = _model(str(first.address), name, version)
-        if found.note is not None:
-            self.notes.append(f"Answers of {name} are compared with the first one: {found.note}.")
-        return found
+            program = _model(str(first.address), name, version)
+        if program.note is not None:
+            self.notes.append(f"Answers of {name} are compared with the first one: {program.note}.")
+        return program
 
 
 def _model(address: str, name: str, version: int | None) -> programs.Program:
     from layerwire_bench.servers import info
 
-    model = asyncio.run(info.metadata(address, name, "" if version is None else str(version)))
+    model = info.model(address, name, "" if version is None else str(version))
     strange = next((one for one in model.inputs if one.dtype is None), None)
     if strange is not None:
         raise ValueError(f"run {name}: its input {strange.name} is {strange.datatype}, which can't be filled at random")
@@ -115,5 +110,5 @@ def _client(address: str | None) -> Iterator[Client]:
     import layerwire
 
     assert address is not None
-    with layerwire.Client(address, timeout=_ASK_SECONDS) as client:
+    with layerwire.Client(address, timeout=_TIMEOUT_SECONDS) as client:
         yield client

@@ -1,16 +1,11 @@
-"""Names of element types in the Open Inference Protocol, and arrays of its tensors.
+"""Names of element types in the Open Inference Protocol.
 
-It knows numpy; neither the protocol's messages nor channels.
+It knows neither the protocol's messages nor channels.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
-
-import numpy as np
-import numpy.typing as npt
+from typing import NamedTuple
 
 
 class Datatype(NamedTuple):
@@ -41,39 +36,3 @@ DATATYPES = {
     "FP64": Datatype("float64", "fp64_contents"),
 }
 OF_DTYPES = {datatype.dtype: name for name, datatype in DATATYPES.items()}
-
-
-def array(name: str, datatype: str, shape: Sequence[int], content: bytes | Sequence[Any]) -> npt.NDArray[Any]:
-    """An array of a tensor's raw bytes, or of its elements one by one.
-
-    Raises:
-        ValueError: they don't fit the shape, or the element type has no place in an array.
-    """
-    if datatype not in DATATYPES:
-        raise ValueError(f"{name}: elements of {datatype or 'no datatype'} can't be compared")
-    dtype = numpy_dtype(name, DATATYPES[datatype].dtype)
-    flat: npt.NDArray[Any]
-    if isinstance(content, bytes):
-        flat = np.frombuffer(content, dtype) if len(content) % dtype.itemsize == 0 else np.empty(0, dtype)
-    else:
-        flat = np.array(content, dtype)
-    if flat.size != math.prod(shape) or min(shape, default=0) < 0 or (content and not flat.size):
-        unit = "bytes" if isinstance(content, bytes) else "elements"
-        raise ValueError(f"{name}: {len(content)} {unit} don't make {datatype} {list(shape)}")
-    return flat.reshape(tuple(shape))
-
-
-def numpy_dtype(name: str, dtype: str) -> np.dtype[Any]:
-    """The element type of numpy, little-endian.
-
-    Raises:
-        ValueError: numpy has none here.
-    """
-    if dtype == "bfloat16":
-        try:
-            import ml_dtypes  # type: ignore[import-not-found,unused-ignore]  # numpy alone has no bfloat16
-        except ImportError:
-            raise ValueError(f"{name}: bfloat16 can't be read without the package ml_dtypes") from None
-        found: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
-        return found
-    return np.dtype(dtype).newbyteorder("<")

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 from layerwire.inference_v2 import open_inference_pb2 as messages
 from layerwire_bench.servers.datatypes import DATATYPES
-from layerwire_bench.servers.rpc import Server
+from layerwire_bench.servers.rpc import ServerConnection
 
 _SERVICE = "/inference.GRPCInferenceService/"
 
 
-class Tensor(NamedTuple):
+class ModelTensor(NamedTuple):
     """An input or output of a model.
 
     Attributes:
@@ -36,29 +36,23 @@ class Model(NamedTuple):
     name: str
     versions: tuple[str, ...]
     platform: str
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
+    inputs: tuple[ModelTensor, ...]
+    outputs: tuple[ModelTensor, ...]
 
 
-def about(server: Server) -> messages.ServerMetadataResponse:
-    """Name, version and extensions; raises as `Server.ask`."""
-    told: messages.ServerMetadataResponse = ask(server, "ServerMetadata")
-    return told
+def model(server: ServerConnection, name: str, version: str) -> Model:
+    """A model; raises as `ServerConnection.ask`, NotFoundError among others."""
+    answer = ask(server, "ModelMetadata", name=name, version=version)
+    inputs, outputs = (tuple(_tensor(one) for one in tensors) for tensors in (answer.inputs, answer.outputs))
+    return Model(answer.name, tuple(answer.versions), answer.platform, inputs, outputs)
 
 
-def model(server: Server, name: str, version: str) -> Model:
-    """A model; raises as `Server.ask`, NotFoundError among others."""
-    told = ask(server, "ModelMetadata", name=name, version=version)
-    inputs, outputs = (tuple(_tensor(one) for one in found) for found in (told.inputs, told.outputs))
-    return Model(told.name, tuple(told.versions), told.platform, inputs, outputs)
-
-
-def ask(server: Server, method: str, **fields: Any) -> Any:
-    """What a method of the protocol answers to a request of these fields; raises as `Server.ask`."""
+def ask(server: ServerConnection, method: str, **fields: Any) -> Any:
+    """What a method of the protocol answers to a request of these fields; raises as `ServerConnection.ask`."""
     request, answer = getattr(messages, f"{method}Request"), getattr(messages, f"{method}Response")
     return server.ask(_SERVICE + method, request(**fields), answer)
 
 
-def _tensor(told: Any) -> Tensor:
-    known = DATATYPES.get(told.datatype)
-    return Tensor(told.name, told.datatype, None if known is None else known.dtype, tuple(told.shape))
+def _tensor(one: Any) -> ModelTensor:
+    datatype = DATATYPES.get(one.datatype)
+    return ModelTensor(one.name, one.datatype, None if datatype is None else datatype.dtype, tuple(one.shape))

@@ -5,7 +5,6 @@ It knows GetServerInfo and the Open Inference Protocol; nothing of load.
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -31,13 +30,13 @@ def server_info(spec: TargetSpec) -> ServerInfo:
         return ServerInfo(str(spec), {"torch": machine.versions(("torch",)).get("torch", "not installed")})
     facts = _inference_facts if spec.how == "oip" else _layerwire_facts
     try:
-        with rpc.server(spec.address) as server:
+        with rpc.connect(spec.address) as server:
             return ServerInfo(str(spec), facts(server))
     except LayerwireError as error:
         return ServerInfo(str(spec), {"server": f"doesn't tell what it is: {error.code.name}"})
 
 
-async def metadata(address: str, model: str, version: str = "") -> Model:
+def model(address: str, name: str, version: str = "") -> Model:
     """A model of a server of the Open Inference Protocol: what it takes and gives.
 
     Raises:
@@ -46,14 +45,11 @@ async def metadata(address: str, model: str, version: str = "") -> Model:
     """
     from layerwire_bench.servers import inference
 
-    def ask() -> Model:
-        with rpc.server(address) as server:
-            return inference.model(server, model, version)
-
-    return await asyncio.to_thread(ask)
+    with rpc.connect(address) as server:
+        return inference.model(server, name, version)
 
 
-def _layerwire_facts(server: rpc.Server) -> dict[str, str]:
+def _layerwire_facts(server: rpc.ServerConnection) -> dict[str, str]:
     info = server.ask(_GET_SERVER_INFO, messages.GetServerInfoRequest(), messages.GetServerInfoResponse)
     devices = Counter(
         worker.device if worker.device_name in ("", worker.device) else f"{worker.device} ({worker.device_name})"
@@ -69,8 +65,8 @@ def _layerwire_facts(server: rpc.Server) -> dict[str, str]:
     }
 
 
-def _inference_facts(server: rpc.Server) -> dict[str, str]:
+def _inference_facts(server: rpc.ServerConnection) -> dict[str, str]:
     from layerwire_bench.servers import inference
 
-    told = inference.about(server)
-    return {"server": f"{told.name} {told.version}".strip(), "extensions": ", ".join(told.extensions)}
+    answer = inference.ask(server, "ServerMetadata")
+    return {"server": f"{answer.name} {answer.version}".strip(), "extensions": ", ".join(answer.extensions)}

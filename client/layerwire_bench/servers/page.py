@@ -8,28 +8,32 @@ from __future__ import annotations
 import http
 import http.client
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from layerwire_bench.result import Phase, Server
-from layerwire_bench.servers.exposition import Histogram, Labels, Samples, weighed
+from layerwire_bench.servers.exposition import Histogram, Labels, Samples, weighted_sum
+from layerwire_bench.servers.readings import MORE, SPARE_CALLS, STARTED_ANEW, Counters
 
 PORT = 9464
 _TIMEOUT_SECONDS = 2.0
 _MAX_PAGE_BYTES = 16 << 20
-_KEPT = 64  # readings; a measurement looks back over fewer
-# How far the server's calls may be from the client's before it is worth a word: those on their way at the beginning and
-# the end of the stretch are counted by one side only.
-_MORE, _FEWER, _FOREIGN = 1.25, 0.75, 0.25  # below the last, it isn't the server that was called
-_SPARE_CALLS = 100
-_TELLING_SECONDS = 1.0
+_FEWER, _FOREIGN = 0.75, 0.25  # below the last, it isn't the server that was called
+_COMPARABLE_SECONDS = 1.0  # a stretch that is long enough to compare the server's calls with the client's
 
-_COUNTED = ("_total", "_count", "_sum", "_bucket")
+_COUNTERS = ("_total", "_count", "_sum", "_bucket")
 _PHASES = ("copy_in", "kernel", "copy_out")
 
 
 class PageError(Exception):
     """The page can't be read; the text is one sentence that says which, and why."""
+
+
+class Page(NamedTuple):
+    """A page, and when it was read."""
+
+    text: str
+    seconds: float
 
 
 def read(address: str) -> str:
@@ -55,8 +59,8 @@ def read(address: str) -> str:
     return page
 
 
-class PageCounts:
-    """Readings of a page, and what happened between two of them.
+class PageCounters(Counters[Page]):
+    """Those of a page.
 
     Args:
         address: of the page, "host:port".
@@ -64,57 +68,47 @@ class PageCounts:
     """
 
     def __init__(self, address: str, operators: Iterable[str]) -> None:
+        super().__init__()
         self._address = address
         self._operators = frozenset(operators)
-        self._pages: OrderedDict[int, str] = OrderedDict()
-        self._times: dict[int, float] = {}
-        self._marks = 0
 
-    def mark(self) -> int:
-        """Reads it now; the number of this reading. One that fails is as if there were none."""
-        self._marks += 1
+    def _read(self) -> Page | None:
         try:
-            self._pages[self._marks] = read(self._address)
-            self._times[self._marks] = time.monotonic()
+            return Page(read(self._address), time.monotonic())
         except PageError:
-            return self._marks
-        if len(self._pages) > _KEPT:
-            self._pages.popitem(last=False)
-        return self._marks
-
-    def between(self, first: int, last: int, calls: int) -> Server | None:
-        """What the server counted between two readings, in which the client had so many answers; None if one failed."""
-        if first not in self._pages or last not in self._pages:
             return None
+
+    def _growth(self, before: Page, after: Page, calls: int) -> Server | None:
         try:
-            before, after = Samples.of(self._pages[first]), Samples.of(self._pages[last])
+            first, last = Samples.parse(before.text), Samples.parse(after.text)
         except ValueError:
             return None
-        grown, anew = after.since(before, lambda name: name.endswith(_COUNTED))
+        growth, anew = last.since(first, lambda name: name.endswith(_COUNTERS))
         # A page is read a little after the end of a window, and counters come to it with a delay of their own.
-        telling = self._times[last] - self._times[first] >= _TELLING_SECONDS
-        return _server(f"/metrics of {self._address}", grown, self._operators, calls if telling else None, anew=anew)
+        comparable = after.seconds - before.seconds >= _COMPARABLE_SECONDS
+        source = f"/metrics of {self._address}"
+        return _server(source, growth, self._operators, calls if comparable else None, anew=anew)
 
 
-def _server(source: str, grown: Samples, operators: frozenset[str], calls: int | None, *, anew: bool) -> Server:
+def _server(source: str, growth: Samples, operators: frozenset[str], calls: int | None, *, anew: bool) -> Server:
     """`calls` is None where the stretch is too short to compare them with the server's."""
-    succeeded = grown.sum("layerwire_calls_total", lambda labels: labels["code"] == "OK")
-    foreign = not anew and calls is not None and calls > _SPARE_CALLS and succeeded < _FOREIGN * calls
+    successes = growth.sum("layerwire_calls_total", lambda labels: labels["code"] == "OK")
+    foreign = not anew and calls is not None and calls > SPARE_CALLS and successes < _FOREIGN * calls
     ours = frozenset[str]() if foreign else operators
-    copy_in, kernel, copy_out = (_phase(_of_batches(grown, f"layerwire_{name}_seconds", ours)) for name in _PHASES)
+    copy_in, kernel, copy_out = (_phase(_of_calls(growth, f"layerwire_{name}_seconds", ours)) for name in _PHASES)
     return Server(
         source=source,
-        calls=grown.sum("layerwire_calls_total"),
-        queue=_phase(grown.histogram("layerwire_queue_seconds", _of(ours))),
+        calls=growth.sum("layerwire_calls_total"),
+        queue=_phase(growth.histogram("layerwire_queue_seconds", _of(ours))),
         copy_in=copy_in,
         kernel=kernel,
         copy_out=copy_out,
-        batch_calls=_mean(grown.histogram("layerwire_batch_calls", _of(ours))),
-        batch_rows=_mean(grown.histogram("layerwire_batch_rows", _of(ours))),
-        batch_closed=_grew(grown, "layerwire_batch_closed_total", "reason"),
-        rejected=_grew(grown, "layerwire_rejected_total", "reason"),
-        cpu_seconds=_grew(grown, "layerwire_process_cpu_seconds_total", "process"),
-        note=_note(succeeded, calls, grown.sum("layerwire_worker_restarts_total"), anew=anew),
+        batch_calls=_mean(growth.histogram("layerwire_batch_calls", _of(ours))),
+        batch_rows=_mean(growth.histogram("layerwire_batch_rows", _of(ours))),
+        batch_closed=_positive(growth.by("layerwire_batch_closed_total", "reason")),
+        rejected=_positive(growth.by("layerwire_rejected_total", "reason")),
+        cpu_seconds=_positive(growth.by("layerwire_process_cpu_seconds_total", "process")),
+        note=_note(successes, calls, growth.sum("layerwire_worker_restarts_total"), anew=anew),
     )
 
 
@@ -122,12 +116,12 @@ def _of(operators: frozenset[str]) -> Callable[[Labels], bool]:
     return lambda labels: labels["operator"] in operators
 
 
-def _of_batches(grown: Samples, name: str, operators: frozenset[str]) -> Histogram:
+def _of_calls(growth: Samples, name: str, operators: frozenset[str]) -> Histogram:
     """A phase of batches as one of calls: an operator's batches count alike, and together as its calls do."""
-    return weighed(
-        (grown.histogram(name, only), grown.histogram("layerwire_batch_calls", only).mean)
+    return weighted_sum(
+        (growth.histogram(name, only), growth.histogram("layerwire_batch_calls", only).mean)
         for only in (_of(frozenset([operator])) for operator in operators)
-        if grown.histogram("layerwire_batch_calls", only).count
+        if growth.histogram("layerwire_batch_calls", only).count
     )
 
 
@@ -141,26 +135,25 @@ def _mean(histogram: Histogram) -> float | None:
     return histogram.mean if histogram.count else None
 
 
-def _grew(grown: Samples, name: str, label: str) -> dict[str, float]:
-    return {value: growth for value, growth in grown.by(name, label).items() if growth > 0}
+def _positive(counts: dict[str, float]) -> dict[str, float]:
+    return {name: count for name, count in counts.items() if count > 0}
 
 
-def _note(succeeded: float, calls: int | None, restarts: float, *, anew: bool) -> str | None:
+def _note(successes: float, calls: int | None, restarts: float, *, anew: bool) -> str | None:
     """What is to be made of it."""
-    found = []
+    notes = []
     if anew:
-        found.append("the server was started anew meanwhile, and what it had counted before is missing")
+        notes.append(STARTED_ANEW)
     elif calls is None:
         pass
-    elif succeeded > _MORE * calls + _SPARE_CALLS:
-        more = f"{succeeded / calls:.1f} times our calls" if calls else f"{succeeded:,.0f} calls, none of them ours"
-        found.append(f"others called at the same time: the server answered {more}")
-    elif calls > _SPARE_CALLS and succeeded < _FOREIGN * calls:
-        found.append(
-            f"the server of this page answered {succeeded:,.0f} calls, and we had {calls:,} answers: it is another one"
-        )
-    elif succeeded < _FEWER * calls - _SPARE_CALLS:
-        found.append(f"the server counted {succeeded:,.0f} calls, and we had {calls:,} answers: not all came from it")
+    elif successes > MORE * calls + SPARE_CALLS:
+        more = f"{successes / calls:.1f} times our calls" if calls else f"{successes:,.0f} calls, none of them ours"
+        notes.append(f"others called at the same time: the server answered {more}")
+    elif calls > SPARE_CALLS and successes < _FOREIGN * calls:
+        both = f"{successes:,.0f} calls, and we had {calls:,} answers"
+        notes.append(f"the server of this page answered {both}: it is another one")
+    elif successes < _FEWER * calls - SPARE_CALLS:
+        notes.append(f"the server counted {successes:,.0f} calls, and we had {calls:,} answers: not all came from it")
     if restarts > 0 and not anew:
-        found.append(f"{restarts:.0f} worker{'s were' if restarts > 1 else ' was'} replaced meanwhile")
-    return "; ".join(found) or None
+        notes.append(f"{restarts:.0f} worker{'s were' if restarts > 1 else ' was'} replaced meanwhile")
+    return "; ".join(notes) or None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -18,17 +18,11 @@ from layerwire.transport import addresses, reasons
 TIMEOUT_SECONDS = 10.0
 
 
-class Server:
-    """A server that is asked.
+class ServerConnection(NamedTuple):
+    """A server that can be asked: "host:port", and a channel to it."""
 
-    Args:
-        address: "host:port".
-        channel: to it.
-    """
-
-    def __init__(self, address: str, channel: grpc.Channel) -> None:
-        self._address = address
-        self._channel = channel
+    address: str
+    channel: grpc.Channel
 
     def ask(self, path: str, request: Message, answer: Any) -> Any:
         """What a method answers, as a message of the class `answer`; `path` is "/package.Service/Method".
@@ -36,19 +30,19 @@ class Server:
         Raises:
             LayerwireError: it answered with an error, or couldn't be reached.
         """
-        call: Any = self._channel.unary_unary(path)
+        call: Any = self.channel.unary_unary(path)
         try:
             return answer.FromString(call(request.SerializeToString(), timeout=TIMEOUT_SECONDS))
         except grpc.RpcError as error:
-            told = reasons.told(error.details() or "", tls=False)
-            raise make(error.code(), f"{self._address}: {told}") from None
+            reason = reasons.told(error.details() or "", tls=False)
+            raise make(error.code(), f"{self.address}: {reason}") from None
         except DecodeError:
-            raise InternalError(f"{self._address}: the answer of {path} is no message of its type") from None
+            raise InternalError(f"{self.address}: the answer of {path} is no message of its type") from None
 
 
 @contextmanager
-def server(address: str) -> Iterator[Server]:
+def connect(address: str) -> Iterator[ServerConnection]:
     """A connection to a server."""
     options = [("grpc.enable_http_proxy", 0)] if addresses.is_loopback(address) else []
     with grpc.insecure_channel(address, options) as channel:
-        yield Server(address, channel)
+        yield ServerConnection(address, channel)

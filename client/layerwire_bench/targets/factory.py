@@ -16,7 +16,7 @@ class UnreachableError(Exception):
     """Nobody answers at an address."""
 
 
-def make(spec: TargetSpec, timeout_seconds: float) -> Target:
+def make_target(spec: TargetSpec, timeout_seconds: float) -> Target:
     """The target, not yet connected. Each kind is imported when it is asked for: torch and protobuf's pool weigh.
 
     Raises:
@@ -40,7 +40,7 @@ def make(spec: TargetSpec, timeout_seconds: float) -> Target:
     return StreamTarget(settings, timeout_seconds)
 
 
-def reach(spec: TargetSpec, wait_seconds: float) -> None:
+def await_server(spec: TargetSpec, wait_seconds: float) -> None:
     """Waits until a server takes connections.
 
     Raises:
@@ -54,6 +54,5 @@ def reach(spec: TargetSpec, wait_seconds: float) -> None:
         try:
             grpc.channel_ready_future(channel).result(wait_seconds)
         except grpc.FutureTimeoutError:
-            raise UnreachableError(
-                f"{spec.address}: unreachable: no server took a connection in {wait_seconds:g} s"
-            ) from None
+            sentence = f"unreachable: no server took a connection in {wait_seconds:g} s"
+            raise UnreachableError(f"{spec.address}: {sentence}") from None

@@ -14,12 +14,12 @@ from layerwire.calls import Requests
 from layerwire.v1 import operators_pb2
 from layerwire_bench.answers import reference, torch_calls
 from layerwire_bench.answers.difference import difference, scale
-from layerwire_bench.sending.tensors import Making
-from tests.layerwire_bench.entries import asked
+from layerwire_bench.sending.tensors import SampleSettings
+from tests.layerwire_bench.entries import entry_of
 from tests.operator_cases import cases
 from tests.operators.local import request_of
 
-CASES = [case for case in cases() if not torch_calls.drawn(request_of(case).operator)]  # which torch can't know
+CASES = [case for case in cases() if not torch_calls.draws_numbers(request_of(case).operator)]  # which torch can't know
 NO_KERNEL = {"local_response_norm-float16-4d"}  # which the server computes by another that torch has
 ARRAY = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -40,7 +40,7 @@ def test_every_case_is_torchs_own_answer():
     torch.set_num_threads(1)  # of several values that share a place, one of several threads keeps any
     for case in CASES:
         request = request_of(case)
-        call, outputs = torch_calls.bound(request.operator, list(request.tensors))
+        call, outputs = torch_calls.torch_call(request.operator, list(request.tensors))
         if case.id in NO_KERNEL:
             with pytest.raises(NotImplementedError):
                 call(*map(as_torch, request.tensors.values()))
@@ -141,9 +141,11 @@ def test_scale_is_the_largest_finite_element():
 )
 def test_what_is_allowed_is_rounding_and_no_more(words, dtype):
     """An answer summed in float64 and rounded passes; one off by a hundredth of its largest element never does."""
-    _, (sample, *_) = asked(f"{words} --dtype {dtype}", Making(samples=1))
+    _, (sample, *_) = entry_of(f"{words} --dtype {dtype}", SampleSettings(samples=1))
     expected = sample.expected["output"]
-    exact = reference._ready(sample.request, {}, None, lambda x: x.double()).call().numpy().astype(expected.dtype)
+    exact = (
+        reference._torch_call(sample.request, {}, None, lambda x: x.double()).function().numpy().astype(expected.dtype)
+    )
     assert difference(sample.expected, {"output": exact}, sample.rtol, sample.atol) is None
     off = expected.astype(np.float64)
     share = {"float32": 1e-3, "float64": 1e-9, "float16": 2e-2, "bfloat16": 0.3}[dtype]
@@ -157,7 +159,7 @@ def test_what_chooses_among_its_inputs_is_right_to_the_bit():
         "relu --shape 4",
         "unfold --shape 1,1,4,4 --kernel-size 2",
     ):
-        _, samples = asked(words)
+        _, samples = entry_of(words)
         assert {(one.rtol, one.atol) for one in samples} == {(0.0, 0.0)}
 
 
@@ -171,12 +173,12 @@ def test_without_torch_the_first_answer_is_the_reference(monkeypatch):
         return really(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", importing)
-    entry, samples = asked("conv2d --shape 1,3,8,8 --dtype bfloat16")
+    _, samples = entry_of("conv2d --shape 1,3,8,8 --dtype bfloat16")
     assert [one.expected for one in samples] == [None] * len(samples)
     assert samples[0].atol > 0
-    assert asked("max_pool2d --shape 1,3,8,8 --kernel-size 2")[1][0].atol == 0
+    assert entry_of("max_pool2d --shape 1,3,8,8 --kernel-size 2")[1][0].atol == 0
     with pytest.raises(ValueError, match="torch must be installed"):
-        reference.local_call(entry, samples[0])
+        reference.local_call(samples[0])
 
 
 @pytest.mark.parametrize(
@@ -189,17 +191,17 @@ def test_without_torch_the_first_answer_is_the_reference(monkeypatch):
     ids=["two", "bfloat16", "statistics"],
 )
 def test_local_call_gives_what_it_should(words, outputs):
-    entry, samples = asked(words)
-    call = reference.local_call(entry, samples[1])
+    _, samples = entry_of(words)
+    call = reference.local_call(samples[1])
     assert list(call()) == outputs
     assert difference(samples[1].expected, call(), 0, 0) is None
     assert difference(samples[0].expected, call(), samples[0].rtol, samples[0].atol) is not None
 
 
 def test_local_call_leaves_running_statistics_alone():
-    entry, samples = asked("batch_norm --shape 4,3 --training --running-mean 3 --running-var 3")
+    _, samples = entry_of("batch_norm --shape 4,3 --training --running-mean 3 --running-var 3")
     before = [array.copy() for array in samples[0].request.tensors.values()]
-    call = reference.local_call(entry, samples[0])
+    call = reference.local_call(samples[0])
     first, second = call(), call()
     assert difference(first, second, 0, 0) is None
     assert all(map(np.array_equal, before, samples[0].request.tensors.values()))
@@ -207,9 +209,9 @@ def test_local_call_leaves_running_statistics_alone():
 
 @pytest.mark.parametrize("words", ["gumbel_softmax --shape 4,8", "rrelu --shape 8 --training"], ids=["gumbel", "rrelu"])
 def test_local_refuses_what_the_server_draws(words):
-    entry, samples = asked(words)
+    _, samples = entry_of(words)
     with pytest.raises(ValueError, match="is drawn by the server alone"):
-        reference.local_call(entry, samples[0])
+        reference.local_call(samples[0])
 
 
 def test_an_answer_too_large_is_not_made():
@@ -217,4 +219,4 @@ def test_an_answer_too_large_is_not_made():
     with pytest.raises(
         ValueError, match="its answer would be 4,398,046,511,104 bytes, more than the 1,000 of a message"
     ):
-        reference.expected(request, "float32", allowed_bytes=1000)
+        reference.expectation(request, "float32", max_bytes=1000)

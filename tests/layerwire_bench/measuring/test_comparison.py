@@ -19,7 +19,7 @@ def point(target, number, throughput, p50=0.001, load=LOAD):
 
 
 def test_turns_go_there_and_back():
-    assert [comparison.order(3, number) for number in (1, 2, 3)] == [[0, 1, 2], [2, 1, 0], [0, 1, 2]]
+    assert [comparison.turns(3, number) for number in (1, 2, 3)] == [[0, 1, 2], [2, 1, 0], [0, 1, 2]]
 
 
 def test_ratio_of_medians_with_the_spread_of_rounds():

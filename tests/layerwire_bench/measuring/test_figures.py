@@ -9,8 +9,8 @@ from hdrh.histogram import HdrHistogram
 from layerwire.calls import Requests
 from layerwire_bench.calling.tally import CODES, Notes, Tally
 from layerwire_bench.measuring import bottleneck
-from layerwire_bench.measuring.bottleneck import Busy, Usage
-from layerwire_bench.measuring.figures import Gathered, Latencies
+from layerwire_bench.measuring.bottleneck import Ticks, Usage
+from layerwire_bench.measuring.figures import Latencies, PointFigures
 from layerwire_bench.result import Latency
 from layerwire_bench.workload import Entry, Sample, Workload
 
@@ -39,16 +39,16 @@ def test_percentiles_are_right_to_a_thousandth(seconds):
 def test_the_encoded_histogram_is_one_that_others_read():
     found = Latencies()
     found.add(np.array([0.001, 0.002, 0.003]))
-    decoded = HdrHistogram.decode(found.encoded())
+    decoded = HdrHistogram.decode(found.base64())
     assert decoded.get_total_count() == 3
     assert decoded.get_value_at_percentile(100) == pytest.approx(3e6, rel=1e-3)
-    assert base64.b64decode(found.encoded())
+    assert base64.b64decode(found.base64())
 
 
 def test_nothing_has_no_latency():
     found = Latencies()
     found.add(np.array([]))
-    assert (found.latency(), found.encoded()) == (None, None)
+    assert (found.latency(), found.base64()) == (None, None)
 
 
 def workload():
@@ -65,14 +65,14 @@ def notes(*calls):
 
 
 def test_calls_are_parted_by_entry_and_status():
-    gathered = Gathered(workload(), bound_seconds=0.02)
+    gathered = PointFigures(workload(), bound_seconds=0.02)
     gathered.add(notes((0, 0.01, 0, "OK"), (0, 0.02, 1, "OK"), (0, 0.03, 2, "OK"), (0, 9, 2, "UNAVAILABLE")))
     gathered.add(notes((0, 9, 0, "UNAVAILABLE"), (0, 9, 0, "INTERNAL")))
     first, second = gathered.parts(2.0, [0, 5])
     assert (first.name, first.calls, first.throughput, first.errors) == ("a", 1, 0.5, {"UNAVAILABLE": 1, "INTERNAL": 1})
     assert (second.calls, second.errors, second.wrong) == (2, {"UNAVAILABLE": 1}, 5)
     assert list(gathered.errors().items()) == [("UNAVAILABLE", 2), ("INTERNAL", 1)]
-    assert (gathered.ended, gathered.kept, gathered.total.count) == (6, 2, 3)
+    assert (gathered.count, gathered.within_bound, gathered.total.count) == (6, 2, 3)
 
 
 def test_a_tally_gives_each_note_once():
@@ -84,7 +84,7 @@ def test_a_tally_gives_each_note_once():
     taken = tally.take()
     assert (taken.samples.tolist(), taken.errors(), taken.late.tolist()) == ([3, 4], {"UNAVAILABLE": 1}, [0.5])
     assert (len(tally.take().due), tally.first_error) == (0, None)
-    assert Notes.joined([taken, taken]).samples.tolist() == [3, 4, 3, 4]
+    assert Notes.concatenate([taken, taken]).samples.tolist() == [3, 4, 3, 4]
 
 
 LATENCY = Latency(0.01, 0, 0, 0.01, 0.01, 0.01, 0.01, 0.01, 0.01)
@@ -110,6 +110,6 @@ def test_the_client_says_when_it_is_the_bottleneck(name):
 
 
 def test_the_machine_is_as_busy_as_its_cores():
-    assert bottleneck.busy_ratio(Busy(100, 1000), Busy(190, 1100)) == 0.9
-    assert bottleneck.busy_ratio(None, Busy(1, 2)) is None
-    assert bottleneck.busy_ratio(Busy(1, 2), Busy(1, 2)) is None
+    assert bottleneck.busy_ratio(Ticks(100, 1000), Ticks(190, 1100)) == 0.9
+    assert bottleneck.busy_ratio(None, Ticks(1, 2)) is None
+    assert bottleneck.busy_ratio(Ticks(1, 2), Ticks(1, 2)) is None

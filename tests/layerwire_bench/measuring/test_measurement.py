@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from layerwire.calls import Requests
-from layerwire_bench.calling.process import Ended, Report
-from layerwire_bench.calling.processes import CrewError
+from layerwire_bench.calling.process import EndReport, WindowReport
+from layerwire_bench.calling.processes import ClientProcessError
 from layerwire_bench.calling.tally import CODES, Notes
-from layerwire_bench.measuring.measurement import Interrupted, Lost, Measurement, Setting
+from layerwire_bench.measuring.measurement import InterruptError, Measurement, TargetLostError, TargetSetup
 from layerwire_bench.plan import Pace
 from layerwire_bench.result import Load
 from layerwire_bench.workload import Entry, Sample, Workload
@@ -34,7 +34,7 @@ def calls(window, count, seconds=0.01, code="OK"):
 
 
 def report(window, what, wrong=0, first_error=None):
-    return Report(window, what, first_error, 0.5, 0.4, (0.001,), wrong)
+    return WindowReport(window, what, first_error, 0.5, 0.4, (0.001,), wrong)
 
 
 class Scripted:
@@ -45,7 +45,7 @@ class Scripted:
         self._more = more
         self._number = 0
         self._processes = processes
-        self._ended = ended or Ended(notes(), None, 0, 7, (0,), None)
+        self._ended = ended or EndReport(notes(), None, 0, 7, (0,), None)
         self.asked_to_end = False
 
     def __len__(self):
@@ -58,7 +58,7 @@ class Scripted:
     def end(self):
         self.asked_to_end = True
 
-    def heard(self, timeout_seconds):
+    def reports(self, timeout_seconds):
         if self.asked_to_end:
             return [(process, self._ended) for process in range(self._processes)]
         found = next(self._windows, None)
@@ -85,7 +85,7 @@ class Counting:
 
 def measure(crew, load=CLOSED, pace=None, counts=None, bound=float("inf"), seen=None):
     watch = (lambda _load, window: seen.append(window)) if seen is not None else lambda *_: None
-    setting = Setting(crew, WORK, pace or Pace(), (0, "here"), counts, watch, START - 5, 1.0, remote=True)
+    setting = TargetSetup(crew, WORK, pace or Pace(), (0, "here"), counts, watch, START - 5, 1.0, remote=True)
     return Measurement(setting, load, bound).run()
 
 
@@ -127,10 +127,10 @@ def test_a_stall_counts_though_quiet_windows_follow():
 
 
 def test_calls_that_were_never_sent_count_with_what_they_waited_at_least():
-    ended = Ended(notes(), None, 0, 0, (), None, unsent=(5, 100, 100, 100, 77))
+    ended = EndReport(notes(), None, 0, 0, (), None, unsent=(5, 100, 100, 100, 77))
     measured = measure(Scripted([], ended, more=lambda n: report(n, calls(n, 100))), load=OPEN, bound=0.05)
     point = measured.point
-    assert (point.unsent, measured.due, measured.kept) == (300, 600, 300)
+    assert (point.unsent, measured.due, measured.within_bound) == (300, 600, 300)
     assert point.latency.p99_seconds == pytest.approx(2.5, rel=1e-3)
     assert point.latency.p50_seconds < 1.0
 
@@ -148,7 +148,7 @@ def test_a_call_counts_in_the_window_where_it_ended_and_for_the_point_where_it_w
         report(1, notes((1.5, 0.1, "OK"), (1.9, 0.15, "OK"))),  # the last came while the report was on its way
         report(2, notes((2.5, 0.1, "OK"))),
     ]
-    tail = Ended(notes((2.8, 5.0, "OK"), (3.1, 0.1, "OK")), None, 0, 0, (), None)
+    tail = EndReport(notes((2.8, 5.0, "OK"), (3.1, 0.1, "OK")), None, 0, 0, (), None)
     pace = Pace(warmup_seconds=1.0, duration_seconds=2.0)
     point = measure(Scripted(windows, tail), pace=pace).point
     assert [window.calls for window in point.windows] == [1, 1, 2]
@@ -170,17 +170,17 @@ def test_failed_calls_and_those_that_never_end_miss_the_bound():
     def window(n):
         return report(n, notes(*((n + 0.1 * k, 0.01 * k, "OK" if k else "UNAVAILABLE") for k in range(10))))
 
-    ended = Ended(notes(), None, 4, 0, (), None)
+    ended = EndReport(notes(), None, 4, 0, (), None)
     measured = measure(Scripted([], ended, more=window), load=OPEN, bound=0.051)
     assert measured.due == 3 * 10 + 4
-    assert measured.kept == 3 * 5
+    assert measured.within_bound == 3 * 5
     assert measured.point.unfinished == 4
     assert measured.point.errors == {"UNAVAILABLE": 3}
 
 
 def test_wrong_answers_are_counted_by_window_and_entry():
     crew = Scripted(
-        (report(n, calls(n, 10), wrong=2 * n) for n in range(9)), Ended(notes(), None, 0, 9, (6,), "relu: off")
+        (report(n, calls(n, 10), wrong=2 * n) for n in range(9)), EndReport(notes(), None, 0, 9, (6,), "relu: off")
     )
     seen = []
     point = measure(crew, seen=seen).point
@@ -203,7 +203,7 @@ def test_three_windows_of_errors_are_a_server_that_is_gone():
     bad = [
         report(n, calls(n, 5, code="UNAVAILABLE"), first_error="UNAVAILABLE: connection refused") for n in range(3, 6)
     ]
-    with pytest.raises(Lost, match="UNAVAILABLE: connection refused") as caught:
+    with pytest.raises(TargetLostError, match="UNAVAILABLE: connection refused") as caught:
         measure(Scripted([*good, *bad]))
     assert [window.calls for window in caught.value.point.windows] == [10, 15, 20, 0, 0, 0]
     assert caught.value.point.errors == {"UNAVAILABLE": 15}
@@ -216,26 +216,26 @@ def test_refusals_are_a_result_and_no_loss():
 
 
 def test_a_target_that_never_answers_is_lost():
-    ended = Ended(notes(), None, 8, 0, (), None)
-    with pytest.raises(Lost, match="no answer"):
+    ended = EndReport(notes(), None, 8, 0, (), None)
+    with pytest.raises(TargetLostError, match="no answer"):
         measure(Scripted([], ended, more=lambda n: report(n, notes())))
 
 
 def test_ctrl_c_keeps_what_there_is():
     windows = [report(0, calls(0, 10)), report(1, calls(1, 20)), KeyboardInterrupt()]
     crew = Scripted(windows)
-    with pytest.raises(Interrupted) as caught:
+    with pytest.raises(InterruptError) as caught:
         measure(crew)
     assert crew.asked_to_end
     assert caught.value.point.calls == 20
-    with pytest.raises(Interrupted) as caught:
+    with pytest.raises(InterruptError) as caught:
         measure(Scripted([KeyboardInterrupt()]))
     assert caught.value.point is None
 
 
 def test_a_client_process_that_dies_is_told():
-    with pytest.raises(CrewError, match="process 0 died"):
-        measure(Scripted([CrewError("DIED", "client process 0 died, exit code -9")]))
+    with pytest.raises(ClientProcessError, match="process 0 died"):
+        measure(Scripted([ClientProcessError("DIED", "client process 0 died, exit code -9")]))
 
 
 def test_lateness_of_an_open_loop_is_the_clients():

@@ -10,7 +10,7 @@ def search(bisection, limit):
     tried = []
     while (rate := bisection.next_rate()) is not None:
         tried.append(rate)
-        bisection.tell(rate, kept=rate <= limit)
+        bisection.record(rate, success=rate <= limit)
     return tried
 
 
@@ -19,7 +19,7 @@ def test_it_closes_in_on_the_limit(limit, off):
     bisection = Bisection(limit * off)
     tried = search(bisection, limit)
     assert len(tried) <= MAX_TRIALS
-    assert bisection.kept <= limit < bisection.missed <= bisection.kept * (1 + PRECISION)
+    assert bisection.highest_kept <= limit < bisection.lowest_missed <= bisection.highest_kept * (1 + PRECISION)
     assert len(set(tried)) == len(tried)
 
 
@@ -27,21 +27,21 @@ def test_it_closes_in_on_the_limit(limit, off):
 def test_limits_are_not_left(start):
     bisection = Bisection(start, least=100, most=1000)
     tried = search(bisection, limit=1e9)
-    assert bisection.kept == 1000
-    assert bisection.missed is None
+    assert bisection.highest_kept == 1000
+    assert bisection.lowest_missed is None
     assert all(100 <= rate <= 1000 for rate in tried)
 
 
 def test_nothing_may_be_kept():
     bisection = Bisection(500, least=100)
     assert search(bisection, limit=50)[-1] == 100
-    assert bisection.kept is None
-    assert bisection.missed == 100
+    assert bisection.highest_kept is None
+    assert bisection.lowest_missed == 100
 
 
 def test_a_rate_that_misses_after_a_higher_one_kept_counts_as_missed():
     bisection = Bisection(100)
-    bisection.tell(100, kept=True)
-    bisection.tell(90, kept=False)
-    assert (bisection.kept, bisection.missed) == (None, 90)
+    bisection.record(100, success=True)
+    bisection.record(90, success=False)
+    assert (bisection.highest_kept, bisection.lowest_missed) == (None, 90)
     assert bisection.next_rate() == 45

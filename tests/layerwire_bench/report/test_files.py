@@ -9,8 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from layerwire_bench.report.as_csv import to_csv
-from layerwire_bench.report.files import from_json, to_json
+from layerwire_bench.report.files import from_json, to_csv, to_json
 from layerwire_bench.result import Load
 from tests.layerwire_bench.report import results
 from tests.layerwire_bench.report.model import LOCAL, STREAM, point

@@ -13,8 +13,7 @@ import pytest
 
 from layerwire.cli.tables import plain
 from layerwire_bench.report import numbers
-from layerwire_bench.report.page import to_html
-from layerwire_bench.report.plots.gallery import plots
+from layerwire_bench.report.page import plots, to_html
 from layerwire_bench.report.summary import REST, summaries
 from layerwire_bench.result import Load
 from tests.layerwire_bench.report import results

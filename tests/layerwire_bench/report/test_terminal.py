@@ -35,7 +35,7 @@ def test_every_load_has_its_row_with_whole_numbers(name):
     found = summaries(run)
     for summary in found:
         assert f"{summary.throughput:,.0f}" in text
-        assert f"{summary.offered:,.0f}" in text
+        assert f"{summary.load.size:,.0f}" in text
     assert len(loads(found)) > 1
 
 

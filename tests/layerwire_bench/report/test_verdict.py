@@ -120,13 +120,13 @@ def test_a_comparison_names_ratios_and_their_range():
 def test_what_went_wrong_is_said():
     run = results.broken()
     assert verdict.wrong(run).startswith("37 of 2,954 compared answers were wrong. The first: output[0, 1, 3, 3]")
-    assert verdict.failed(run).startswith("563 calls failed: 515 UNAVAILABLE, 48 DEADLINE_EXCEEDED. The first: UNAVAIL")
-    assert verdict.ended_early(run).startswith("Interrupted")
-    assert verdict.ended_early(results.hopeless()) == "Ended early: the server went away"
+    assert verdict.errors(run).startswith("563 calls failed: 515 UNAVAILABLE, 48 DEADLINE_EXCEEDED. The first: UNAVAIL")
+    assert verdict.early_end(run).startswith("Interrupted")
+    assert verdict.early_end(results.hopeless()) == "Ended early: the server went away"
     assert verdict.sentences(results.hopeless()) == ("No call succeeded.",)
     assert verdict.sentences(results.nothing()) == ("Nothing was measured.",)
     fine = results.sweep()
-    assert (verdict.wrong(fine), verdict.failed(fine), verdict.ended_early(fine)) == (None, None, None)
+    assert (verdict.wrong(fine), verdict.errors(fine), verdict.early_end(fine)) == (None, None, None)
 
 
 def test_rounds_become_medians():

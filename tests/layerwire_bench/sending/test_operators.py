@@ -12,30 +12,30 @@ import torch
 import torch.nn.functional as F
 
 from layerwire.cli.call import functions
-from layerwire_bench import flags
-from layerwire_bench.sending import operators, options, programs, tensors
-from layerwire_bench.sending.examples import example
+from layerwire_bench import flags, operator_table
+from layerwire_bench.operator_table import Arguments
+from layerwire_bench.sending import operators, programs, tensors
 from layerwire_bench.sending.mix import workload
-from layerwire_bench.sending.operands import Asked, indices
+from layerwire_bench.sending.operators import unpool_indices
 from layerwire_bench.sending.programs import Input, Program
-from layerwire_bench.sending.tensors import USUAL, Making, Shaped, Stored
-from tests.layerwire_bench.entries import asked
+from layerwire_bench.sending.tensors import USUAL, RandomTensor, SampleSettings, StoredTensor
+from tests.layerwire_bench.entries import entry_of
 
 FOREIGN = Program("model", 2, (Input("a", "float32", (-1, 3)), Input("b", "int64", (-1, -1))))
 
 
 def test_functions_are_those_of_call():
-    assert set(operators.functions()) == set(functions())
+    assert set(operator_table.functions()) == set(functions())
 
 
-@pytest.mark.parametrize("function", operators.functions())
+@pytest.mark.parametrize("function", operator_table.functions())
 def test_options_fit_beside_the_others(function):
     """A function's options, those of what is sent, and those of how it is measured are one command."""
-    own = [one.name for one in options.options_for(function)]
-    besides = {one.name for one in (*options.input_options(), *options.sample_options())} | set(flags.by_name())
+    own = [one.name for one in flags.operator_options(function)]
+    assert own[:2] == ["shape", "dtype"]
     assert len(set(own)) == len(own)
-    assert not set(own) & besides
-    assert set(own) == {
+    assert not set(own) & set(flags.by_name())
+    assert set(own[2:]) == {
         name
         for name in list(inspect.signature(functions()[function]).parameters)[2:]
         if name not in {"timeout", "inplace", "out", "_stacklevel", "seed", "dtype"}
@@ -44,18 +44,18 @@ def test_options_fit_beside_the_others(function):
 
 def test_examples_are_the_least_that_works():
     """Without any one of its options, no example would."""
-    for function in operators.functions():
-        words = example(function).split()
+    for function in operator_table.functions():
+        words = operator_table.example(function).split()
         assert words[:2] == [function, "--shape"]
         for option in words[3::2]:
             at = words.index(option)
             with pytest.raises((click.UsageError, ValueError)):
-                asked(" ".join(words[:at] + words[at + 2 :]), Making(samples=1))
+                entry_of(" ".join(words[:at] + words[at + 2 :]), SampleSettings(samples=1))
 
 
 def test_equal_seeds_give_equal_calls():
     words = "linear --shape 3,4 --bias 4"
-    one, same, other = (asked(words, Making(seed=seed))[1] for seed in (7, 7, 8))
+    one, same, other = (entry_of(words, SampleSettings(seed=seed))[1] for seed in (7, 7, 8))
     assert [sample.request.tensors["input"].tobytes() for sample in one] == [
         sample.request.tensors["input"].tobytes() for sample in same
     ]
@@ -64,7 +64,7 @@ def test_equal_seeds_give_equal_calls():
 
 def test_samples_share_weights_and_nothing_else():
     """One array, not equal ones, so that a workload holds it once."""
-    _, samples = asked("bilinear --shape 4,6 --bias 6")
+    _, samples = entry_of("bilinear --shape 4,6 --bias 6")
     weights, inputs, others = ([one.request.tensors[name] for one in samples] for name in ("weight", "input", "input2"))
     assert all(one is weights[0] for one in weights)
     assert len({one.tobytes() for one in (*inputs, *others)}) == 2 * len(samples)
@@ -76,7 +76,7 @@ def test_samples_share_weights_and_nothing_else():
     ids=lambda value: value.replace(" ", "_"),
 )
 def test_16_bit_floats_keep_to_their_range(dtype, values):
-    array = tensors.drawn(np.random.default_rng(0), (100_000,), dtype, values).astype(np.float64)
+    array = tensors.random_array(np.random.default_rng(0), (100_000,), dtype, values).astype(np.float64)
     low, high = (0.0, 1.0) if values == "unit" else (0.49, 1.51)
     assert low <= array.min()
     assert array.max() < high
@@ -84,7 +84,7 @@ def test_16_bit_floats_keep_to_their_range(dtype, values):
 
 def test_lp_pools_have_no_root_of_a_negative_number():
     """Its sign would hang on rounding."""
-    _, samples = asked("lp_pool2d --shape 2,4,8,8 --norm-type 3 --kernel-size 3")
+    _, samples = entry_of("lp_pool2d --shape 2,4,8,8 --norm-type 3 --kernel-size 3")
     assert all(np.isfinite(one.expected["output"]).all() for one in samples)
 
 
@@ -101,7 +101,7 @@ def test_lp_pools_have_no_root_of_a_negative_number():
     ids=["1d", "2d", "unbatched", "overlapping", "3d", "empty"],
 )
 def test_unpooling_indices_are_distinct_and_inside(dims, shape, given):
-    found = indices(np.random.default_rng(0), Asked(f"max_unpool{dims}d", shape, given))
+    found = unpool_indices(np.random.default_rng(0), Arguments(f"max_unpool{dims}d", shape, given))
     assert found.shape == shape
     planes = found.reshape(-1, int(np.prod(shape[-dims:])))
     assert all(len(set(plane)) == len(plane) for plane in planes)
@@ -111,7 +111,9 @@ def test_unpooling_indices_are_distinct_and_inside(dims, shape, given):
 
 def test_a_max_pool_gives_such_indices():
     """Where windows lie side by side, each index is in its own."""
-    found = indices(np.random.default_rng(0), Asked("max_unpool2d", (1, 1, 4, 5), {"kernel_size": (2, 3)}))[0, 0]
+    found = unpool_indices(np.random.default_rng(0), Arguments("max_unpool2d", (1, 1, 4, 5), {"kernel_size": (2, 3)}))[
+        0, 0
+    ]
     rows, columns = np.divmod(found, 15)
     assert (rows // 2 == np.arange(4)[:, None]).all()
     assert (columns // 3 == np.arange(5)).all()
@@ -143,7 +145,7 @@ def test_a_max_pool_gives_such_indices():
 )  # fmt: skip
 def test_nonsense_is_refused_in_clear_words(words, told):
     with pytest.raises((ValueError, click.UsageError)) as caught:
-        asked(words)
+        entry_of(words)
     assert told in getattr(caught.value, "message", str(caught.value))
     assert "\n" not in str(caught.value)
 
@@ -166,18 +168,18 @@ def test_wrong_parameters_are_refused(given, told):
 def test_files_and_names_stand_for_tensors(tmp_path):
     weight = np.eye(4, dtype=np.float32)
     np.save(tmp_path / "w.npy", weight)
-    entry, samples = asked(f"linear --shape 2,4 --weight {tmp_path / 'w.npy'}")
+    entry, samples = entry_of(f"linear --shape 2,4 --weight {tmp_path / 'w.npy'}")
     np.testing.assert_array_equal(samples[0].expected["output"], samples[0].request.tensors["input"])
     np.save(tmp_path / "w.npy", 2 * weight)
-    assert asked(f"linear --shape 2,4 --weight {tmp_path / 'w.npy'}")[0].description != entry.description
-    _, samples = asked("linear --shape 2,4 --weight name:w", Making(fetch={"w": weight}.get))
+    assert entry_of(f"linear --shape 2,4 --weight {tmp_path / 'w.npy'}")[0].description != entry.description
+    _, samples = entry_of("linear --shape 2,4 --weight name:w", SampleSettings(fetch={"w": weight}.get))
     np.testing.assert_array_equal(samples[0].expected["output"], samples[0].request.tensors["input"])
     assert samples[0].request.tensors["weight"] == "w"
-    assert asked("linear --shape 2,4 --weight name:w")[1][0].expected is None
+    assert entry_of("linear --shape 2,4 --weight name:w")[1][0].expected is None
 
 
 def test_entry_says_what_it_is():
-    entry, _ = asked("linear --shape 2,4 --bias 4 --dtype float64", priority=3, deterministic=True, share=0.5)
+    entry, _ = entry_of("linear --shape 2,4 --bias 4 --dtype float64", priority=3, deterministic=True, share=0.5)
     assert entry.name == "linear (2,4)"
     told = "linear (2,4) float64, weight=(4,4), bias=(4), priority=3, deterministic=true"
     assert (entry.description, entry.priority, entry.deterministic, entry.share) == (told, 3, True, 0.5)
@@ -185,7 +187,7 @@ def test_entry_says_what_it_is():
 
 def test_workload_goes_to_another_process_with_its_weights_once():
     """Client processes are told it that way."""
-    whole = workload([asked("linear --shape 2,512 --dtype bfloat16")])
+    whole = workload([entry_of("linear --shape 2,512 --dtype bfloat16")])
     sent = pickle.dumps(whole)
     weight_bytes = whole.samples[0].request.tensors["weight"].nbytes
     assert len(sent) < 1.2 * weight_bytes
@@ -198,15 +200,15 @@ def test_workload_goes_to_another_process_with_its_weights_once():
 
 def test_servers_need_not_what_local_does():
     weight = np.eye(4, dtype=np.float32)
-    whole = workload([asked("linear --shape 2,4 --weight name:w", Making(fetch={"w": weight}.get))])
-    assert "w" in whole.samples[0].stored
-    assert whole.for_servers().samples[0].stored == {}
+    whole = workload([entry_of("linear --shape 2,4 --weight name:w", SampleSettings(fetch={"w": weight}.get))])
+    assert "w" in whole.samples[0].weights
+    assert whole.for_servers().samples[0].weights == {}
     assert whole.for_servers().samples[0].expected is whole.samples[0].expected
 
 
 def test_inputs_of_a_model_elsewhere():
     """A server of the Open Inference Protocol tells inputs, and nothing that torch could run."""
-    entry, samples = programs.entry_for(FOREIGN, {"b": Shaped((5, 6))}, rows=5)
+    entry, samples = programs.entry_for(FOREIGN, {"b": RandomTensor((5, 6))}, rows=5)
     assert entry.name == "model version 2 a=(5,3), b=(5,6)"
     assert entry.description == "run model version 2, a=(5,3) float32, b=(5,6) int64"
     assert samples[0].request.tensors["b"].dtype == np.int64
@@ -219,18 +221,18 @@ def test_inputs_of_a_model_elsewhere():
     ("shapes", "told"),
     [
         ({}, r"run model: b has free axes \(-1,-1\); --shape b=... says how long they are"),
-        ({"c": Shaped((1,))}, "run model: c is none of its inputs a, b"),
-        ({"a": Shaped((1, 4))}, r"run model: a must have shape \(-1,3\), -1 for any, got \(1,4\)"),
-        ({"a": Shaped((3,))}, r"run model: a must have shape \(-1,3\), -1 for any, got \(3\)"),
-        ({"a": Shaped((1 << 26, 3))}, "run model: a must be at most"),
-        ({"a": Stored("w")}, "run model: a must be a shape or an array, got name:w"),
+        ({"c": RandomTensor((1,))}, "run model: c is none of its inputs a, b"),
+        ({"a": RandomTensor((1, 4))}, r"run model: a must have shape \(-1,3\), -1 for any, got \(1,4\)"),
+        ({"a": RandomTensor((3,))}, r"run model: a must have shape \(-1,3\), -1 for any, got \(3\)"),
+        ({"a": RandomTensor((1 << 26, 3))}, "run model: a must be at most"),
+        ({"a": StoredTensor("w")}, "run model: a must be a shape or an array, got name:w"),
         ({"a": np.zeros((1, 3))}, "run model: a must be float32, got an array of float64"),
     ],
     ids=["free", "unknown", "extent", "axes", "large", "name", "dtype"],
 )
 def test_inputs_that_no_model_takes(shapes, told):
     with pytest.raises(ValueError, match=told):
-        programs.entry_for(FOREIGN, {"b": Shaped((1, 1)), **shapes} if shapes else {}, making=USUAL)
+        programs.entry_for(FOREIGN, {"b": RandomTensor((1, 1)), **shapes} if shapes else {}, settings=USUAL)
 
 
 @pytest.mark.parametrize(
@@ -244,8 +246,8 @@ def test_inputs_that_no_model_takes(shapes, told):
 )
 def test_named_shapes_that_are_none(text, told):
     with pytest.raises(ValueError, match=told):
-        options.named(text)
+        tensors.source_by_name(text)
 
 
 def test_named_shapes():
-    assert options.named("a=b=1,2") == ("a=b", Shaped((1, 2)))
+    assert tensors.source_by_name("a=b=1,2") == ("a=b", RandomTensor((1, 2)))

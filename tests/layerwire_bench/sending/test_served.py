@@ -11,13 +11,13 @@ from torch import nn
 
 import layerwire
 from layerwire.errors import InvalidArgumentError
+from layerwire_bench import operator_table
 from layerwire_bench.answers import reference
 from layerwire_bench.answers.difference import difference
-from layerwire_bench.sending import operators, programs
-from layerwire_bench.sending.examples import example
-from layerwire_bench.sending.tensors import Making
+from layerwire_bench.sending import programs
+from layerwire_bench.sending.tensors import SampleSettings
 from layerwire_bench.workload import Sample
-from tests.layerwire_bench.entries import asked
+from tests.layerwire_bench.entries import entry_of
 from tests.networks import NETWORKS, inputs, made
 from tests.through_server.conftest import client, no_worker_dies, served  # noqa: F401  # fixtures
 
@@ -66,7 +66,8 @@ def wrong(pairs) -> list[str]:
 def test_every_function_gets_what_it_should(client, dtype):  # noqa: F811
     """All functions at once, so that calls have company; every answer is looked at."""
     workloads = {
-        name: asked(f"{example(name)} --dtype {dtype}", Making(samples=3))[1] for name in operators.functions()
+        name: entry_of(f"{operator_table.example(name)} --dtype {dtype}", SampleSettings(samples=3))[1]
+        for name in operator_table.functions()
     }
     assert len(workloads) > 60
     unknown = {name for name, samples in workloads.items() if samples[0].expected is None}
@@ -110,7 +111,7 @@ def refuses(lw: layerwire.Client, sample: Sample) -> bool:
     ids=lambda words: words.replace(" ", "_"),
 )  # fmt: skip
 def test_options_get_what_they_should(client, words):  # noqa: F811
-    _, samples = asked(words)
+    _, samples = entry_of(words)
     inputs = [one.request.tensors["input"] for one in samples]
     assert len({array.tobytes() for array in inputs}) == len(samples)
     assert wrong(sent(client, samples, 3)) == []
@@ -118,7 +119,7 @@ def test_options_get_what_they_should(client, words):  # noqa: F811
 
 def test_a_wrong_answer_is_seen(client):  # noqa: F811
     """The same machinery, a call whose answer is another one's."""
-    _, (one, other, *_) = asked("conv2d --shape 1,3,8,8")
+    _, (one, other, *_) = entry_of("conv2d --shape 1,3,8,8")
     futures = sent(client, [one], 1)
     assert "off in" in wrong([(other, futures[0][1])])[0]
 
@@ -127,10 +128,10 @@ def test_stored_weights_are_fetched(client):  # noqa: F811
     weight = np.random.default_rng(3).normal(size=(6, 10)).astype(np.float32)
     client.put_weights("bench.weight", weight)
     words = "linear --shape 4,10 --weight name:bench.weight"
-    _, known = asked(words, Making(fetch=client.get_weights))
-    _, unknown = asked(words)
+    _, known = entry_of(words, SampleSettings(fetch=client.get_weights))
+    _, unknown = entry_of(words)
     assert known[0].expected is not None
-    np.testing.assert_array_equal(known[0].stored["bench.weight"], weight)
+    np.testing.assert_array_equal(known[0].weights["bench.weight"], weight)
     assert unknown[0].expected is None
     assert wrong(sent(client, [*known, *unknown], 2)) == []
     client.delete_weights("bench.weight")
@@ -147,7 +148,7 @@ def test_programs_give_what_they_should(client, name):  # noqa: F811
     assert all(one.expected is not None for one in samples)
     assert entry.description.startswith(f"run {name}, ")
     assert wrong(sent(client, samples, 4)) == []
-    local = reference.local_call(entry, samples[0])()
+    local = reference.local_call(samples[0])()
     assert difference(samples[0].expected, local, 0, 0) is None
     client.delete_program(name)
 
@@ -174,9 +175,9 @@ def test_programs_without_weights_have_no_expectation(client, monkeypatch):  # n
     program = programs.stored_program(client, "heavy")
     assert program.definition is None
     assert program.note == "its weights are 80 bytes, more than the 10 that are fetched"
-    entry, samples = programs.entry_for(program)
+    _, samples = programs.entry_for(program)
     assert samples[0].expected is None
     assert wrong(sent(client, samples, 3)) == []
     with pytest.raises(ValueError, match="local can't run it"):
-        reference.local_call(entry, samples[0])
+        reference.local_call(samples[0])
     client.delete_program("heavy")

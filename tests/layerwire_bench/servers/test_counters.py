@@ -12,9 +12,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from layerwire.calls import Requests
 from layerwire.transport.settings import make_settings
 from layerwire_bench.plan import TargetSpec
-from layerwire_bench.servers import counters, page
-from layerwire_bench.servers.model_statistics import StatisticsCounts
-from layerwire_bench.servers.page import PageCounts, PageError
+from layerwire_bench.servers import counters, page, readings
+from layerwire_bench.servers.model_statistics import ModelCounters
+from layerwire_bench.servers.page import PageCounters, PageError
 from layerwire_bench.targets.inference import InferenceTarget
 from layerwire_bench.targets.stream import StreamTarget
 from layerwire_bench.workload import Workload
@@ -65,7 +65,7 @@ class Counted:
 @pytest.fixture
 def counted(monkeypatch):
     """A server's counters, on a port of their own: `counted.address`."""
-    monkeypatch.setattr(page, "_TELLING_SECONDS", 0.0)
+    monkeypatch.setattr(page, "_COMPARABLE_SECONDS", 0.0)
     found = Counted()
     found.text = None
 
@@ -91,7 +91,7 @@ def counted(monkeypatch):
 
 def grown(counted, change, calls, operators=("relu", "linear")):
     """What is made of a change."""
-    counts = PageCounts(counted.address, operators)
+    counts = PageCounters(counted.address, operators)
     first = counts.mark()
     change()
     return counts.between(first, counts.mark(), calls)
@@ -180,7 +180,7 @@ def test_a_gauge_may_sink(counted):
 
 
 def test_a_moment_is_too_short_to_compare_counts(counted, monkeypatch):
-    monkeypatch.setattr(page, "_TELLING_SECONDS", 60.0)
+    monkeypatch.setattr(page, "_COMPARABLE_SECONDS", 60.0)
     found = grown(counted, lambda: counted.batches("relu", 10, 1, 1, 1e-3, 1e-3), 1000)
     assert found.note is None
     assert found.kernel is not None
@@ -193,7 +193,7 @@ def test_replaced_workers_are_noted(counted):
 
 
 def test_a_reading_that_fails_leaves_a_gap(counted):
-    counts = PageCounts(counted.address, ["relu"])
+    counts = PageCounters(counted.address, ["relu"])
     first = counts.mark()
     counted.text = b"no page\n"
     second = counts.mark()
@@ -206,8 +206,8 @@ def test_a_reading_that_fails_leaves_a_gap(counted):
 
 
 def test_readings_of_long_ago_are_forgotten(counted, monkeypatch):
-    monkeypatch.setattr(page, "_KEPT", 2)
-    counts = PageCounts(counted.address, ["relu"])
+    monkeypatch.setattr(readings, "MAX_READINGS", 2)
+    counts = PageCounters(counted.address, ["relu"])
     marks = [counts.mark() for _ in range(3)]
     assert counts.between(marks[0], marks[2], 0) is None
     assert counts.between(marks[1], marks[2], 0) is not None
@@ -325,7 +325,7 @@ async def test_real_statistics_tell_of_real_calls(served, monkeypatch):
     for phase in (found.queue, found.copy_in, found.kernel, found.copy_out):
         assert phase.mean_seconds > 0
         assert phase.p50_seconds is None
-    crowded = StatisticsCounts(served.address, [("linear", "1")])
+    crowded = ModelCounters(served.address, [("linear", "1")])
     before = crowded.mark()
     async with InferenceTarget(make_settings(served.address, None, None, None), 30.0) as opened:
         await calls_of(opened, 120, RUN)
@@ -339,5 +339,5 @@ async def test_real_statistics_tell_of_real_calls(served, monkeypatch):
 async def test_statistics_of_a_server_that_goes_leave_a_gap():
     async with Foreign() as server:
         address = server.address
-    counts = StatisticsCounts(address, [("m", "")])
+    counts = ModelCounters(address, [("m", "")])
     assert counts.between(counts.mark(), counts.mark(), 0) is None

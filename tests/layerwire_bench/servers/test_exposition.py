@@ -30,6 +30,6 @@ def test_nothing_has_no_quantile():
 
 
 def test_samples_new_since_then_count_whole():
-    before, after = Samples.of("a_total 3\n"), Samples.of('a_total 5\nb_total{x="1"} 4\n')
+    before, after = Samples.parse("a_total 3\n"), Samples.parse('a_total 5\nb_total{x="1"} 4\n')
     difference, anew = after.since(before, lambda name: True)
     assert (difference.sum("a_total"), difference.sum("b_total"), anew) == (2, 4, False)

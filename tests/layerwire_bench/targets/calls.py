@@ -14,11 +14,11 @@ ENTRY = Entry("entry", "entry", 1.0)
 
 
 class Ended(NamedTuple):
-    """What `done` was told."""
+    """What the callback was told."""
 
     answer: Any
     status: str
-    told: str
+    message: str
 
 
 def sample(request: Request) -> Sample:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import grpc
 import numpy as np
 import pytest
@@ -142,18 +144,21 @@ async def test_a_foreign_server_is_called():
         calls.fire(bad, 2)
         ends = await calls.all()
         assert [ended.status for ended in ends] == ["OK"] * 10 + ["INVALID_ARGUMENT"] * 2
-        assert ends[-1].told.endswith("unknown model other")
+        assert ends[-1].message.endswith("unknown model other")
         np.testing.assert_array_equal(opened.outputs(good, ends[3].answer)["y"], X * 2)
 
 
 async def test_a_model_tells_what_it_takes_and_gives(served):
-    found = await info.metadata(served.address, "pair")
+    found = await asyncio.to_thread(info.model, served.address, "pair")
     assert (found.name, found.versions) == ("pair", ("1",))
     assert found.inputs == (("a", "FP32", "float32", (-1, 4)), ("b", "FP32", "float32", (-1, 4)))
     assert [output.name for output in found.outputs] == ["sum", "difference"]
-    assert (await info.metadata(served.address, "linear", "2")).inputs[0].shape == (-1, programs.FEATURES)
+    assert (await asyncio.to_thread(info.model, served.address, "linear", "2")).inputs[0].shape == (
+        -1,
+        programs.FEATURES,
+    )
     with pytest.raises(NotFoundError, match="absent"):
-        await info.metadata(served.address, "absent")
+        await asyncio.to_thread(info.model, served.address, "absent")
 
 
 async def test_a_foreign_model_may_take_texts():
@@ -162,7 +167,7 @@ async def test_a_foreign_model_may_take_texts():
         return oip.ModelMetadataResponse(name="m", versions=["1"], inputs=[takes]).SerializeToString()
 
     async with Foreign(tell) as server:
-        found = await info.metadata(server.address, "m")
+        found = await asyncio.to_thread(info.model, server.address, "m")
     assert found.inputs == (("text", "BYTES", None, (-1, 1)),)
 
 
@@ -172,10 +177,10 @@ async def test_a_server_that_does_not_speak_it_says_so():
 
     async with Foreign(refuse) as server:
         with pytest.raises(UnimplementedError, match="no such method"):
-            await info.metadata(server.address, "m")
+            await asyncio.to_thread(info.model, server.address, "m")
         address = server.address
     with pytest.raises(UnavailableError, match="is a server running there"):
-        await info.metadata(address, "m")
+        await asyncio.to_thread(info.model, address, "m")
 
 
 @pytest.mark.parametrize("how", ["stream", "unary"])

@@ -111,7 +111,7 @@ async def test_an_error_has_its_status(how, served):
         calls.fire(opened.prepare(sample(RUN), ENTRY))
         ends = await calls.all()
     assert [ended.status for ended in ends] == ["NOT_FOUND"] * 3 + ["OK"]
-    assert all("absent" in ended.told and ended.answer is None for ended in ends[:3])
+    assert all("absent" in ended.message and ended.answer is None for ended in ends[:3])
 
 
 @every
@@ -126,7 +126,7 @@ async def test_a_server_that_goes_ends_every_call(how):
         late.fire(prepared, 3)
         ends = await late.all()
         assert {ended.status for ended in ends} == {"UNAVAILABLE"}
-        assert all("is a server running there?" in ended.told for ended in ends)
+        assert all("is a server running there?" in ended.message for ended in ends)
 
 
 @every

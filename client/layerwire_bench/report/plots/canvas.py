@@ -10,7 +10,7 @@ import itertools
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -47,15 +47,11 @@ class Look:
     hollow: bool = False
 
 
-SERIES = (
-    Look(BLUE, "o"),
-    Look(VERMILION, "s"),
-    Look(GREEN, "^"),
-    Look(PURPLE, "D"),
-    Look(INK, "v"),
-    Look(ORANGE, "P"),
-    Look(SKY, "X"),
-)
+SERIES = tuple(map(Look, (BLUE, VERMILION, GREEN, PURPLE, INK, ORANGE, SKY), "os^DvPX"))
+PERCENTILE_LOOKS = {
+    "p50": Look(GREEN, "o"), "p90": Look(SKY, "^"), "p95": Look(ORANGE, "D"), "p99": Look(BLUE, "s"),
+    "p99.9": Look(VERMILION, "v"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -90,54 +86,54 @@ _STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # a name may have dollar signs
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 11,
-    "axes.labelsize": 11,
+    **dict.fromkeys(("font.size", "axes.labelsize", "xtick.labelsize", "ytick.labelsize"), 11),
     "axes.titlesize": 11.5,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
-    "xtick.labelsize": 11,
-    "ytick.labelsize": 11,
     "text.color": INK,
-    "axes.labelcolor": FAINT,
-    "axes.edgecolor": FAINT,
-    "xtick.color": FAINT,
-    "ytick.color": FAINT,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.8,
-    "axes.grid": True,
-    "axes.axisbelow": True,
+    **dict.fromkeys(("axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), FAINT),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right"), False),
+    **dict.fromkeys(("axes.linewidth", "grid.linewidth", "hatch.linewidth"), 0.8),
+    **dict.fromkeys(("axes.grid", "axes.axisbelow"), True),
     "grid.color": GRID,
-    "grid.linewidth": 0.8,
     "lines.linewidth": 2.0,
     "lines.markersize": 6.0,
-    "hatch.linewidth": 0.8,
-    "figure.constrained_layout.h_pad": 0.06,
-    "figure.constrained_layout.w_pad": 0.06,
+    **dict.fromkeys(("figure.constrained_layout.h_pad", "figure.constrained_layout.w_pad"), 0.06),
 }
 
 
-def svg(name: str, title: str, alt: str, height: float, draw: Draw, *, width: float = NARROW) -> str:
-    """A drawn figure as an SVG element.
+def plot(
+    name: str, title: str, draw: Draw, height: float, alt: str, caption: str = "", keys: Iterable[Key] = (),
+    wide_height: float | None = None,
+) -> Plot:  # fmt: skip
+    """A drawn figure.
 
     Args:
-        name: what its ids start with.
-        title: what it is, for those who don't see it.
-        alt: what is to be seen, for those who don't see it.
-        height: in units.
-        width: in units.
+        name: unique on its page.
+        title: what it is.
         draw: adds axes to an empty figure.
+        height: in units.
+        alt: what is to be seen, for those who don't see it.
+        caption: how to read it.
+        keys: its legend.
+        wide_height: of a second one for wide screens; None for none.
     """
-    with _styled():
+    wide = None if wide_height is None else _svg(f"{name}-wide", title, alt, wide_height, draw, WIDE)
+    return Plot(name, title, caption, tuple(keys), _svg(name, title, alt, height, draw, NARROW), wide)
+
+
+def _svg(name: str, title: str, alt: str, height: float, draw: Draw, width: float) -> str:
+    """A drawn figure as an SVG element."""
+    with _style():
         figure = Figure(figsize=(width / _UNITS_PER_INCH, height / _UNITS_PER_INCH), layout="constrained")
         draw(figure)
-        written = io.StringIO()
-        figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None})
-    return _for_a_page(written.getvalue(), name, plain(title), plain(alt))
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    return _for_a_page(text.getvalue(), name, plain(title), plain(alt))
 
 
 @contextmanager
-def _styled() -> Iterator[None]:
+def _style() -> Iterator[None]:
     with rc_context(_STYLE), warnings.catch_warnings():
         # The type that measures has no such character; the one that the page is shown with may.
         warnings.filterwarnings("ignore", message=r"Glyph \d+")
@@ -148,70 +144,76 @@ def _styled() -> Iterator[None]:
 _NAMESPACE = re.compile(r"\{[^}]*\}")
 _REFERENCE = re.compile(r"url\(#([^)]+)\)")
 _FONT = re.compile(r"font: (?:(\w+) )?([\d.]+px) [^;]+")
-_DROPPED = {"metadata", "style"}  # the page has the one rule of that style
+_NOT_SHOWN = {"metadata", "style"}  # the page has the one rule of that style
 _NUMBER = re.compile(r"(\d+\.\d\d)\d+")
 
 
 def _for_a_page(text: str, name: str, title: str, alt: str) -> str:
     """Without prolog, namespaces, metadata and needless ids; those in use are unique; with words for the blind."""
     root = ET.fromstring(text)  # noqa: S314 - matplotlib wrote it
-    used = set(_REFERENCE.findall(text)) | set(re.findall(r'href="#([^"]+)"', text))
+    ids = set(_REFERENCE.findall(text)) | set(re.findall(r'href="#([^"]+)"', text))
     for parent in list(root.iter()):
         for child in list(parent):
-            if _NAMESPACE.sub("", child.tag) in _DROPPED:
+            if _NAMESPACE.sub("", child.tag) in _NOT_SHOWN:
                 parent.remove(child)
     for element in root.iter():
         element.tag = _NAMESPACE.sub("", element.tag)
         attributes = {_NAMESPACE.sub("", key): value for key, value in element.attrib.items()}
         element.attrib.clear()
-        element.attrib.update(_attributes(attributes, name, used))
+        element.attrib.update(_attributes(attributes, name, ids))
     for tag, words in (("desc", alt), ("title", title)):
-        told = ET.Element(tag, {"id": f"{name}-{tag}"})
-        told.text = words
-        root.insert(0, told)
+        element = ET.Element(tag, {"id": f"{name}-{tag}"})
+        element.text = words
+        root.insert(0, element)
     _, _, width, height = root.attrib["viewBox"].split()
-    root.attrib = {
-        "viewBox": f"0 0 {width} {height}",
-        "role": "img",
-        "aria-labelledby": f"{name}-title {name}-desc",
-        "id": name,
-    }
+    labels = f"{name}-title {name}-desc"
+    root.attrib = {"viewBox": f"0 0 {width} {height}", "role": "img", "aria-labelledby": labels, "id": name}
     return ET.tostring(root, encoding="unicode")
 
 
-def _attributes(found: dict[str, str], name: str, used: set[str]) -> dict[str, str]:
-    kept = {}
-    for key, value in found.items():
+def _attributes(attributes: dict[str, str], name: str, ids: set[str]) -> dict[str, str]:
+    """Those that a page needs; `ids` are those that something refers to."""
+    needs = {}
+    for key, value in attributes.items():
         if key == "id":
-            if value not in used:
+            if value not in ids:
                 continue
             value = f"{name}-{value}"  # noqa: PLW2901
         elif key == "href":
             value = f"#{name}-{value[1:]}"  # noqa: PLW2901
         else:
             value = _REFERENCE.sub(rf"url(#{name}-\1)", _FONT.sub(_font, value))  # noqa: PLW2901
-        kept[key] = _NUMBER.sub(r"\1", value) if key in {"d", "x", "y", "transform"} else value
-    return kept
+        needs[key] = _NUMBER.sub(r"\1", value) if key in {"d", "x", "y", "transform"} else value
+    return needs
 
 
-def _font(found: re.Match[str]) -> str:
+def _font(match: re.Match[str]) -> str:
     """Size and weight; the family is the page's."""
-    weight, size = found.groups()
+    weight, size = match.groups()
     return f"font-size: {size}" + (f"; font-weight: {weight}" if weight else "")
 
 
 def line(axes: Any, xs: Sequence[float], ys: Sequence[float], look: Look) -> None:
     """A series in its look."""
     axes.plot(
-        xs,
-        ys,
-        color=look.color,
-        marker=look.mark or None,
+        xs, ys, color=look.color, marker=look.mark or None,
         linestyle=(0, tuple(float(part) for part in look.dash.split())) if look.dash else "-",
-        markerfacecolor="white" if look.hollow else look.color,
-        markeredgecolor=look.color,
+        markerfacecolor="white" if look.hollow else look.color, markeredgecolor=look.color,
         markeredgewidth=1.6 if look.hollow else 0.8,
-    )
+    )  # fmt: skip
+
+
+def label(axes: Any, text: str, place: tuple[float, float], offset: tuple[float, float], **style: Any) -> None:
+    """Text beside a point, so many units from it."""
+    axes.annotate(text, place, xytext=offset, textcoords="offset points", fontsize=10.5, **style)
+
+
+def rows_axis(axes: Any, rows: Sequence[str]) -> None:
+    """Rows from the top down, with these names beside them; none beside a single one."""
+    axes.set_yticks(range(len(rows)) if len(rows) > 1 else [], rows if len(rows) > 1 else [])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
 
 
 def scale(axis: Any, values: Sequence[float], *, log: bool | None = None) -> None:
@@ -235,10 +237,10 @@ def _decades(least: float, most: float) -> list[float]:
     """1, 2, 5, 10, ...; fewer of them where there are more than seven."""
     powers = [10.0**power for power in range(-9, 10)]
     for steps in ((1, 2, 5), (1, 3), (1,)):
-        found = [step * power for power, step in itertools.product(powers, steps) if least <= step * power <= most]
-        if len(found) <= 7:
+        ticks = [step * power for power, step in itertools.product(powers, steps) if least <= step * power <= most]
+        if len(ticks) <= 7:
             break
-    return found
+    return ticks
 
 
 def tick(value: float) -> str:
@@ -251,13 +253,13 @@ def tick(value: float) -> str:
 
 def loads_axis(axis: Any, values: Sequence[float]) -> None:
     """Loads as ticks where they are far enough apart to be read."""
-    ordered = sorted(set(values))
-    log = ordered[-1] >= 3 * ordered[0]
-    scale(axis, ordered, log=log)
-    places = [math.log(value) if log else value for value in ordered]
+    ticks = sorted(set(values))
+    log = ticks[-1] >= 3 * ticks[0]
+    scale(axis, ticks, log=log)
+    places = [math.log(value) if log else value for value in ticks]
     room = 0.08 * (places[-1] - (places[0] if log else 0.0))
     if all(after - before >= room for before, after in itertools.pairwise(places)):
-        axis.set_major_locator(FixedLocator(ordered))
+        axis.set_major_locator(FixedLocator(ticks))
 
 
 def short(text: str, length: int = 34) -> str:

@@ -21,7 +21,7 @@ async def test_local_calls_run_here_one_after_another(monkeypatch):
             raise RuntimeError("no such kernel")
         return {"output": np.float32(len(ran))}
 
-    monkeypatch.setattr(reference, "local_call", lambda entry, sample: run)
+    monkeypatch.setattr(reference, "local_call", lambda sample: run)
     async with LocalTarget() as opened:
         prepared, calls = opened.prepare(sample(Requests().relu(X)), ENTRY), Calls(opened)
         calls.fire(prepared, 4)

@@ -13,8 +13,9 @@ import hashlib
 import math
 from collections import OrderedDict
 
+from layerwire.wire.protobuf import MalformedError
 from layerwire_server.gateway import spans
-from layerwire_server.gateway.spans import Envelope, UnclearError
+from layerwire_server.gateway.spans import Envelope
 from layerwire_server.link import Family
 
 _SECONDS = 600.0  # then it may be tried again: the weights that it names may be others now
@@ -43,7 +44,7 @@ class Quarantine:
             ordinal: which of its calls.
             now: the time, in seconds.
         """
-        with contextlib.suppress(UnclearError, IndexError):
+        with contextlib.suppress(MalformedError, IndexError):
             if family is Family.NONE:
                 found = spans.envelope(payload, spans.call_spans(payload)[ordinal])
             else:
@@ -62,7 +63,7 @@ class Quarantine:
         found: set[int] = set()
         if len(payload) < min(self._sizes, default=math.inf):
             return found
-        with contextlib.suppress(UnclearError):
+        with contextlib.suppress(MalformedError):
             if family is not Family.NONE:
                 return {0} if self._knows(payload, _unary(payload, family)) else found
             for ordinal, span in enumerate(spans.call_spans(payload)):
@@ -93,7 +94,7 @@ class Quarantine:
 def _unary(payload: bytes, family: Family) -> Envelope:
     number = spans.UNARY_NUMBERS.get(family)
     if number is None:  # the other methods run no operator
-        raise UnclearError
+        raise MalformedError
     return Envelope(0, number, (0, len(payload)))
 
 

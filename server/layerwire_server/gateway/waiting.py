@@ -17,11 +17,11 @@ from layerwire.errors import (
     to_status,
 )
 from layerwire.v1 import layerwire_pb2
+from layerwire.wire.protobuf import MalformedError
 from layerwire_server.gateway.pending import Pending
 from layerwire_server.gateway.spans import (
     UNARY_NUMBERS,
     Span,
-    UnclearError,
     call_spans,
     cancelled_ids,
     envelope,
@@ -62,7 +62,7 @@ class WaitingRoom:
 
     def cancel(self, frames: Iterable[Pending], payload: bytes) -> None:
         """Answers CANCELLED to those calls of these frames that a StreamRequest cancels."""
-        with contextlib.suppress(UnclearError):
+        with contextlib.suppress(MalformedError):
             ids = cancelled_ids(payload)
             for pending in list(frames):
                 stay = self._stays.get(pending.number)
@@ -96,7 +96,7 @@ class _Stay:
         self.until = until
         self._deadlines: list[tuple[float, int]] = []  # and ordinals; the earliest last
         self._ids: dict[int, list[int]] | None = None  # ordinals by id, once they are asked for
-        with contextlib.suppress(UnclearError):
+        with contextlib.suppress(MalformedError):
             self._read_deadlines()
 
     def late(self, now: float) -> list[int]:
@@ -110,9 +110,9 @@ class _Stay:
         """The ordinals of the calls with these ids."""
         if self._ids is None:
             self._ids = {}
-            with contextlib.suppress(UnclearError):
+            with contextlib.suppress(MalformedError):
                 for ordinal, span in enumerate(call_spans(self.pending.payload)):
-                    with contextlib.suppress(UnclearError):
+                    with contextlib.suppress(MalformedError):
                         call_id = envelope(self.pending.payload, span).call_id
                         self._ids.setdefault(call_id, []).append(ordinal)
         return [ordinal for call_id in ids & self._ids.keys() for ordinal in self._ids[call_id]]
@@ -142,7 +142,7 @@ class _Stay:
                 self._note(0, number, (0, len(payload)))
             return
         for ordinal, span in enumerate(call_spans(payload)):
-            with contextlib.suppress(UnclearError):
+            with contextlib.suppress(MalformedError):
                 _, number, request = envelope(payload, span)
                 self._note(ordinal, number, request)
         self._deadlines.sort(reverse=True)

@@ -15,6 +15,7 @@ from layerwire.inference_v2.open_inference_pb2 import (
     ModelInferResponse,
     ModelStreamInferResponse,
 )
+from layerwire.wire.protobuf import prefix
 from layerwire_server.gateway import spans
 from layerwire_server.gateway.pending import Pending
 from layerwire_server.gateway.refusal import status_of
@@ -70,4 +71,4 @@ class InferStream(Stream):
 
 
 def _wrapped(answer: bytes) -> bytes:
-    return spans.prefix(_ANSWER, len(answer) + len(_FINAL)) + answer + _FINAL
+    return prefix(_ANSWER, len(answer) + len(_FINAL)) + answer + _FINAL

@@ -17,7 +17,7 @@ from typing import Protocol
 from layerwire.errors import InternalError
 from layerwire_server.gateway.pending import DECODING, Pending
 from layerwire_server.gateway.quarantine import Quarantine
-from layerwire_server.gateway.waiting import WaitingRoom
+from layerwire_server.gateway.waiting_room import WaitingRoom
 from layerwire_server.link import Flag, Frame, Kind, request_id
 from layerwire_server.metrics import Metrics
 

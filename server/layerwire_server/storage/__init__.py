@@ -18,7 +18,7 @@ from layerwire_server.storage.errors import (
     StoreError,
     StoreFullError,
 )
-from layerwire_server.storage.importing import import_file
+from layerwire_server.storage.imports import import_file
 from layerwire_server.storage.names import NamedProgram, NamedTensor, ProgramVersion, check_name, page
 from layerwire_server.storage.safetensors import read_header, write_safetensors
 from layerwire_server.storage.store import Store

@@ -225,13 +225,13 @@ def _complete(header: Frame, count: int, body: bytes | memoryview) -> Frame:
 class Receiver(Protocol):
     """What a link tells its owner."""
 
-    def connected(self, link: Link) -> None:
+    def on_connect(self, link: Link) -> None:
         """The link is up."""
 
-    def received(self, link: Link, frame: Frame) -> None:
+    def on_frame(self, link: Link, frame: Frame) -> None:
         """A frame came."""
 
-    def disconnected(self, link: Link, error: Exception | None) -> None:
+    def on_disconnect(self, link: Link, error: Exception | None) -> None:
         """The link is gone; no call follows."""
 
 
@@ -248,7 +248,7 @@ class Link(asyncio.BufferedProtocol):
         """asyncio: the socket is up."""
         assert isinstance(transport, asyncio.WriteTransport) or hasattr(transport, "writelines")  # uvloop has its own
         self._transport = transport  # type: ignore[assignment]
-        self._receiver.connected(self)
+        self._receiver.on_connect(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """asyncio: where to put what comes."""
@@ -263,15 +263,15 @@ class Link(asyncio.BufferedProtocol):
             self.close()
             return
         for frame in frames:
-            self._receiver.received(self, frame)
+            self._receiver.on_frame(self, frame)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio: the socket is gone."""
         self._transport = None
-        self._receiver.disconnected(self, self._error or exc)
+        self._receiver.on_disconnect(self, self._error or exc)
 
     def send(self, frame: Frame, body: Iterable[bytes | memoryview] | None = None) -> None:
-        """Sends a frame; on a link that is gone, nothing happens, since `disconnected` has told the owner."""
+        """Sends a frame; on a link that is gone, nothing happens, since `on_disconnect` has told the owner."""
         if self._transport is not None:
             pieces = encode(frame, body)
             if sum(map(len, pieces)) <= _JOIN_BYTES:

@@ -86,8 +86,8 @@ def test_a_frame_goes_out_as_it_came_in_and_its_answers_back(router):
     pending = ask(router, stream=7, arrived=3.0)
     (frame,) = worker.take()
     assert frame == Frame(Kind.CALLS, pending.number, b"payload", stream=7, arrived=3.0)
-    router.received(worker, answers(pending, 0, payload=b"a"))
-    router.received(worker, answers(pending, 1, last=True, payload=b"b"))
+    router.deliver(worker, answers(pending, 0, payload=b"a"))
+    router.deliver(worker, answers(pending, 1, last=True, payload=b"b"))
     assert pending.answers == [(b"a", False), (b"b", True)]
 
 
@@ -106,7 +106,7 @@ def test_load_is_given_back_when_a_frame_is_answered(router):
         pending = ask(router, payload=b"x" * 1000)
         worker = one if one.take() else other
         other.take()
-        router.received(worker, answers(pending, 0, last=True))
+        router.deliver(worker, answers(pending, 0, last=True))
     big = [ask(router), ask(router)]
     assert len(one.sent) == len(other.sent) == 1
     assert {pending.number for pending in big} == {one.sent[0].frame, other.sent[0].frame}
@@ -115,7 +115,7 @@ def test_load_is_given_back_when_a_frame_is_answered(router):
 def test_frames_of_a_dead_worker_go_to_a_live_one_without_what_was_answered(router, metrics):
     one = up(router)
     pending = ask(router)
-    router.received(one, answers(pending, 2, 0))
+    router.deliver(one, answers(pending, 2, 0))
     other = up(router)
     router.down(one, 1.0)
     (frame,) = other.take()
@@ -165,19 +165,19 @@ def test_a_new_wait_is_counted_from_the_death(router):
 def test_the_call_that_ran_alone_in_a_second_death_is_quarantined_and_the_others_go_on(router, metrics):
     one = up(router)
     pending = ask(router)
-    router.received(one, answers(pending, 0))
+    router.deliver(one, answers(pending, 0))
     router.down(one, 1.0)
     two = up(router)
-    router.received(two, started(pending))
-    router.received(two, started(pending, 1))
-    router.received(two, answers(pending, 1))
-    router.received(two, started(pending, 3))
+    router.deliver(two, started(pending))
+    router.deliver(two, started(pending, 1))
+    router.deliver(two, answers(pending, 1))
+    router.deliver(two, started(pending, 3))
     router.down(two, 2.0)
     three = up(router)
     (frame,) = three.take()
     assert frame.ordinals == (0, 1, 3 | QUARANTINED)
     assert frame.flags is Flag.ISOLATE
-    router.received(three, answers(pending, 3, 2, last=True))
+    router.deliver(three, answers(pending, 3, 2, last=True))
     assert pending.error is None
     assert metrics.counter("layerwire_quarantined_requests_total").value == 1
 
@@ -187,8 +187,8 @@ def test_a_death_between_two_calls_quarantines_nobody(router, metrics):
     pending = ask(router)
     router.down(one, 1.0)
     two = up(router)
-    router.received(two, started(pending, 0))
-    router.received(two, answers(pending, 0))
+    router.deliver(two, started(pending, 0))
+    router.deliver(two, answers(pending, 0))
     router.down(two, 2.0)
     (frame,) = up(router).take()
     assert frame.ordinals == (0,)
@@ -210,7 +210,7 @@ def test_what_kills_as_a_whole_fails_as_a_whole(router, metrics, kind, ordinals)
     pending = ask(router, kind=kind)
     router.down(up(router), 1.0)
     worker = up(router)
-    router.received(worker, started(pending, *ordinals))
+    router.deliver(worker, started(pending, *ordinals))
     router.down(worker, 2.0)
     assert isinstance(pending.error, InternalError)
     assert pending.error.error_id == f"{pending.number:016x}"
@@ -221,7 +221,7 @@ def test_what_kills_as_a_whole_fails_as_a_whole(router, metrics, kind, ordinals)
 def test_what_runs_in_company_when_its_worker_dies_is_not_to_blame(router):
     one = up(router)
     pending = ask(router)
-    router.received(one, started(pending, 1))
+    router.deliver(one, started(pending, 1))
     router.down(one, 1.0)
     (frame,) = up(router).take()
     assert frame.ordinals == ()
@@ -233,10 +233,10 @@ def test_late_answers_are_dropped(router, metrics):
     holder, heir = (one, other) if one.take() else (other, one)
     router.down(holder, 1.0)
     heir.take()
-    router.received(holder, answers(pending, 0, last=True, payload=b"late"))
+    router.deliver(holder, answers(pending, 0, last=True, payload=b"late"))
     assert pending.answers == []
-    router.received(heir, answers(pending, 0, last=True, payload=b"right"))
-    router.received(heir, answers(pending, 0, last=True, payload=b"again"))
+    router.deliver(heir, answers(pending, 0, last=True, payload=b"right"))
+    router.deliver(heir, answers(pending, 0, last=True, payload=b"again"))
     assert pending.answers == [(b"right", True)]
     assert metrics.counter("layerwire_dropped_answers_total").value == 2
 
@@ -244,8 +244,8 @@ def test_late_answers_are_dropped(router, metrics):
 def test_answers_to_an_ordinal_are_passed_on_once(router, metrics):
     worker = up(router)
     pending = ask(router)
-    router.received(worker, answers(pending, 0, 1, payload=b"a"))
-    router.received(worker, answers(pending, 1, 2, payload=b"b"))
+    router.deliver(worker, answers(pending, 0, 1, payload=b"a"))
+    router.deliver(worker, answers(pending, 1, 2, payload=b"b"))
     assert pending.answers == [(b"a", False)]
     assert metrics.counter("layerwire_dropped_answers_total").value == 1
 
@@ -253,7 +253,7 @@ def test_answers_to_an_ordinal_are_passed_on_once(router, metrics):
 def test_an_error_ends_a_frame(router):
     worker = up(router)
     pending = ask(router)
-    router.received(worker, answers(pending, last=True, error=True, payload=b"status"))
+    router.deliver(worker, answers(pending, last=True, error=True, payload=b"status"))
     assert pending.error == b"status"
     router.down(worker, 1.0)
     assert up(router).take() == []
@@ -318,7 +318,7 @@ def kill_twice(router, ordinal, now=0.0, **kwargs):
     pending = ask(router, **kwargs)
     router.down(up(router, now), now)
     worker = up(router, now)
-    router.received(worker, started(pending, ordinal))
+    router.deliver(worker, started(pending, ordinal))
     router.down(worker, now)
     return pending
 
@@ -407,7 +407,7 @@ def test_calls_of_a_waiting_frame_expire_at_their_time(router, metrics):
 def test_answered_calls_of_a_waiting_frame_are_not_answered_again(router):
     worker = up(router)
     pending = ask(router, payload=calls({1: relu(timeout_seconds=1.0), 2: relu(timeout_seconds=2.0)}))
-    router.received(worker, answers(pending, 0, payload=b""))
+    router.deliver(worker, answers(pending, 0, payload=b""))
     router.down(worker, 0.5)
     router.cancel_calls([pending], 0, cancel(1))
     router.expire(3.0)
@@ -474,11 +474,11 @@ class Deaths(RuleBasedStateMachine):
                 some = owed[: data.draw(st.integers(1, len(owed)))]
                 last = len(some) == len(owed)
                 pending = self.frames[frame.frame]
-                self.router.received(worker, answers(pending, *some, last=last, payload=bytes(some)))
+                self.router.deliver(worker, answers(pending, *some, last=last, payload=bytes(some)))
                 if last:
                     worker.sent.pop(0)
                 elif frame.flags & Flag.ISOLATE and runs_next:
-                    self.router.received(worker, started(pending, owed[len(some)]))
+                    self.router.deliver(worker, started(pending, owed[len(some)]))
 
     @invariant()
     def nothing_is_lost_or_answered_twice(self):
@@ -499,7 +499,7 @@ class Deaths(RuleBasedStateMachine):
         for frame in worker.take():
             done = {ordinal for payload, _ in self.frames[frame.frame].answers for ordinal in payload}
             owed = tuple(sorted(set(range(self.calls[frame.frame])) - done))
-            self.router.received(worker, answers(self.frames[frame.frame], *owed, last=True, payload=bytes(owed)))
+            self.router.deliver(worker, answers(self.frames[frame.frame], *owed, last=True, payload=bytes(owed)))
         self.workers = [worker]
         for pending in self.frames.values():
             assert pending.answers[-1][1]

@@ -18,7 +18,7 @@ class Pending:
 
     __slots__ = (
         *("number", "kind", "family", "payload", "stream", "arrived", "deadline"),
-        *("seat", "answered", "quarantined", "isolated", "running"),
+        *("holder", "answered", "quarantined", "isolated", "running"),
     )
 
     def __init__(
@@ -31,7 +31,7 @@ class Pending:
         self.stream = stream
         self.arrived = arrived
         self.deadline = deadline
-        self.seat: Any = None  # the router's; None while it waits for a worker
+        self.holder: Any = None  # the live worker that has it, as the router sees it; None while it waits for one
         self.answered: set[int] = set()
         self.quarantined: set[int] = set()
         self.isolated = False

@@ -26,7 +26,7 @@ from layerwire_server.storage.store import Store
 _ROOM_CHECK_BYTES = 8 << 20
 
 
-class Received(NamedTuple):
+class Progress(NamedTuple):
     """What is there of a file: all of it, or so many bytes from its start."""
 
     complete: bool
@@ -56,7 +56,7 @@ class Uploads:
         self._active: dict[str, Upload] = {}
         self._mutex = threading.Lock()
 
-    def received(self, digest: str) -> Received:
+    def progress(self, digest: str) -> Progress:
         """What is there of a file; one that is complete is kept for another hour at least.
 
         A damaged file counts as none, so that its next upload mends it. The first look at a file takes as long as
@@ -67,11 +67,11 @@ class Uploads:
         """
         if self._store.has_weights(digest):
             with suppress(MissingError, DamagedError), self._store.open_weights(digest) as file:
-                return Received(complete=True, received_bytes=os.fstat(file.fileno()).st_size)
+                return Progress(complete=True, received_bytes=os.fstat(file.fileno()).st_size)
         try:
-            return Received(complete=False, received_bytes=self._part(digest).stat().st_size)
+            return Progress(complete=False, received_bytes=self._part(digest).stat().st_size)
         except FileNotFoundError:
-            return Received(complete=False, received_bytes=0)
+            return Progress(complete=False, received_bytes=0)
 
     def begin(self, digest: str, size: int, offset: int = 0) -> Upload:
         """Begins an upload, or goes on with one: what is there beyond `offset` is cut off, the rest is hashed anew.

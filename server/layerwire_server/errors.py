@@ -41,6 +41,6 @@ class OverLimitError(InvalidArgumentError):
 def caller_error(error: errors.StoreError, method: str, field: str = "") -> LayerwireError:
     """The error that the caller of a method sees where the store has refused."""
     code = next((_CODES[kind] for kind in type(error).__mro__ if kind in _CODES), grpc.StatusCode.INTERNAL)
-    explained = make(code, f"{method}: {str(error).removeprefix(f'{method}: ')}")
-    explained.operator, explained.field = method, field
-    return explained
+    answer = make(code, f"{method}: {str(error).removeprefix(f'{method}: ')}")
+    answer.operator, answer.field = method, field
+    return answer

@@ -244,9 +244,9 @@ def test_the_newer_need_not_wait_until_the_older_has_hashed(store, uploads, monk
 
     ended = module.Upload.end
 
-    def end(upload, because):
+    def end(upload, reason):
         if upload._descriptor is not None:  # the one that hashes; it must see why before it is let go on
-            upload._ended_because = upload._ended_because or because
+            upload._end_reason = upload._end_reason or reason
             go_on.set()
         ended(upload, because)
 

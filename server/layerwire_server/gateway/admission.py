@@ -37,16 +37,16 @@ class DrainRate:
 
     def add(self, amount: float, now: float) -> None:
         """So much drained now."""
-        self._amount = self._decayed(now) + amount
+        self._amount = self._amount_at(now) + amount
         self._since = now
 
     def seconds_for(self, amount: float, now: float) -> float:
         """How long `amount` will take, within what is sensible to tell a client."""
-        rate = self._decayed(now) / _MEMORY_SECONDS
+        rate = self._amount_at(now) / _MEMORY_SECONDS
         seconds = amount / rate if rate > 0 else _MOST_RETRY_SECONDS
         return min(max(seconds, _LEAST_RETRY_SECONDS), _MOST_RETRY_SECONDS)
 
-    def _decayed(self, now: float) -> float:
+    def _amount_at(self, now: float) -> float:
         return self._amount * math.exp2((self._since - now) / _MEMORY_SECONDS)
 
 

@@ -50,6 +50,6 @@ async def refuse(context: grpc.aio.ServicerContext[Any, Any], status: status_pb2
     details = status.SerializeToString()
     if len(details) > _MAX_DETAILS_BYTES:
         details = status_pb2.Status(code=status.code, message=message).SerializeToString()
-    trailing = ((DETAILS_KEY, details), (REQUEST_ID_KEY, request_id(number)))
-    await context.abort(code_of(status), message, trailing)
+    trailers = ((DETAILS_KEY, details), (REQUEST_ID_KEY, request_id(number)))
+    await context.abort(code_of(status), message, trailers)
     raise AssertionError("abort returned")

@@ -107,20 +107,20 @@ class Router:
         """A worker sent ANSWERS or STARTED: its callers get the answers."""
         worker = self._live.get(link)
         pending = None if worker is None else worker.pending.get(frame.frame)
-        if pending is None or not pending.answered.isdisjoint(frame.ordinals):
+        if pending is None or not pending.answered_ordinals.isdisjoint(frame.ordinals):
             if frame.kind is Kind.ANSWERS:
                 self._drops.add()
             return
         if frame.kind is Kind.STARTED:
-            if pending.isolated:
+            if pending.is_isolated:
                 pending.running = frame.ordinals[0] if frame.ordinals else DECODING
             return
         flags = int(frame.flags)
         if flags & _LAST:
             self._finish(pending)
         else:
-            pending.answered.update(frame.ordinals)
-            if pending.running in pending.answered:
+            pending.answered_ordinals.update(frame.ordinals)
+            if pending.running in pending.answered_ordinals:
                 pending.running = None
         if flags & _ERROR:
             pending.fail(bytes(frame.payload))
@@ -134,7 +134,7 @@ class Router:
     def _place(self, pending: Pending, now: float) -> None:
         if self._quarantine:
             guilty = self._quarantine.guilty(pending.payload, pending.family, now)
-            pending.quarantined |= guilty - pending.answered
+            pending.quarantined_ordinals |= guilty - pending.answered_ordinals
         if not self._live:
             self._waiting_room.enter(pending, now)
             return
@@ -162,8 +162,8 @@ class Router:
                 error_id = request_id(pending.number)
                 pending.fail(InternalError(f"workers died of this request; error {error_id}", error_id=error_id))
                 return
-            pending.quarantined.add(running)
-        pending.isolated = True
+            pending.quarantined_ordinals.add(running)
+        pending.is_isolated = True
         self._retries.add()
         self._place(pending, now)
 

@@ -150,9 +150,9 @@ class Rpc:
         if isinstance(error, RefusedError):
             return error.error
         if isinstance(error, StoreError):
-            explained = caller_error(error, self._operator)
-            if explained.code is not grpc.StatusCode.INTERNAL:
-                return explained
+            answer = caller_error(error, self._operator)
+            if answer.code is not grpc.StatusCode.INTERNAL:
+                return answer
         if isinstance(error, LayerwireError):
             return error
         identity = request_id(number)

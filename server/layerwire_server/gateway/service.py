@@ -51,7 +51,7 @@ FAMILIES = {
 
 def options(settings: Settings) -> list[tuple[str, int]]:
     """GRPC's options for the server."""
-    chosen = [
+    values = [
         ("grpc.so_reuseport", int(settings.gateways > 1)),  # else two servers could share a port by accident
         # Calls that the core has taken and Python not yet are refused at random beyond max_pending_requests, whoever
         # they belong to. So a connection's share is bounded well below, also where it resets its calls at once: that
@@ -65,9 +65,9 @@ def options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.server_handshake_timeout_ms", int(_HANDSHAKE_SECONDS * 1000)),  # silent connections end
     ]
     if settings.max_connection_age_seconds > 0:
-        chosen.append(("grpc.max_connection_age_ms", int(settings.max_connection_age_seconds * 1000)))
-        chosen.append(("grpc.max_connection_age_grace_ms", int(settings.grace_seconds * 1000)))
-    return chosen
+        values.append(("grpc.max_connection_age_ms", int(settings.max_connection_age_seconds * 1000)))
+        values.append(("grpc.max_connection_age_grace_ms", int(settings.grace_seconds * 1000)))
+    return values
 
 
 def server_info(settings: Settings, workers: Sequence[WorkerLink]) -> layerwire_pb2.GetServerInfoResponse:
@@ -116,7 +116,7 @@ class Gateway:
         self._workers = Workers(child, self._router, self._on_change)
         self._health = health.Health((*_NAMES, *(f"worker/{index}" for index in range(child.workers))))
         self._inference = inference.Inference(
-            self._services, self._workers, int(settings.max_stream_bytes), lambda: self._health.serving("")
+            self._services, self._workers, int(settings.max_stream_bytes), lambda: self._health.is_serving("")
         )
         self._all_streams = (self._streams, self._inference.streams)
         self.live = asyncio.Event()
@@ -189,9 +189,9 @@ class Gateway:
 
     def _on_change(self) -> None:
         workers = {f"worker/{link.index}": link.live and not link.late for link in self._workers.links}
-        serving = any(workers.values())
-        self._health.set({**dict.fromkeys(_NAMES, serving), **workers})
-        if serving:
+        is_serving = any(workers.values())
+        self._health.set({**dict.fromkeys(_NAMES, is_serving), **workers})
+        if is_serving:
             self.live.set()
 
     def _set_gauges(self) -> None:

@@ -242,13 +242,13 @@ def test_the_newer_need_not_wait_until_the_older_has_hashed(store, uploads, monk
         except BusyError as error:
             outcome.append(str(error))
 
-    ended = module.Upload.end
+    original = module.Upload.end
 
     def end(upload, reason):
         if upload._descriptor is not None:  # the one that hashes; it must see why before it is let go on
             upload._end_reason = upload._end_reason or reason
             go_on.set()
-        ended(upload, because)
+        original(upload, reason)
 
     thread = threading.Thread(target=begin)
     monkeypatch.setattr(os, "read", held)

@@ -104,7 +104,7 @@ class _Stay:
         late = []
         while self._deadlines and self._deadlines[-1][0] <= now:
             late.append(self._deadlines.pop()[1])
-        return [ordinal for ordinal in late if ordinal not in self.pending.answered]
+        return [ordinal for ordinal in late if ordinal not in self.pending.answered_ordinals]
 
     def ordinals_of(self, ids: set[int]) -> list[int]:
         """The ordinals of the calls with these ids."""
@@ -123,14 +123,14 @@ class _Stay:
         if pending.kind is Kind.UNARY:
             pending.fail(error)
             return True
-        owed = [ordinal for ordinal in ordinals if ordinal not in pending.answered]
-        if not owed:
+        open_ordinals = [ordinal for ordinal in ordinals if ordinal not in pending.answered_ordinals]
+        if not open_ordinals:
             return False
         spans = call_spans(pending.payload)
-        pending.answered.update(owed)
-        pending.quarantined.difference_update(owed)
-        last = len(pending.answered) == len(spans)
-        pending.answer(_answers(pending.payload, [spans[ordinal] for ordinal in owed], error), last)
+        pending.answered_ordinals.update(open_ordinals)
+        pending.quarantined_ordinals.difference_update(open_ordinals)
+        last = len(pending.answered_ordinals) == len(spans)
+        pending.answer(_answers(pending.payload, [spans[ordinal] for ordinal in open_ordinals], error), last)
         return last
 
     def _read_deadlines(self) -> None:

@@ -22,7 +22,7 @@ from layerwire_server.storage.imports import import_file
 from layerwire_server.storage.names import NamedProgram, NamedTensor, ProgramVersion, check_name, page
 from layerwire_server.storage.safetensors import read_header, write_safetensors
 from layerwire_server.storage.store import Store
-from layerwire_server.storage.uploads import Received, Upload, Uploads, part_of
+from layerwire_server.storage.uploads import Progress, Upload, Uploads, part_of
 
 __all__ = [
     "BusyError",
@@ -36,8 +36,8 @@ __all__ = [
     "NamedTensor",
     "Piece",
     "ProgramVersion",
+    "Progress",
     "ReadOnlyError",
-    "Received",
     "Store",
     "StoreError",
     "StoreFullError",

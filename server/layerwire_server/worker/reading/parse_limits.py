@@ -74,7 +74,7 @@ class _Count:
     def __init__(self, subject: str, payload: bytes | memoryview, most_bytes: int) -> None:
         self._subject = subject
         self._payload = payload
-        self._most_bytes = self._left = most_bytes
+        self._most_bytes = self._room_bytes = most_bytes
         self._calls = 0
 
     def add(self, at: int, end: int, paths: Paths) -> None:
@@ -97,14 +97,14 @@ class _Count:
             self._calls += 1
             if self._calls > MAX_CALLS:
                 raise OverLimitError("message_calls", "stream", "calls", f"must be at most {MAX_CALLS} a message")
-            self._left += CALL_BYTES
+            self._room_bytes += CALL_BYTES
             if after - at <= CALL_BYTES:  # whatever is in it has room: small calls cost next to nothing here
                 self._spend(after - at)
                 return
         self.add(at, after, below)
 
     def _spend(self, nbytes: int) -> None:
-        self._left -= nbytes
-        if self._left < 0:
+        self._room_bytes -= nbytes
+        if self._room_bytes < 0:
             rule = f"must have at most {self._most_bytes} bytes beside its tensors' data, and {CALL_BYTES} more a call"
             raise OverLimitError("parameter_bytes", self._subject, "request", rule)

@@ -26,7 +26,7 @@ from layerwire.calls.linear import LinearCalls
 from layerwire.calls.max_pool import MaxPoolCalls
 from layerwire.calls.mean_pool import MeanPoolCalls
 from layerwire.calls.normalize import NormalizeCalls
-from layerwire.calls.programs import ProgramCalls
+from layerwire.calls.methods import ProgramCalls
 from layerwire.calls.request import Answer_co, Family, Request, TensorLike
 from layerwire.calls.sliding_blocks import SlidingBlockCalls
 from layerwire.calls.unpool import UnpoolCalls

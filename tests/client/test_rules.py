@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from layerwire import errors
-from layerwire.calls import Calls, Request
+from layerwire.calls import Requests
 from layerwire.transport import retry
 from layerwire.transport.admission import Admission
 from layerwire.transport.call import Call, as_message
@@ -264,11 +264,6 @@ def test_a_call_sent_again_is_as_sound_as_the_first(timeout):
 
 def test_timeouts_that_differ_little_share_a_template():
     assert len({wire(Options(), 1 + step / 10_000) for step in range(10_000)}) <= 11
-
-
-class Requests(Calls[Request]):
-    def _call(self, request: Request) -> Request:
-        return request
 
 
 class Nobody:

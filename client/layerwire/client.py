@@ -14,10 +14,9 @@ from typing import Any, Generic, Self, TypeVar
 from layerwire.calls import Calls, Request, Requests
 from layerwire.store_methods import AwaitableStoreMethods, BlockingStoreMethods
 from layerwire.transport import rpc
-from layerwire.transport.futures import CallFuture
 from layerwire.transport.options import Options, seconds
 from layerwire.transport.rpc import Estimate
-from layerwire.transport.sessions import LoopSession, Session, ThreadSession
+from layerwire.transport.sessions import CallFuture, LoopSession, Session, ThreadSession
 from layerwire.transport.settings import (
     DEFAULT_MAX_BYTES_IN_FLIGHT,
     DEFAULT_MAX_CALLS_IN_FLIGHT,

@@ -20,7 +20,7 @@ _WHOLE_SERVER = b""
 _SERVING = b"\x08\x01"
 
 
-async def serving(channel: grpc.aio.Channel, metadata: Any, timeout_seconds: float) -> bool:
+async def is_serving(channel: grpc.aio.Channel, metadata: Any, timeout_seconds: float) -> bool:
     """Whether the server says that it serves; one without a health service does by answering at all.
 
     Raises:

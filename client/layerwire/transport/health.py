@@ -14,7 +14,7 @@ import grpc.aio
 from layerwire.wire.health import CHECK, WATCH, is_serving, request
 
 
-async def serving(channel: grpc.aio.Channel, metadata: Any, timeout_seconds: float) -> bool:
+async def is_serving(channel: grpc.aio.Channel, metadata: Any, timeout_seconds: float) -> bool:
     """Whether the server says that it serves; one without a health service does by answering at all.
 
     Raises:

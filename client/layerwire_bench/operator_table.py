@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple, TypeAlias
 
-from layerwire.calls import methods
+from layerwire.calls import operator_methods
 
 Shape: TypeAlias = tuple[int, ...]
 
@@ -30,7 +30,7 @@ def functions() -> dict[str, dict[str, inspect.Parameter]]:
     """The parameters of each operator by its name, the input first; without those that are no options."""
     return {
         name: {one.name: one for one in inspect.signature(method).parameters.values() if one.name not in _NOT_OPTIONS}
-        for name, method in methods().items()
+        for name, method in operator_methods().items()
     }
 
 

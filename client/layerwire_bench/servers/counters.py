@@ -9,7 +9,7 @@ from typing import Any
 
 from layerwire.calls import Request
 from layerwire.errors import LayerwireError
-from layerwire.transport.templates import MAPS
+from layerwire.transport.call import MAPS
 from layerwire_bench.plan import TargetSpec
 from layerwire_bench.servers.page import PORT, PageCounters, PageError, read
 from layerwire_bench.servers.readings import Counters

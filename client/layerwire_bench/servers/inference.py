@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from layerwire.inference_v2 import open_inference_pb2 as messages
-from layerwire_bench.servers.datatypes import DATATYPES
 from layerwire_bench.servers.rpc import ServerConnection
+from layerwire_bench.targets.inference import DATATYPES
 
 _SERVICE = "/inference.GRPCInferenceService/"
 
@@ -54,5 +54,5 @@ def ask(server: ServerConnection, method: str, **fields: Any) -> Any:
 
 
 def _tensor(one: Any) -> ModelTensor:
-    datatype = DATATYPES.get(one.datatype)
-    return ModelTensor(one.name, one.datatype, None if datatype is None else datatype.dtype, tuple(one.shape))
+    dtype, _ = DATATYPES.get(one.datatype, (None, ""))
+    return ModelTensor(one.name, one.datatype, dtype, tuple(one.shape))

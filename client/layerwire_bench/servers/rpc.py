@@ -13,7 +13,8 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 
 from layerwire.errors import InternalError, make
-from layerwire.transport import addresses, reasons
+from layerwire.transport import reasons
+from layerwire.transport.settings import is_loopback
 
 TIMEOUT_SECONDS = 10.0
 
@@ -34,7 +35,7 @@ class ServerConnection(NamedTuple):
         try:
             return answer.FromString(call(request.SerializeToString(), timeout=TIMEOUT_SECONDS))
         except grpc.RpcError as error:
-            reason = reasons.told(error.details() or "", tls=False)
+            reason = reasons.explain(error.details() or "", tls=False)
             raise make(error.code(), f"{self.address}: {reason}") from None
         except DecodeError:
             raise InternalError(f"{self.address}: the answer of {path} is no message of its type") from None
@@ -43,6 +44,6 @@ class ServerConnection(NamedTuple):
 @contextmanager
 def connect(address: str) -> Iterator[ServerConnection]:
     """A connection to a server."""
-    options = [("grpc.enable_http_proxy", 0)] if addresses.is_loopback(address) else []
+    options = [("grpc.enable_http_proxy", 0)] if is_loopback(address) else []
     with grpc.insecure_channel(address, options) as channel:
         yield ServerConnection(address, channel)

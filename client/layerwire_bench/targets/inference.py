@@ -16,13 +16,19 @@ import numpy.typing as npt
 from layerwire.inference_v2 import open_inference_pb2 as messages
 from layerwire.transport.call import Call
 from layerwire.wire.arrays import numpy_dtype
-from layerwire.wire.dtypes import DTYPE_NAMES, DTYPES
-from layerwire_bench.servers.datatypes import DATATYPES, OF_DTYPES
+from layerwire.wire.dtypes import DTYPES, INFERENCE_NAMES, OF_INFERENCE
 from layerwire_bench.targets import contract
 from layerwire_bench.targets.unary import UnaryCall, UnaryTarget
 from layerwire_bench.workload import Arrays, Entry, Sample
 
 _PATH = "/inference.GRPCInferenceService/ModelInfer"
+# Element types by the protocol's names: torch's and numpy's name, and the field of InferTensorContents that holds
+# elements one by one, "" where they come raw only. The last three only other servers have.
+DATATYPES = {name: (row.name, row.contents) for name, row in OF_INFERENCE.items()} | {
+    "UINT16": ("uint16", "uint_contents"),
+    "UINT32": ("uint32", "uint_contents"),
+    "UINT64": ("uint64", "uint64_contents"),
+}
 _MIDDLE_PRIORITY = 11  # 1 is highest; 0 would be the server's default, which is not always the middle
 
 
@@ -60,7 +66,7 @@ def _message(call: Call, sample: Sample, entry: Entry) -> messages.ModelInferReq
             raise ValueError(  # noqa: TRY004  # its type is right, its value isn't
                 f"{call.function}: {name} is stored weights, which the Open Inference Protocol can't name"
             )
-        message.inputs.add(name=name, datatype=OF_DTYPES[DTYPE_NAMES[content[0]]], shape=content[1])
+        message.inputs.add(name=name, datatype=INFERENCE_NAMES[content[0]], shape=content[1])
     return message
 
 
@@ -87,7 +93,7 @@ def _array(name: str, datatype: str, shape: Sequence[int], content: bytes | Sequ
     """
     if datatype not in DATATYPES:
         raise ValueError(f"{name}: elements of {datatype or 'no datatype'} can't be compared")
-    dtype = _numpy_dtype(name, DATATYPES[datatype].dtype)
+    dtype = _numpy_dtype(name, DATATYPES[datatype][0])
     flat: npt.NDArray[Any]
     if isinstance(content, bytes):
         flat = np.frombuffer(content, dtype) if len(content) % dtype.itemsize == 0 else np.empty(0, dtype)

@@ -121,7 +121,7 @@ class UnaryTarget(Target):
         elif error is None:
             callback(task.result(), "OK", "")
         elif isinstance(error, grpc.aio.AioRpcError):
-            reason = reasons.told(error.details() or "", tls=self._settings.credentials is not None)
+            reason = reasons.explain(error.details() or "", tls=self._settings.credentials is not None)
             callback(None, error.code().name, f"{self._settings.addresses[0]}: {reason}")
         else:
             callback(None, "INTERNAL", f"the client failed: {error!r}")

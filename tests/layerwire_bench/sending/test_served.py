@@ -19,7 +19,6 @@ from layerwire_bench.sending.tensors import SampleSettings
 from layerwire_bench.workload import Sample
 from tests.layerwire_bench.entries import entry_of
 from tests.networks import NETWORKS, inputs, made
-from tests.through_server.conftest import client, no_worker_dies, served  # noqa: F401  # fixtures
 
 FLOATS = ("float32", "float64", "float16", "bfloat16")
 DRAWN = {"gumbel_softmax"}
@@ -30,7 +29,7 @@ def sent(lw: layerwire.Client, samples: Iterable[Sample], times: int) -> list[tu
     """Futures of the samples, each several times, some in flight at once."""
     view, found, waiting = lw.submit, [], []
     for sample in [sample for sample in samples for _ in range(times)]:
-        future = view._call(sample.request)
+        future = view.call(sample.request)
         found.append((sample, future))
         waiting.append(future)
         if len(waiting) >= IN_FLIGHT:
@@ -63,7 +62,7 @@ def wrong(pairs) -> list[str]:
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_every_function_gets_what_it_should(client, dtype):  # noqa: F811
+def test_every_function_gets_what_it_should(client, dtype):
     """All functions at once, so that calls have company; every answer is looked at."""
     workloads = {
         name: entry_of(f"{operator_table.example(name)} --dtype {dtype}", SampleSettings(samples=3))[1]
@@ -79,7 +78,7 @@ def test_every_function_gets_what_it_should(client, dtype):  # noqa: F811
 
 
 def refuses(lw: layerwire.Client, sample: Sample) -> bool:
-    error = lw.submit._call(sample.request).exception(60)
+    error = lw.submit.call(sample.request).exception(60)
     assert error is None or isinstance(error, InvalidArgumentError)
     return error is not None
 
@@ -110,21 +109,21 @@ def refuses(lw: layerwire.Client, sample: Sample) -> bool:
     ],
     ids=lambda words: words.replace(" ", "_"),
 )  # fmt: skip
-def test_options_get_what_they_should(client, words):  # noqa: F811
+def test_options_get_what_they_should(client, words):
     _, samples = entry_of(words)
     inputs = [one.request.tensors["input"] for one in samples]
     assert len({array.tobytes() for array in inputs}) == len(samples)
     assert wrong(sent(client, samples, 3)) == []
 
 
-def test_a_wrong_answer_is_seen(client):  # noqa: F811
+def test_a_wrong_answer_is_seen(client):
     """The same machinery, a call whose answer is another one's."""
     _, (one, other, *_) = entry_of("conv2d --shape 1,3,8,8")
     futures = sent(client, [one], 1)
     assert "off in" in wrong([(other, futures[0][1])])[0]
 
 
-def test_stored_weights_are_fetched(client):  # noqa: F811
+def test_stored_weights_are_fetched(client):
     weight = np.random.default_rng(3).normal(size=(6, 10)).astype(np.float32)
     client.put_weights("bench.weight", weight)
     words = "linear --shape 4,10 --weight name:bench.weight"
@@ -138,7 +137,7 @@ def test_stored_weights_are_fetched(client):  # noqa: F811
 
 
 @pytest.mark.parametrize("name", ["lenet", "vgg", "segnet", "temporal"])
-def test_programs_give_what_they_should(client, name):  # noqa: F811
+def test_programs_give_what_they_should(client, name):
     network = NETWORKS[name]
     client.deploy(name, made(network.make), *inputs(network, 2))
     program = programs.stored_program(client, name)
@@ -153,7 +152,7 @@ def test_programs_give_what_they_should(client, name):  # noqa: F811
     client.delete_program(name)
 
 
-def test_weights_come_whole_in_several_answers(client):  # noqa: F811
+def test_weights_come_whole_in_several_answers(client):
     """More of them than an answer holds outputs, and more bytes than one holds."""
     layers = [nn.Linear(8, 8) for _ in range(40)]
     module = nn.Sequential(*layers, nn.Linear(8, 500_000), nn.Linear(500_000, 8)).eval()
@@ -169,7 +168,7 @@ def test_weights_come_whole_in_several_answers(client):  # noqa: F811
     client.delete_program("large")
 
 
-def test_programs_without_weights_have_no_expectation(client, monkeypatch):  # noqa: F811
+def test_programs_without_weights_have_no_expectation(client, monkeypatch):
     client.deploy("heavy", nn.Linear(4, 4), torch.zeros(1, 4))
     monkeypatch.setattr(programs, "MAX_WEIGHTS_BYTES", 10)
     program = programs.stored_program(client, "heavy")

@@ -16,8 +16,7 @@ from layerwire.v1 import program_pb2
 from layerwire.wire.dtypes import DTYPES
 from layerwire_bench.plan import TargetSpec
 from layerwire_bench.servers import info
-from layerwire_bench.servers.datatypes import DATATYPES, OF_DTYPES
-from layerwire_bench.targets.inference import InferenceTarget
+from layerwire_bench.targets.inference import DATATYPES, InferenceTarget
 from layerwire_bench.workload import Entry
 from tests.inference import programs
 from tests.layerwire_bench.targets.calls import ENTRY, Calls, sample
@@ -73,16 +72,17 @@ def test_what_the_protocol_has_no_words_for_is_refused(call, entry, told):
 
 
 def test_every_dtype_of_the_contract_has_a_name():
-    assert DTYPES.keys() <= OF_DTYPES.keys()
+    assert DTYPES.keys() <= {dtype for dtype, _ in DATATYPES.values()}
 
 
-TYPED = {name: known for name, known in DATATYPES.items() if known.contents}
+TYPED = {name: both for name, both in DATATYPES.items() if both[1]}
 
 
-@pytest.mark.parametrize(("datatype", "known"), TYPED.items(), ids=TYPED)
-def test_contents_may_come_one_by_one(datatype, known):
-    x = np.array([[0, 1], [1, 1], [0, 0]], known.dtype)
-    contents = oip.InferTensorContents(**{known.contents: x.reshape(-1).tolist()})
+@pytest.mark.parametrize(("datatype", "both"), TYPED.items(), ids=TYPED)
+def test_contents_may_come_one_by_one(datatype, both):
+    dtype, field = both
+    x = np.array([[0, 1], [1, 1], [0, 0]], dtype)
+    contents = oip.InferTensorContents(**{field: x.reshape(-1).tolist()})
     found = read(Output(name="y", datatype=datatype, shape=x.shape, contents=contents))["y"]
     assert found.dtype == x.dtype
     np.testing.assert_array_equal(found, x)

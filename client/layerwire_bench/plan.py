@@ -51,8 +51,8 @@ class TargetSpec:
             return TargetSpec(before, address)
         if at and (before not in HOWS or before == LOCAL or not after):
             raise ValueError(f"{text}: must be one of {', '.join(HOWS[:-1])}@HOST:PORT, HOST:PORT, or local")
-        chosen = before if at else how
-        return TargetSpec(LOCAL) if chosen == LOCAL else TargetSpec(chosen, after if at else text)  # type: ignore[arg-type]
+        way = before if at else how
+        return TargetSpec(LOCAL) if way == LOCAL else TargetSpec(way, after if at else text)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -139,10 +139,10 @@ def _values(part: str, text: str) -> list[float]:
         raise ValueError(f"{text}: a factor must be above 1, got {step}")
     values = [first]
     while len(values) <= MAX_POINTS:
-        following = values[-1] * by if step.startswith("x") else values[-1] + by
-        if following > last * (1 + 1e-9):
+        value = values[-1] * by if step.startswith("x") else values[-1] + by
+        if value > last * (1 + 1e-9):
             break
-        values.append(following)
+        values.append(value)
     return values
 
 

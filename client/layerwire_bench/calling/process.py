@@ -94,7 +94,7 @@ class EndReport:
 
     Attributes:
         notes, first_error: as of a window.
-        unanswered: calls that never ended.
+        without_answer: calls that never ended.
         comparisons: answers compared, none where unchecked.
         wrong: answers by entry, none where unchecked.
         first_wrong: how the first of them differed.
@@ -103,7 +103,7 @@ class EndReport:
 
     notes: Notes
     first_error: str | None
-    unanswered: int
+    without_answer: int
     comparisons: int
     wrong: tuple[int, ...]
     first_wrong: str | None
@@ -225,12 +225,12 @@ class _ClientProcess:
         for task in done:
             assert isinstance(task.result(), End)  # or raises what went wrong
         unsent = loop.unsent(command.window_seconds)
-        unanswered = await loop.idle(self._job.timeout_seconds + _DRAIN_SECONDS)
+        without_answer = await loop.idle(self._job.timeout_seconds + _DRAIN_SECONDS)
         first_error = tally.first_error
         comparisons, wrong, first_wrong = (
             (0, (), None) if checker is None else (checker.comparisons, tuple(checker.wrong), checker.first_wrong)
         )
-        return EndReport(tally.take(), first_error, unanswered, comparisons, wrong, first_wrong, unsent)
+        return EndReport(tally.take(), first_error, without_answer, comparisons, wrong, first_wrong, unsent)
 
     def _loop(self, load: Load, calls: _TargetCalls, tally: Tally, checker: Checker | None) -> Loop:
         if load.rate is None:

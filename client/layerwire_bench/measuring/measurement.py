@@ -237,7 +237,7 @@ class Measurement:
         first = min(self._pace.warmup_windows, count - 1)  # interrupted in the warm-up, the last of that counts
         self._add_up(first, count)
         unsent = self._add_unsent(first, count)
-        due = self._figures.count + self._unanswered + unsent
+        due = self._figures.count + self._without_answer + unsent
         return Outcome(self._point(first, count, unsent), self._figures.within_bound, due)
 
     def _add_unsent(self, first: int, last: int) -> int:
@@ -251,8 +251,8 @@ class Measurement:
         return total
 
     @property
-    def _unanswered(self) -> int:
-        return sum(end.unanswered for end in self._ends.values())
+    def _without_answer(self) -> int:
+        return sum(end.without_answer for end in self._ends.values())
 
     def _point(self, first: int, last: int, unsent: int) -> Point:
         windows = tuple(replace(window, measured=number >= first) for number, window in enumerate(self._windows[:last]))
@@ -269,7 +269,7 @@ class Measurement:
         return Point(
             self._setup.target[1], self._load, windows[first].start_seconds, seconds, self._steady(), calls,
             calls / seconds, latency, self._figures.errors(), self._first_error, sum(end.comparisons for end in ends),
-            sum(wrong), next((end.first_wrong for end in ends if end.first_wrong), None), self._unanswered,
+            sum(wrong), next((end.first_wrong for end in ends if end.first_wrong), None), self._without_answer,
             windows, self._figures.parts(seconds, wrong),
             client if self._setup.remote else replace(client, bottleneck=None), self._server(first, last, calls),
             histogram=self._figures.total.base64(), unsent=unsent,

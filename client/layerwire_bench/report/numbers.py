@@ -40,7 +40,7 @@ def duration(seconds: float | None) -> str:
     return f"{number(seconds / size)} {unit}"
 
 
-def elapsed(seconds: float) -> str:
+def elapsed_text(seconds: float) -> str:
     """How long something took, for people: "48 s", "12 min 5 s"."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes else duration(seconds) if seconds < 10 else f"{rest} s"
@@ -68,8 +68,8 @@ def whole(value: float) -> str:
 
 def counts(values: Mapping[str, float]) -> str:
     """How many of what, most first: "512 UNAVAILABLE, 48 DEADLINE_EXCEEDED"."""
-    ordered = sorted(values.items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{value:,.0f} {name}" for name, value in ordered) or NONE
+    items = sorted(values.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{value:,.0f} {name}" for name, value in items) or NONE
 
 
 def spread(value: float | None, least: float | None, most: float | None) -> str:

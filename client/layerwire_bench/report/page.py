@@ -34,7 +34,7 @@ def to_html(run: Run) -> str:
         title=verdict.title(run),
         targets=targets(run),
         when=_when(run),
-        elapsed=numbers.elapsed(run.seconds),
+        elapsed=numbers.elapsed_text(run.seconds),
         tiles=_tiles(run),
         answer=verdict.sentences(run),
         alarms=[text for text in (verdict.errors(run), verdict.early_end(run)) if text is not None],

@@ -39,8 +39,10 @@ def wrong(run: Run) -> str | None:
     """On wrong answers; None without any."""
     if not run.wrong:
         return None
-    verified = sum(point.verified for point in run.points)
-    share = f"{run.wrong:,} of {verified:,} compared answers" if verified >= run.wrong else f"{run.wrong:,} answers"
+    comparisons = sum(point.verified for point in run.points)
+    share = (
+        f"{run.wrong:,} of {comparisons:,} compared answers" if comparisons >= run.wrong else f"{run.wrong:,} answers"
+    )
     first = next((point.first_wrong for point in run.points if point.first_wrong), None)
     return f"{share} {'was' if run.wrong == 1 else 'were'} wrong." + (f" The first: {first}" if first else "")
 

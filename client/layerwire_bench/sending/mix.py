@@ -69,7 +69,7 @@ def load(path: Path, find: Find, settings: SampleSettings = USUAL) -> Mix:
     settings = replace(settings, fetch=lambda name: weights[name] if name in weights else fetch(name))
     kinds: list[Calls] = []
     numbers: dict[str, int] = {}
-    for number, call in enumerate(_typed(table.get("call", []), list, f"{path}: call", "[[call]] tables"), 1):
+    for number, call in enumerate(_of_type(table.get("call", []), list, f"{path}: call", "[[call]] tables"), 1):
         where = f"{path}: call {number}"
         for entry, samples in _CallTable(path, where, call, find, settings).calls(len(kinds)):
             if entry.description in numbers:
@@ -111,7 +111,7 @@ class _CallTable:
     def __init__(self, path: Path, where: str, table: Any, find: Find, settings: SampleSettings) -> None:
         self._path = path
         self._where = where
-        self._table: dict[str, Any] = _typed(table, dict, where, "a table")
+        self._table: dict[str, Any] = _of_type(table, dict, where, "a table")
         self._find = find
         self._settings = settings
 
@@ -145,7 +145,7 @@ class _CallTable:
     def _programs(self, name: str) -> Iterator[Callable[..., Calls]]:
         _check_keys(self._table, _PROGRAM, self._where, f"a program has {', '.join(sorted(_PROGRAM))}")
         version = self._get("version", int, None)
-        shapes = _typed(
+        shapes = _of_type(
             self._table.get("shapes", {}), dict, f"{self._where}: shapes", "a table such as {input = [1, 28]}"
         )
         sources = {key: self._source(f"shapes.{key}", value) for key, value in shapes.items()}
@@ -176,7 +176,7 @@ class _CallTable:
         if one in self._table and several in self._table:
             raise ValueError(f"{self._where}: must have either {one} or {several}, got both")
         if several in self._table:
-            values = _typed(self._table[several], list, f"{self._where}: {several}", "a list")
+            values = _of_type(self._table[several], list, f"{self._where}: {several}", "a list")
             if not values:
                 raise ValueError(f"{self._where}: {several} must have at least one, got none")
             return [read(value, f"{self._where}: {several}") for value in values]
@@ -191,7 +191,7 @@ class _CallTable:
 def _weights(path: Path, table: Any, settings: SampleSettings) -> dict[str, Array]:
     """The named tensors of [weights]."""
     weights = {}
-    for number, (name, value) in enumerate(_typed(table, dict, f"{path}: weights", "a table").items()):
+    for number, (name, value) in enumerate(_of_type(table, dict, f"{path}: weights", "a table").items()):
         where = f"{path}: weights: {name}"
         source = _source(path, where, value, _WEIGHT)
         if isinstance(source, StoredTensor):
@@ -220,7 +220,7 @@ def _source(path: Path, where: str, value: Any, keys: set[str]) -> Source:
     if isinstance(value, list):
         return RandomTensor(_shape(value, where))
     forms = "a shape such as [10, 3072], {shape = ..., dtype = ...}, a .npy file or name:NAME"
-    text: str = _typed(value, str, where, forms)
+    text: str = _of_type(value, str, where, forms)
     if text.startswith(tensors.NAME_PREFIX) and text != tensors.NAME_PREFIX:
         return StoredTensor(text.removeprefix(tensors.NAME_PREFIX))
     with _place(where):
@@ -257,10 +257,10 @@ _KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or 
 
 def _value(kind: type, value: Any, where: str) -> Any:
     """A value of this type, which the sentence names if it isn't."""
-    return kind(_typed(value, int if kind is float and isinstance(value, int) else kind, where, _KINDS[kind]))
+    return kind(_of_type(value, int if kind is float and isinstance(value, int) else kind, where, _KINDS[kind]))
 
 
-def _typed(value: Any, kind: type, where: str, form: str) -> Any:
+def _of_type(value: Any, kind: type, where: str, form: str) -> Any:
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise ValueError(f"{where} must be {form}, got {str(value)[:60]}")
     return value
@@ -268,4 +268,4 @@ def _typed(value: Any, kind: type, where: str, form: str) -> Any:
 
 def _shape(value: Any, where: str) -> tuple[int, ...]:
     form = "a list of whole numbers such as [1, 3, 32, 32]"
-    return tuple(_typed(extent, int, where, form) for extent in _typed(value, list, where, form))
+    return tuple(_of_type(extent, int, where, form) for extent in _of_type(value, list, where, form))

@@ -43,7 +43,7 @@ def test_duration(seconds, words):
 
 
 def test_elapsed():
-    assert [numbers.elapsed(seconds) for seconds in (4.2, 48.4, 60, 125)] == [
+    assert [numbers.elapsed_text(seconds) for seconds in (4.2, 48.4, 60, 125)] == [
         "4.20 s",
         "48 s",
         "1 min 0 s",

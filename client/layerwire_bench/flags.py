@@ -63,58 +63,54 @@ _RATIO = click.FloatRange(min=0, max=10, min_open=True)
 
 
 def _option(name: str, help: str, metavar: str | None = None, *names: str, **rest: Any) -> click.Option:  # noqa: A002  # click's word
-    return click.Option([f"--{name}", *names], help=help, metavar=metavar, **rest)
-
-
-def _with_default(name: str, help: str, metavar: str | None = None, **rest: Any) -> click.Option:  # noqa: A002  # click's word
-    """An option whose default --help shows."""
-    return _option(name, help, metavar, **{"show_default": True} | rest)
+    """An option, whose default --help shows."""
+    return click.Option([f"--{name}", *names], help=help, metavar=metavar, **{"show_default": "default" in rest} | rest)
 
 
 def options() -> list[click.Option]:
     """Those of all commands, for a command of its own each: click keeps state in them."""
     return [
-        _with_default("samples", "Different inputs of each kind of call.", "N", type=click.IntRange(1, 1024),
-               default=tensors.USUAL.samples),
-        _with_default("max-message-bytes", "Largest message that the server takes.", "BYTES",
-                      type=click.IntRange(1 << 20, 2046 << 20), default=tensors.USUAL.max_message_bytes),
+        _option("samples", "Different inputs of each kind of call.", "N", type=click.IntRange(1, 1024),
+                default=tensors.USUAL.samples),
+        _option("max-message-bytes", "Largest message that the server takes.", "BYTES",
+                type=click.IntRange(1 << 20, 2046 << 20), default=tensors.USUAL.max_message_bytes),
         _option("concurrency", "Closed loop: callers that each wait for their answer. 8; 1,4,16; 1:64:x2 doubles; "
                 f"10:50:10 adds. Default: {DEFAULT_CONCURRENCY}.", "CALLERS"),
         _option("rate", "Open loop: calls per second, whatever became of those before; latency counts from the time "
                 "a call was due. Spelled as --concurrency. With --slo the limits of the search, LOW:HIGH.", "CALLS/S"),
-        _with_default("arrivals", "How calls of an open loop follow each other.",
-                      type=click.Choice(["poisson", "constant"]), default="poisson"),
+        _option("arrivals", "How calls of an open loop follow each other.",
+                type=click.Choice(["poisson", "constant"]), default="poisson"),
         _option("slo", "Search for the highest rate at which --percentile of all calls are answered in this time.",
                 "TIME", type=_TIME),
-        _with_default("percentile", "Of --slo.", "PERCENT", type=click.FloatRange(min=1, max=100, max_open=True),
-               default=99.0),
-        _with_default("by", "How calls are made: by Layerwire's stream, by unary RPCs, by the Open Inference Protocol "
-                      "(Triton, MLServer, OVMS, Layerwire), or with torch in this process.",
-                      type=click.Choice(HOWS), default="stream"),
+        _option("percentile", "Of --slo.", "PERCENT", type=click.FloatRange(min=1, max=100, max_open=True),
+                default=99.0),
+        _option("by", "How calls are made: by Layerwire's stream, by unary RPCs, by the Open Inference Protocol "
+                "(Triton, MLServer, OVMS, Layerwire), or with torch in this process.",
+                type=click.Choice(HOWS), default="stream"),
         _option("compare", "Two targets in turn, round by round: stream, unary, oip (at ADDRESS), HOST:PORT, "
                 "HOW@HOST:PORT, or local. Tells the ratio of medians.", "A B", nargs=2),
-        _with_default("rounds", "Of --compare.", "N", type=click.IntRange(1, 1000), default=5),
-        _with_default("verify", "Which answers are checked: all, as many as cost 2% of the client's time, or none.",
-                      type=click.Choice(["all", "sample", "off"]), default="sample"),
-        _with_default("seed", "Of the random tensors, their order, and Poisson arrivals.", "N",
-                      type=click.IntRange(0, 2**32 - 1), default=0),
+        _option("rounds", "Of --compare.", "N", type=click.IntRange(1, 1000), default=5),
+        _option("verify", "Which answers are checked: all, as many as cost 2% of the client's time, or none.",
+                type=click.Choice(["all", "sample", "off"]), default="sample"),
+        _option("seed", "Of the random tensors, their order, and Poisson arrivals.", "N",
+                type=click.IntRange(0, 2**32 - 1), default=0),
         _option("warmup", "Before anything counts. Default: 1s; 500ms with --compare.", "TIME", type=_TIME),
-        _with_default("window", "Of one look at the figures.", "TIME", type=_time(0.01, 60.0), default=1.0,
-                      show_default="1s"),
+        _option("window", "Of one look at the figures.", "TIME", type=_time(0.01, 60.0), default=1.0,
+                show_default="1s"),
         _option("duration", "Measure exactly so long, instead of until three windows agree. Default with --compare 2s, "
                 "with --slo 4s.", "TIME", type=_TIME),
-        _with_default("tolerance", "By how much windows that agree may differ, in throughput and p50.", "RATIO",
-                      type=_RATIO, default=0.1),
-        _with_default("max-windows", "Windows after which figures are given though they don't agree.", "N",
-                      type=click.IntRange(3, 10_000), default=10),
-        _with_default("timeout", "Of each call.", "TIME", type=_TIME, default=10.0, show_default="10s"),
+        _option("tolerance", "By how much windows that agree may differ, in throughput and p50.", "RATIO",
+                type=_RATIO, default=0.1),
+        _option("max-windows", "Windows after which figures are given though they don't agree.", "N",
+                type=click.IntRange(3, 10_000), default=10),
+        _option("timeout", "Of each call.", "TIME", type=_TIME, default=10.0, show_default="10s"),
         _option("processes", "Client processes. Default: one, and more where one can't keep up.", "N",
                 type=click.IntRange(1, 32)),
-        _with_default("wait", "Longest wait for the server to be there.", "TIME", type=_TIME, default=5.0,
-                      show_default="5s"),
+        _option("wait", "Longest wait for the server to be there.", "TIME", type=_TIME, default=5.0,
+                show_default="5s"),
         _option("metrics", "The server's /metrics. Default: port 9464 of ADDRESS, if that is one.", "HOST:PORT|off"),
-        _with_default("max-errors", "Share of calls that may fail before the exit status is 1.", "RATIO",
-                      type=click.FloatRange(0, 1), default=0.01),
+        _option("max-errors", "Share of calls that may fail before the exit status is 1.", "RATIO",
+                type=click.FloatRange(0, 1), default=0.01),
         _option("json", "Everything that was found, as JSON; - for standard output.", "FILE", type=output_file),
         _option("csv", "A line a load, with perf_analyzer's columns; - for standard output.", "FILE",
                 type=output_file),
@@ -131,7 +127,7 @@ def operator_options(function: str) -> list[click.Option]:
     return [
         _option("shape", "Shape of the input.", "INT[,INT...]", type=_SHAPE, required=True),
         _option("dtype", f"Of random tensors: {', '.join(DTYPES)}. Default: float32.", "DTYPE", type=parameters.dtype,
-                default="float32"),
+                default="float32", show_default=False),
         *(_tensor_option(one.name) if operator_table.is_tensor(one) else parameters.option(one)
           for one in operator_table.options_of(function)),
     ]  # fmt: skip

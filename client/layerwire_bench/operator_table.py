@@ -170,10 +170,7 @@ OPERATORS: dict[str, Operator] = {  # function without its axes -> its row; one 
     "prelu": Operator(operands={"weight": Operand("unit", lambda _call: (1,))}),
     "linear": Operator(operands={"weight": Operand("scaled", lambda call: (call.extent(-1), call.extent(-1)))}),
     "bilinear": Operator(
-        operands={
-            "input2": Operand("normal", lambda call: call.shape, own=True),
-            "weight": Operand("scaled", _pairs),
-        }
+        operands={"input2": Operand("normal", lambda call: call.shape, own=True), "weight": Operand("scaled", _pairs)}
     ),
     "conv": Operator(operands=_KERNELS),
     "conv_transpose": Operator(operands=_KERNELS),

@@ -102,10 +102,7 @@ def _with_last_uses(steps: Sequence[_Step], results: Iterable[int]) -> list[_Ste
 
 
 def run(
-    program: program_pb2.Program,
-    inputs: Tensors,
-    weights: Tensors | None = None,
-    intermediates: Iterable[str] = (),
+    program: program_pb2.Program, inputs: Tensors, weights: Tensors | None = None, intermediates: Iterable[str] = ()
 ) -> dict[str, torch.Tensor]:
     """The outputs by name, and the intermediates by their values' names.
 

@@ -31,12 +31,7 @@ class Checker:
     """
 
     def __init__(
-        self,
-        target: Target,
-        samples: Sequence[Sample],
-        calls: Sequence[Any],
-        verify: Verify,
-        firsts: dict[int, Arrays],
+        self, target: Target, samples: Sequence[Sample], calls: Sequence[Any], verify: Verify, firsts: dict[int, Arrays]
     ) -> None:
         self._target = target
         self._samples = samples

@@ -16,14 +16,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from layerwire_bench.calling.checker import Checker
-from layerwire_bench.calling.loops import (
-    ClosedLoop,
-    Loop,
-    OpenLoop,
-    SampleOrder,
-    constant_arrivals,
-    poisson_arrivals,
-)
+from layerwire_bench.calling.loops import ClosedLoop, Loop, OpenLoop, SampleOrder, constant_arrivals, poisson_arrivals
 from layerwire_bench.calling.tally import Notes, Tally
 from layerwire_bench.calling.timer import timer
 from layerwire_bench.plan import Job, TargetSpec

@@ -49,15 +49,6 @@ class Latencies:
         self._least = min(self._least, float(seconds.min()))
         self._most = max(self._most, float(seconds.max()))
 
-    def add_repeated(self, seconds: float, count: int) -> None:
-        """So many alike."""
-        self.histogram.record_value(min(int(seconds * _NANOSECONDS), _LONGEST_NANOSECONDS), count)
-        self.count += count
-        self._sum += seconds * count
-        self._squares += seconds * seconds * count
-        self._least = min(self._least, seconds)
-        self._most = max(self._most, seconds)
-
     def percentile(self, percent: float) -> float:
         """In seconds, of those that were added."""
         return float(self.histogram.get_value_at_percentile(percent)) / _NANOSECONDS
@@ -112,7 +103,7 @@ class PointFigures:
 
     def add_unsent(self, seconds: float, count: int) -> None:
         """Calls that were due so long before the end, and never sent. Left out, an overload would look good."""
-        self.total.add_repeated(seconds, count)
+        self.total.add(np.full(count, seconds))
         self._unsent += count
 
     @property

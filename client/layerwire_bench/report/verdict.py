@@ -127,11 +127,11 @@ def _p99(summary: Summary) -> float:
 
 
 def _kept_up(own: Sequence[Summary], best: Summary) -> tuple[str, ...]:
-    kept = [summary for summary in own if summary.throughput >= _KEPT_UP * summary.load.size and not summary.failures]
-    beyond = [summary for summary in own if summary not in kept]
-    if not kept:
+    within = [summary for summary in own if summary.throughput >= _KEPT_UP * summary.load.size and not summary.failures]
+    beyond = [summary for summary in own if summary not in within]
+    if not within:
         return (f"It kept up with none of the rates; at most {_rate(best.throughput)} were answered.",)
-    most = kept[-1]
+    most = within[-1]
     sentence = f"It kept up with {_rate(most.load.size)}: {_figures(most)}."
     if not beyond:
         return (sentence,)
@@ -146,8 +146,8 @@ def _search(run: Run, search: Search) -> tuple[str, ...]:
     if search.best_rate is None:
         lowest = min((trial.rate for trial in search.trials), default=None)
         return (f"No rate that was tried kept {bound}; the lowest was {_rate(lowest)}.",)
-    kept = best(run)
-    figures = f": {_figures(kept)}" if kept is not None else ""
+    point = best(run)
+    figures = f": {_figures(point)}" if point is not None else ""
     if search.first_failed_rate is None:
         beyond = "No higher rate was tried."
     else:

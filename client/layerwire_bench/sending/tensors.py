@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import click
 import numpy as np
 import numpy.typing as npt
 
+from layerwire.cli.parameters import load_npy
 from layerwire.wire.arrays import numpy_dtype
 from layerwire.wire.dtypes import DTYPES, ITEMSIZES, MAX_AXES
 
@@ -197,14 +199,9 @@ def load_array(path: Path) -> Array:
         ValueError: there is none.
     """
     try:
-        array = np.load(path, allow_pickle=False)
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror or 'not a .npy file'}") from None
-    except (EOFError, ValueError):
-        raise ValueError(f"{path}: not a .npy file of numbers") from None
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise ValueError(f"{path}: an archive of several arrays; one .npy file is wanted")  # noqa: TRY004  # of the file
+        array = load_npy(str(path))
+    except click.BadParameter as error:
+        raise ValueError(error.message) from None
     if array.dtype.name not in DTYPES:
         raise ValueError(f"{path}: dtype must be one of {', '.join(DTYPES)}, got {array.dtype.name}")
     return array

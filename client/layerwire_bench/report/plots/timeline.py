@@ -26,7 +26,7 @@ from layerwire_bench.report.plots.canvas import (
     Look,
     Plot,
 )
-from layerwire_bench.report.summary import targets
+from layerwire_bench.report.summary import PERCENTILES, targets
 from layerwire_bench.result import Point, Run, Window
 
 _ERROR_LOOKS = tuple(Look(color, fill=True) for color in (VERMILION, "#7a3b00", "#e69f00", "#56b4e9", "#5b6573"))
@@ -172,20 +172,17 @@ def _loads(axes: Any, run: Run, *, narrow: bool) -> None:
     axes.set_title(unit, fontsize=11, fontweight="normal", color=canvas.FAINT, pad=16)
 
 
-_PERCENTILE_FIELDS = {50.0: "p50", 90.0: "p90", 95.0: "p95", 99.0: "p99", 99.9: "p999"}
-
-
 def trials(run: Run) -> Plot | None:
     """Of a search: the bounded percentile at each rate, the bound, and what was kept."""
     search = run.search
-    field = None if search is None else _PERCENTILE_FIELDS.get(search.percentile)
-    if search is None or field is None:
+    if search is None:
         return None
     bound, percentile = 1e3 * search.bound_seconds, numbers.percentile(search.percentile)
+    field = dict(PERCENTILES).get(percentile, "")
     points = [
-        (trial.rate, 1e3 * getattr(latency, f"{field}_seconds"), trial.kept)
+        (trial.rate, 1e3 * getattr(latency, field), trial.kept)
         for trial in search.trials
-        if (latency := run.points[trial.point].latency) is not None
+        if field and (latency := run.points[trial.point].latency) is not None
     ]
     if not points:
         return None

@@ -17,7 +17,7 @@ from layerwire.wire.protobuf import prefix
 from layerwire_server.operators.operator import TORCH_DTYPES
 from layerwire_server.worker.call import Call
 from layerwire_server.worker.plan import CallLimits, Plans
-from layerwire_server.worker.reading.call import CallDecoder
+from layerwire_server.worker.reading.decoder import CallDecoder
 from layerwire_server.worker.running.device import Device, open_device
 from layerwire_server.worker.running.execution import execute
 from tests.operator_cases import Bad, Case

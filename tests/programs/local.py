@@ -18,7 +18,7 @@ from layerwire_server.programs.variant import Facts
 from layerwire_server.storage import Store
 from layerwire_server.worker.call import Call
 from layerwire_server.worker.plan import CallLimits, Plans
-from layerwire_server.worker.reading.call import CallDecoder
+from layerwire_server.worker.reading.decoder import CallDecoder
 from layerwire_server.worker.running.device import open_device
 from layerwire_server.worker.running.execution import execute
 from layerwire_server.worker.weights.catalog import Catalog

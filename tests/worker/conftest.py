@@ -28,7 +28,7 @@ from layerwire_server.worker.lanes.lanes import Lanes
 from layerwire_server.worker.loop import WorkerLoop
 from layerwire_server.worker.measures import Measures
 from layerwire_server.worker.plan import CallLimits, LaneKey, Plans
-from layerwire_server.worker.reading.call import CallDecoder
+from layerwire_server.worker.reading.decoder import CallDecoder
 from layerwire_server.worker.running.device import CpuDevice, Ran
 from layerwire_server.worker.weights.catalog import Catalog
 from layerwire_server.worker.weights.stored_tensors import Originals

@@ -7,7 +7,7 @@ import torch
 from layerwire_server.operators import OPERATORS
 from layerwire_server.worker.canary import first_requests
 from layerwire_server.worker.plan import CallLimits, Plans
-from layerwire_server.worker.reading.call import CallDecoder
+from layerwire_server.worker.reading.decoder import CallDecoder
 from layerwire_server.worker.running.device import CpuDevice
 from layerwire_server.worker.running.execution import execute
 from tests.operators.local import NO_STORE

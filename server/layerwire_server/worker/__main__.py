@@ -27,7 +27,7 @@ from layerwire_server.worker.lanes.lanes import Lanes
 from layerwire_server.worker.loop import WorkerLoop
 from layerwire_server.worker.measures import Measures
 from layerwire_server.worker.plan import CallLimits, Plans
-from layerwire_server.worker.reading.call import CallDecoder
+from layerwire_server.worker.reading.decoder import CallDecoder
 from layerwire_server.worker.running.device import Device, numerics, open_device
 from layerwire_server.worker.warmup import Memory, warm
 from layerwire_server.worker.weights.catalog import Catalog

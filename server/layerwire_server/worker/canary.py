@@ -15,7 +15,7 @@ from layerwire.errors import LayerwireError
 from layerwire.v1 import layerwire_pb2, operators_pb2, tensor_pb2
 from layerwire.wire import arrays
 from layerwire_server.worker.call import Call
-from layerwire_server.worker.reading.call import CallDecoder
+from layerwire_server.worker.reading.decoder import CallDecoder
 from layerwire_server.worker.running.device import Device
 from layerwire_server.worker.running.execution import DeviceLostError, execute
 

@@ -27,10 +27,10 @@ from layerwire_server.worker.dispatcher import Dispatcher, expired
 from layerwire_server.worker.lanes.lane import Batch
 from layerwire_server.worker.lanes.lanes import Full, Lanes
 from layerwire_server.worker.measures import Measures
+from layerwire_server.worker.other_requests.handler import Errands
 from layerwire_server.worker.other_requests.models import Models
-from layerwire_server.worker.other_requests.requests import Errands
 from layerwire_server.worker.reading import frame as reading
-from layerwire_server.worker.reading.call import CallDecoder
+from layerwire_server.worker.reading.decoder import CallDecoder
 from layerwire_server.worker.running.device import Device
 from layerwire_server.worker.weights.catalog import Catalog
 from layerwire_server.worker.weights.weights_cache import Absent, brought

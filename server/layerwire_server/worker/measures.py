@@ -15,8 +15,8 @@ from layerwire_server.operators import OPERATORS
 from layerwire_server.operators.operator import Operator
 from layerwire_server.worker.call import Call
 from layerwire_server.worker.lanes.lane import Batch
+from layerwire_server.worker.model_statistics import Statistics
 from layerwire_server.worker.running.execution import Execution
-from layerwire_server.worker.statistics import Statistics
 
 # An error's operator comes from arguments, so it is looked up before it becomes a label.
 _TITLES = frozenset(

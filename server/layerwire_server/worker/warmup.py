@@ -28,8 +28,8 @@ from layerwire.wire.dtypes import ITEMSIZES
 from layerwire_server.storage import durable
 from layerwire_server.worker.call import Call
 from layerwire_server.worker.lanes.lane import Batch
-from layerwire_server.worker.reading.call import CallDecoder
-from layerwire_server.worker.reading.request import REQUESTS, TENSOR_FIELDS
+from layerwire_server.worker.reading.decoder import CallDecoder
+from layerwire_server.worker.request_kinds.operator import REQUESTS, TENSOR_FIELDS
 from layerwire_server.worker.running.device import Device
 from layerwire_server.worker.running.execution import execute
 from layerwire_server.worker.weights.weights_cache import Absent, brought

@@ -12,10 +12,10 @@ from layerwire_server.link import Family
 from layerwire_server.programs.program import Program
 from layerwire_server.worker.datatypes import NAMES
 from layerwire_server.worker.lanes.lane import Limits
+from layerwire_server.worker.model_statistics import Statistics
 from layerwire_server.worker.other_requests import description
 from layerwire_server.worker.other_requests.store import Method
-from layerwire_server.worker.reading.inference import DEFAULT_PRIORITY_LEVEL, PRIORITY_LEVELS, version_of
-from layerwire_server.worker.statistics import Statistics
+from layerwire_server.worker.request_kinds.infer import DEFAULT_PRIORITY_LEVEL, PRIORITY_LEVELS, version_of
 from layerwire_server.worker.weights.catalog import Catalog
 from layerwire_server.worker.weights.weights_cache import here
 

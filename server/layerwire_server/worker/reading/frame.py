@@ -17,9 +17,10 @@ from layerwire.v1 import layerwire_pb2
 from layerwire_server.errors import OverLimitError
 from layerwire_server.link import MAX_CALLS, QUARANTINED, Family, Frame, Kind
 from layerwire_server.worker.call import Call
-from layerwire_server.worker.reading import inference, parse_limits
-from layerwire_server.worker.reading.call import CallDecoder
-from layerwire_server.worker.reading.request import REQUESTS
+from layerwire_server.worker.reading import parse_limits
+from layerwire_server.worker.reading.decoder import CallDecoder
+from layerwire_server.worker.request_kinds import infer as inference
+from layerwire_server.worker.request_kinds.operator import REQUESTS
 from layerwire_server.worker.weights.weights_cache import Absent
 
 log = logging.getLogger(__name__)

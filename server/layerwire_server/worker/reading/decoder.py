@@ -16,8 +16,8 @@ from layerwire_server.operators.operator import Merge
 from layerwire_server.worker import tensors
 from layerwire_server.worker.call import Call, Content, Options
 from layerwire_server.worker.plan import LaneKey, Plan, Plans
-from layerwire_server.worker.reading import inference
-from layerwire_server.worker.reading.request import MOST_KEY_BYTES, REQUESTS, RequestReader, check_size
+from layerwire_server.worker.request_kinds import infer as inference
+from layerwire_server.worker.request_kinds.operator import MOST_KEY_BYTES, REQUESTS, RequestReader, check_size
 from layerwire_server.worker.weights.catalog import Catalog
 from layerwire_server.worker.weights.weights_cache import Bound, Weights
 

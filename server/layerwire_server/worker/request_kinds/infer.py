@@ -21,7 +21,7 @@ from layerwire_server.programs.program import MAX_INTERMEDIATES, Program
 from layerwire_server.programs.run import Run
 from layerwire_server.worker.call import Content, Options
 from layerwire_server.worker.datatypes import BY_NAME, Datatype
-from layerwire_server.worker.reading.inputs import Brought
+from layerwire_server.worker.request_kinds.inputs import Brought
 from layerwire_server.worker.tensors import checked_spec
 
 MOST_BYTES = 4 * 1024**2  # of a request beside its tensors' data: integers of typed contents are not counted as data

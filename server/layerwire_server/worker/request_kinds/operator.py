@@ -17,8 +17,8 @@ from layerwire_server.operators.operator import Input, Operator, Specs
 from layerwire_server.programs.gradient import Differentiate
 from layerwire_server.programs.run import Run
 from layerwire_server.worker.call import Content, Model, Wanted
-from layerwire_server.worker.reading import inference
-from layerwire_server.worker.reading.inputs import Inputs
+from layerwire_server.worker.request_kinds import infer as inference
+from layerwire_server.worker.request_kinds.inputs import Inputs
 from layerwire_server.worker.weights.catalog import Catalog
 from layerwire_server.worker.weights.weights_cache import Absent
 

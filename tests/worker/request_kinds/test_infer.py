@@ -20,12 +20,13 @@ from layerwire_server.storage import Store
 from layerwire_server.worker.call import Call, Model
 from layerwire_server.worker.datatypes import BY_NAME, NAMES
 from layerwire_server.worker.lanes.lane import Batch
+from layerwire_server.worker.model_statistics import Statistics
 from layerwire_server.worker.plan import CallLimits, Plans
-from layerwire_server.worker.reading import inference, parse_limits
-from layerwire_server.worker.reading.call import CallDecoder
+from layerwire_server.worker.reading import parse_limits
+from layerwire_server.worker.reading.decoder import CallDecoder
+from layerwire_server.worker.request_kinds import infer as inference
 from layerwire_server.worker.running.device import Phases
 from layerwire_server.worker.running.execution import Execution
-from layerwire_server.worker.statistics import Statistics
 from layerwire_server.worker.weights.catalog import Catalog
 from layerwire_server.worker.weights.stored_tensors import Originals
 from layerwire_server.worker.weights.weights_cache import Absent, Copies, brought

@@ -23,7 +23,7 @@ from layerwire_server.worker.dispatcher import Dispatcher
 from layerwire_server.worker.other_requests.models import Models
 from layerwire_server.worker.other_requests.store import Keeping, Method
 from layerwire_server.worker.reading import frame as reading
-from layerwire_server.worker.reading.call import CallDecoder
+from layerwire_server.worker.reading.decoder import CallDecoder
 from layerwire_server.worker.running.device import Device
 from layerwire_server.worker.weights.catalog import Catalog
 from layerwire_server.worker.weights.weights_cache import here

@@ -1,0 +1,1 @@
+"""The kinds of request: what each brings, and how it is answered."""

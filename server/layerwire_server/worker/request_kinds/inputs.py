@@ -1,12 +1,12 @@
 """What requests bring for the inputs of an operator: dtypes and shapes as claimed, data uncopied, weights by name.
 
-It knows messages and the catalog of weights; nothing of plans, lanes or programs.
+It knows messages and the catalog; nothing of plans or lanes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 from layerwire.errors import NotFoundError
 from layerwire.wire.dtypes import TensorSpec
@@ -18,46 +18,55 @@ from layerwire_server.worker.weights.weights_cache import Weights
 
 _CACHED = 4096
 
-Brought: TypeAlias = tuple[list[TensorSpec | None], list[Content]]
 
-
-class Inputs:
+class InputReader:
     """Reads inputs.
+
+    Attributes:
+        catalog: the argument.
 
     Args:
         catalog: gives stored weights by name.
     """
 
     def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
+        self.catalog = catalog
         self._specs: dict[tuple[int, tuple[int, ...]], TensorSpec] = {}
 
-    def of_fields(self, operator: Operator, request: Any) -> Brought:
-        """Spec and content of each input, which is a field of the request."""
+    def from_fields(self, operator: Operator, message: Any) -> tuple[list[TensorSpec | None], list[Content]]:
+        """Spec and content of each input, which is a field of the request.
+
+        Raises:
+            LayerwireError: InvalidArgumentError or NotFoundError.
+            CacheMiss: weights that it names aren't in memory.
+        """
         specs: list[TensorSpec | None] = []
         contents: list[Content] = []
         for role in operator.inputs:
-            if not request.HasField(role.name):
+            if not message.HasField(role.name):
                 specs.append(None)
                 contents.append(None)
                 continue
-            message = getattr(request, role.name)
-            data = message.data
-            known = self._specs.get((message.dtype, tuple(message.shape))) if data else None
-            if known is not None:  # what nearly all are: told apart here, since each call pays for it
-                specs.append(known)
+            tensor = getattr(message, role.name)
+            data = tensor.data
+            cached = self._specs.get((tensor.dtype, tuple(tensor.shape))) if data else None
+            if cached is not None:  # what nearly all are: looked up here, since each call pays for it
+                specs.append(cached)
                 contents.append(data)
                 continue
-            spec, content = self._tensor(operator, role, message)
+            spec, content = self._tensor(operator, role, tensor)
             specs.append(spec)
             contents.append(content)
         return specs, contents
 
-    def of_map(self, operator: Operator, roles: Sequence[Input], tensors: Any, field: str) -> Brought:
+    def from_map(
+        self, operator: Operator, roles: Sequence[Input], tensors: Any, field: str
+    ) -> tuple[list[TensorSpec | None], list[Content]]:
         """Spec and content of each of some inputs, which are entries of a map field.
 
         Raises:
-            InvalidArgumentError: the map has others too.
+            LayerwireError: as `from_fields`; InvalidArgumentError also if the map has others.
+            CacheMiss: as `from_fields`.
         """
         specs: list[TensorSpec | None] = []
         contents: list[Content] = []
@@ -70,50 +79,44 @@ class Inputs:
         if len(tensors) > sum(spec is not None for spec in specs):
             names = {role.name for role in roles}
             other = next(name for name in tensors if name not in names)
-            known = ", ".join(role.name for role in roles)
-            raise operator.invalid(field, f"must be among {known}, got {other[:200]!r}")
+            among = ", ".join(role.name for role in roles)
+            raise operator.invalid(field, f"must be among {among}, got {other[:200]!r}")
         return specs, contents
 
-    def claimed(self, operator: Operator, request: Any) -> Specs:
-        """What each input claims to be, without looking at data."""
+    def specs_from_fields(self, operator: Operator, message: Any) -> Specs:
+        """What each input claims to be, without looking at data; raises as `from_fields`."""
         return tuple(
-            self._claimed(operator, role.name, getattr(request, role.name)) if request.HasField(role.name) else None
+            self._spec(operator, role.name, getattr(message, role.name)) if message.HasField(role.name) else None
             for role in operator.inputs
         )
 
-    def claimed_in_map(self, operator: Operator, roles: Sequence[Input], tensors: Any) -> Specs:
+    def specs_from_map(self, operator: Operator, roles: Sequence[Input], tensors: Any) -> Specs:
         """The same of entries of a map field."""
         return tuple(
-            self._claimed(operator, role.name, tensors[role.name]) if role.name in tensors else None for role in roles
+            self._spec(operator, role.name, tensors[role.name]) if role.name in tensors else None for role in roles
         )
 
-    def _claimed(self, operator: Operator, field: str, message: Any) -> TensorSpec:
-        if message.WhichOneof("content") == "name":
-            return self._named(message.name, operator, field).spec
-        return spec_of(message, operator.title, field)
+    def _spec(self, operator: Operator, field: str, tensor: Any) -> TensorSpec:
+        if tensor.WhichOneof("content") == "name":
+            return self._weights(tensor.name, operator, field).spec
+        return spec_of(tensor, operator.title, field)
 
-    def _tensor(self, operator: Operator, role: Input, message: Any) -> tuple[TensorSpec, Content]:
-        data = message.data
-        if not data and message.WhichOneof("content") == "name":
-            try:
-                weights = self._catalog.weights(message.name)
-            except NotFoundError as error:
-                raise _not_found(error, operator, role.name) from None
+    def _tensor(self, operator: Operator, role: Input, tensor: Any) -> tuple[TensorSpec, Content]:
+        data = tensor.data
+        if not data and tensor.WhichOneof("content") == "name":
+            weights = self._weights(tensor.name, operator, role.name)
             return weights.spec, weights if role.shared else bytes(to_bytes(weights.host))
-        claimed = message.dtype, tuple(message.shape)
-        spec = self._specs.get(claimed)
+        claim = tensor.dtype, tuple(tensor.shape)
+        spec = self._specs.get(claim)
         if spec is None:
-            spec = self._specs[claimed] = spec_of(message, operator.title, role.name)
+            spec = self._specs[claim] = spec_of(tensor, operator.title, role.name)
             if len(self._specs) > _CACHED:
                 self._specs.clear()
         return spec, data
 
-    def _named(self, name: str, operator: Operator, field: str) -> Weights:
+    def _weights(self, name: str, operator: Operator, field: str) -> Weights:
         try:
-            return self._catalog.weights(name)
+            return self.catalog.weights(name)
         except NotFoundError as error:
-            raise _not_found(error, operator, field) from None
-
-
-def _not_found(error: NotFoundError, operator: Operator, field: str) -> NotFoundError:
-    return NotFoundError(f"{operator.title}: {field}: {error}", operator=operator.title, field=field)
+            title = operator.title
+            raise NotFoundError(f"{title}: {field}: {error}", operator=title, field=field) from None

@@ -14,6 +14,7 @@ from layerwire.errors import InternalError
 from layerwire.inference_v2 import open_inference_pb2 as oip
 from layerwire.v1 import layerwire_pb2
 from layerwire.wire import arrays, dtypes
+from layerwire.wire.dtypes import INFERENCE_NAMES, OF_INFERENCE
 from layerwire_server.programs.check import ProgramLimits
 from layerwire_server.programs.variant import Facts
 from layerwire_server.storage import Store
@@ -24,7 +25,6 @@ from layerwire_server.worker.plan import CallLimits, Plans
 from layerwire_server.worker.reading import parse_limits
 from layerwire_server.worker.reading.decoder import CallDecoder
 from layerwire_server.worker.request_kinds import KINDS
-from layerwire_server.worker.request_kinds.infer import DATATYPE_NAMES, DATATYPES
 from layerwire_server.worker.running.device import Phases
 from layerwire_server.worker.running.execution import Execution
 from layerwire_server.worker.weights.catalog import Catalog
@@ -93,9 +93,9 @@ async def test_timeouts_are_microseconds_and_the_earliest_counts(decoder):
 
 
 def test_every_dtype_has_one_name():
-    names = {name: DATATYPE_NAMES[datatype.dtype] for name, datatype in DATATYPES.items()}
-    assert names == {name: name for name in DATATYPES}
-    assert DATATYPE_NAMES.keys() == dtypes.DTYPE_NAMES.keys()
+    names = {name: INFERENCE_NAMES[row.code] for name, row in OF_INFERENCE.items()}
+    assert names == {name: name for name in OF_INFERENCE}
+    assert INFERENCE_NAMES.keys() == dtypes.DTYPE_NAMES.keys()
 
 
 def test_contents_that_grow_by_parsing_are_no_data():

@@ -62,4 +62,4 @@ class DifferentiateKind(NativeKind):
         return self._kinds[field], getattr(message, field)
 
     def _slot(self, output_name: str) -> framing.Slot:
-        return framing.Keyed(self._field_numbers["gradients"], output_name)
+        return framing.MapEntry(self._field_numbers["gradients"], output_name)

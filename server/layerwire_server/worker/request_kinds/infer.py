@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from layerwire.errors import InvalidArgumentError, UnimplementedError, invalid
 from layerwire.inference_v2.open_inference_pb2 import ModelInferRequest, ModelInferResponse
-from layerwire.v1 import layerwire_pb2, tensor_pb2
+from layerwire.v1 import layerwire_pb2
 from layerwire.wire import protobuf
-from layerwire.wire.dtypes import DTYPE_NAMES, TensorSpec
+from layerwire.wire.dtypes import DTYPE_NAMES, INFERENCE_NAMES, OF_INFERENCE, ElementType, TensorSpec
 from layerwire_server.programs.graph import MAX_INPUTS, MAX_OUTPUTS
 from layerwire_server.programs.program import MAX_INTERMEDIATES, Program
 from layerwire_server.programs.run import Run
@@ -37,36 +37,6 @@ _REFUSED = {
     "shared_memory_region": "shared memory that a client brings is not served: send raw contents",
     "classification": "classes instead of values are not served",
 }
-
-
-class Datatype(NamedTuple):
-    """A datatype.
-
-    Attributes:
-        name: in requests and metadata; in configurations with TYPE_ before it.
-        dtype: ours.
-        contents: the field of InferTensorContents for its elements; "" where they come raw only.
-    """
-
-    name: str
-    dtype: int
-    contents: str
-
-
-_DATATYPES = (
-    Datatype("BOOL", tensor_pb2.DATA_TYPE_BOOL, "bool_contents"),
-    Datatype("UINT8", tensor_pb2.DATA_TYPE_UINT8, "uint_contents"),
-    Datatype("INT8", tensor_pb2.DATA_TYPE_INT8, "int_contents"),
-    Datatype("INT16", tensor_pb2.DATA_TYPE_INT16, "int_contents"),
-    Datatype("INT32", tensor_pb2.DATA_TYPE_INT32, "int_contents"),
-    Datatype("INT64", tensor_pb2.DATA_TYPE_INT64, "int64_contents"),
-    Datatype("FP16", tensor_pb2.DATA_TYPE_FLOAT16, ""),
-    Datatype("BF16", tensor_pb2.DATA_TYPE_BFLOAT16, ""),
-    Datatype("FP32", tensor_pb2.DATA_TYPE_FLOAT32, "fp32_contents"),
-    Datatype("FP64", tensor_pb2.DATA_TYPE_FLOAT64, "fp64_contents"),
-)
-DATATYPES = {datatype.name: datatype for datatype in _DATATYPES}
-DATATYPE_NAMES = {datatype.dtype: datatype.name for datatype in _DATATYPES}
 
 
 class InferKind(RequestKind):
@@ -120,7 +90,7 @@ class InferKind(RequestKind):
             outputs=[
                 ModelInferResponse.InferOutputTensor(
                     name=plan.output_names[index],
-                    datatype=DATATYPE_NAMES[plan.outputs[index].dtype],
+                    datatype=INFERENCE_NAMES[plan.outputs[index].dtype],
                     shape=plan.outputs[index].shape,
                 )
                 for index in selection.outputs
@@ -210,12 +180,12 @@ def _tensors_by_name(tensors: Iterable[Any]) -> Mapping[str, tuple[int, Any]]:
     return by_name
 
 
-def _spec_of(tensor: ModelInferRequest.InferInputTensor) -> tuple[Datatype, TensorSpec]:
-    datatype = DATATYPES.get(tensor.datatype)
+def _spec_of(tensor: ModelInferRequest.InferInputTensor) -> tuple[ElementType, TensorSpec]:
+    datatype = OF_INFERENCE.get(tensor.datatype)
     if datatype is None:
-        among = ", ".join(DATATYPES)
+        among = ", ".join(OF_INFERENCE)
         raise invalid("infer", tensor.name, f"must have a datatype among {among}, got {tensor.datatype[:_SHOWN]!r}")
-    return datatype, checked_spec(datatype.dtype, tuple(tensor.shape), "infer", tensor.name)
+    return datatype, checked_spec(datatype.code, tuple(tensor.shape), "infer", tensor.name)
 
 
 def _check_no_contents(tensor: ModelInferRequest.InferInputTensor) -> None:
@@ -223,13 +193,13 @@ def _check_no_contents(tensor: ModelInferRequest.InferInputTensor) -> None:
         raise invalid("infer", tensor.name, "must not have contents, since raw_input_contents are there")
 
 
-def _typed_data(tensor: ModelInferRequest.InferInputTensor, datatype: Datatype, spec: TensorSpec) -> bytes:
+def _typed_data(tensor: ModelInferRequest.InferInputTensor, datatype: ElementType, spec: TensorSpec) -> bytes:
     """The bytes of typed contents."""
     fields = [field.name for field, _ in tensor.contents.ListFields()]
     if not datatype.contents:
-        raise invalid("infer", tensor.name, f"must come raw, as its datatype is {datatype.name}")
+        raise invalid("infer", tensor.name, f"must come raw, as its datatype is {datatype.inference}")
     if any(name != datatype.contents for name in fields):
-        raise invalid("infer", tensor.name, f"must have {datatype.contents} for {datatype.name}, got {fields[0]}")
+        raise invalid("infer", tensor.name, f"must have {datatype.contents} for {datatype.inference}, got {fields[0]}")
     values = getattr(tensor.contents, datatype.contents)
     count = math.prod(spec.shape)
     if len(values) != count:

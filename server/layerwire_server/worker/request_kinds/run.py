@@ -71,7 +71,7 @@ class RunKind(NativeKind):
         return layerwire_pb2.RunResponse(version=operator.version).SerializeToString()
 
     def _slot(self, output_name: str) -> framing.Slot:
-        return framing.Keyed(self._field_numbers["outputs"], output_name)
+        return framing.MapEntry(self._field_numbers["outputs"], output_name)
 
 
 def recipe_of(name: str, version: int | None, intermediates: Sequence[str], plan: Plan) -> bytes:

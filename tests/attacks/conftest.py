@@ -39,9 +39,9 @@ class Target:
         with log.open("wb") as errors:
             self._process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
         assert self._process.stdout is not None
-        found = READY.search(self._process.stdout.readline())
-        assert found is not None, log.read_text()
-        self.address = found[1]
+        match = READY.search(self._process.stdout.readline())
+        assert match is not None, log.read_text()
+        self.address = match[1]
 
     def pids(self) -> dict[int, str]:
         """Its processes and what each is for."""
@@ -69,10 +69,10 @@ def _role(pid: str) -> str:
 def resident_bytes(pid: int) -> int:
     """What a process has in memory."""
     try:
-        found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+        match = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     except FileNotFoundError:
-        return 0  # that it is gone is found by its absence from Target.pids
-    return 0 if found is None else int(found[1]) * 1024
+        return 0  # that it is gone shows in its absence from Target.pids
+    return 0 if match is None else int(match[1]) * 1024
 
 
 class Bystander:
@@ -145,45 +145,45 @@ def unharmed(target: Target, growth_bytes: int, worker_bytes: int | None = None)
     finally:
         bystander.end()
     growth = {role: bystander.peak_bytes[pid] - start[pid] for pid, role in bystander.pids.items()}
-    told = ", ".join(f"{role} {nbytes / MIB:+.0f} MiB" for role, nbytes in growth.items())
-    print(f"bystander's median {before * 1e3:.1f} -> {during * 1e3:.1f} ms; {told}")
+    summary = ", ".join(f"{role} {nbytes / MIB:+.0f} MiB" for role, nbytes in growth.items())
+    print(f"bystander's median {before * 1e3:.1f} -> {during * 1e3:.1f} ms; {summary}")
     assert target.pids() == bystander.pids
     assert target.serving()
     assert during < BEARABLE_SECONDS
-    assert max(growth.values()) < growth_bytes, told
-    assert growth["worker"] < (worker_bytes or growth_bytes), told
+    assert max(growth.values()) < growth_bytes, summary
+    assert growth["worker"] < (worker_bytes or growth_bytes), summary
 
 
 @pytest.fixture(scope="session")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    found = Target(["layerwire.cli", "serve"], tmp_path_factory.mktemp("target"))
-    yield found
-    found.close()
+    target = Target(["layerwire.cli", "serve"], tmp_path_factory.mktemp("target"))
+    yield target
+    target.close()
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Target]]:
     """Starts servers of the test's own: `start(["module"], *flags)`."""
-    made: list[Target] = []
+    targets: list[Target] = []
 
     def make(command: Sequence[str], *flags: str) -> Target:
-        made.append(Target(command, tmp_path, *flags))
-        return made[-1]
+        targets.append(Target(command, tmp_path, *flags))
+        return targets[-1]
 
     yield make
-    for one in made:
+    for one in targets:
         one.close()
 
 
 @pytest.fixture
 def flooder() -> Iterator[Callable[..., Flooder]]:
     """Makes flooders that stay connected until the test is over."""
-    made: list[Flooder] = []
+    flooders: list[Flooder] = []
 
     def make(address: str, *args: int) -> Flooder:
-        made.append(Flooder(address, *args))
-        return made[-1]
+        flooders.append(Flooder(address, *args))
+        return flooders[-1]
 
     yield make
-    for one in made:
+    for one in flooders:
         one.close()

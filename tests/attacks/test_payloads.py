@@ -31,16 +31,16 @@ GARBAGE = {
 def code_and_details(call, *args):
     """How an RPC fails."""
     with pytest.raises(grpc.RpcError) as caught:
-        found = call(*args, timeout=10)
-        for _ in found if not isinstance(found, bytes) else ():
+        answers = call(*args, timeout=10)
+        for _ in answers if not isinstance(answers, bytes) else ():
             pass
     return caught.value.code(), caught.value.details()
 
 
 @pytest.fixture
 def channel(target):
-    with grpc.insecure_channel(target.address) as found:
-        yield found
+    with grpc.insecure_channel(target.address) as channel:
+        yield channel
 
 
 def test_garbage_for_every_unary_method(target, channel):
@@ -109,8 +109,8 @@ def test_what_grows_when_parsed(target, channel, method, make, wanted):
     # What the bytes themselves take: several times in gRPC's buffers and the gateway, once in the worker.
     with unharmed(target, 450 * MIB, worker_bytes=100 * MIB):
         for _ in range(3):
-            found = code_and_details(call(path_of(method)), iter([body]) if method == "Stream" else body)
-            assert found == (INVALID, wanted)
+            outcome = code_and_details(call(path_of(method)), iter([body]) if method == "Stream" else body)
+            assert outcome == (INVALID, wanted)
 
 
 def test_gzip_bomb(target, channel):

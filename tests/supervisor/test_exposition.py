@@ -51,14 +51,14 @@ CALLS = ("layerwire_calls_total", ("code", "OK"), ("operator", "relu"))
 def test_processes_are_added_up(ledger, page):
     ledger.update("worker-0", counted(3, [0.00001, 0.3]))
     ledger.update("worker-1", counted(4, [0.3, 1000.0]))
-    found = samples(page)
-    assert found[CALLS] == 7
-    assert found["layerwire_kernel_seconds_count", ("operator", "relu")] == 4
-    assert found["layerwire_kernel_seconds_sum", ("operator", "relu")] == pytest.approx(1000.60001)
-    assert found["layerwire_kernel_seconds_bucket", ("le", "1e-05"), ("operator", "relu")] == 1
-    assert found["layerwire_kernel_seconds_bucket", ("le", "0.2"), ("operator", "relu")] == 1
-    assert found["layerwire_kernel_seconds_bucket", ("le", "0.5"), ("operator", "relu")] == 3
-    assert found["layerwire_kernel_seconds_bucket", ("le", "+Inf"), ("operator", "relu")] == 4
+    values = samples(page)
+    assert values[CALLS] == 7
+    assert values["layerwire_kernel_seconds_count", ("operator", "relu")] == 4
+    assert values["layerwire_kernel_seconds_sum", ("operator", "relu")] == pytest.approx(1000.60001)
+    assert values["layerwire_kernel_seconds_bucket", ("le", "1e-05"), ("operator", "relu")] == 1
+    assert values["layerwire_kernel_seconds_bucket", ("le", "0.2"), ("operator", "relu")] == 1
+    assert values["layerwire_kernel_seconds_bucket", ("le", "0.5"), ("operator", "relu")] == 3
+    assert values["layerwire_kernel_seconds_bucket", ("le", "+Inf"), ("operator", "relu")] == 4
 
 
 def test_totals_of_the_dead_stay_and_their_gauges_go(ledger, page):
@@ -70,16 +70,16 @@ def test_totals_of_the_dead_stay_and_their_gauges_go(ledger, page):
     ledger.update("worker-0", counted(1))
     ledger.retire("worker-0")
     ledger.retire("worker-0")
-    found = samples(page)
-    assert found[CALLS] == 6
-    assert found["layerwire_kernel_seconds_count", ("operator", "relu")] == 2
+    values = samples(page)
+    assert values[CALLS] == 6
+    assert values["layerwire_kernel_seconds_count", ("operator", "relu")] == 2
 
 
 def test_every_metric_is_told_of_before_it_has_values(page):
     with urllib.request.urlopen(f"http://{page.address}/metrics", timeout=10) as answer:
-        told = {family.name: family for family in text_string_to_metric_families(answer.read().decode())}
+        families = {family.name: family for family in text_string_to_metric_families(answer.read().decode())}
     for name, metric in METRICS.items():
-        family = told[name.removesuffix("_total") if metric.kind == "counter" else name]
+        family = families[name.removesuffix("_total") if metric.kind == "counter" else name]
         assert (family.type, family.documentation) == (metric.kind, metric.help)
 
 

@@ -55,15 +55,15 @@ class Run:
 async def run(tmp_path, monkeypatch):
     """Makes runs: `run("steady", workers="2")`."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    made = []
+    runs = []
 
     def make(plan, **flags):
         monkeypatch.setenv("LAYERWIRE_TEST_CHILD", plan)
-        made.append(Run(tmp_path, {"lame_duck_seconds": "0", "grace_seconds": "10", **flags}))
-        return made[-1]
+        runs.append(Run(tmp_path, {"lame_duck_seconds": "0", "grace_seconds": "10", **flags}))
+        return runs[-1]
 
     yield make
-    for one in made:
+    for one in runs:
         one.stop.set()
         one.stop_now.set()
         with contextlib.suppress(CrashLoopError):

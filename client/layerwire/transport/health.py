@@ -14,15 +14,15 @@ import grpc.aio
 from layerwire.wire.health import CHECK, WATCH, is_serving, request
 
 
-async def serving(channel: grpc.aio.Channel, metadata: Any, timeout_seconds: float) -> bool:
+async def check(channel: grpc.aio.Channel, metadata: Any, timeout_seconds: float) -> bool:
     """Whether the server says that it serves; one without a health service does by answering at all.
 
     Raises:
         grpc.aio.AioRpcError: it can't be asked.
     """
-    check: Any = channel.unary_unary(CHECK)
+    method: Any = channel.unary_unary(CHECK)
     try:
-        answer: bytes = await check(request(), metadata=metadata, timeout=timeout_seconds)
+        answer: bytes = await method(request(), metadata=metadata, timeout=timeout_seconds)
     except grpc.aio.AioRpcError as error:
         if error.code() == grpc.StatusCode.UNIMPLEMENTED:
             return True

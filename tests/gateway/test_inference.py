@@ -11,7 +11,7 @@ from google.protobuf import text_format
 from layerwire.errors import NotFoundError, to_status
 from layerwire.inference_v2 import open_inference_pb2 as oip
 from layerwire_server.gateway import spans
-from layerwire_server.gateway.inference.statistics import total
+from layerwire_server.gateway.inference import total
 from layerwire_server.link import Family, Frame, Kind
 
 SERVICE = "/inference.GRPCInferenceService/"

@@ -13,7 +13,7 @@ from google.rpc import status_pb2
 from layerwire.errors import InvalidArgumentError, ResourceExhaustedError, UnavailableError, to_status
 from layerwire.v1 import layerwire_pb2 as pb
 from layerwire.v1 import store_pb2, store_pb2_grpc
-from layerwire_server.gateway.store import service, upload
+from layerwire_server.gateway import store
 from layerwire_server.link import SPAN, Kind
 from layerwire_server.storage import write_safetensors
 
@@ -130,7 +130,7 @@ async def test_without_a_verdict_the_part_stays(it):
         ([header(), *pieces(), *pieces()[:1]], "upload: more bytes came"),
         ([header(offset=5)], "upload: offset must be at most"),
         (
-            [header(), store_pb2.UploadRequest(data=bytes(upload.MAX_PIECE_BYTES + 100))],
+            [header(), store_pb2.UploadRequest(data=bytes(store.MAX_PIECE_BYTES + 100))],
             "upload: data must be at most",
         ),
     ],
@@ -155,8 +155,8 @@ async def test_a_file_that_ends_too_soon_can_be_gone_on_with(it):
 
 async def test_garbage_is_refused(it):
     for method, call in (
-        ("Upload", it.channel.stream_unary(f"/{service.SERVICE_NAME}/Upload")(iter([b"\xff"]))),
-        ("GetUpload", it.channel.unary_unary(f"/{service.SERVICE_NAME}/GetUpload")(b"\xff")),
+        ("Upload", it.channel.stream_unary(f"/{store.SERVICE_NAME}/Upload")(iter([b"\xff"]))),
+        ("GetUpload", it.channel.unary_unary(f"/{store.SERVICE_NAME}/GetUpload")(b"\xff")),
     ):
         error = await error_of(call)
         assert (error.code(), error.details()) == (
@@ -176,7 +176,7 @@ async def test_over_the_limit_nothing_stays(rig, tmp_path):
 
 
 async def test_an_uploader_that_falls_silent_is_ended_and_its_part_stays(it, monkeypatch):
-    monkeypatch.setattr(upload, "STALL_SECONDS", 0.2)
+    monkeypatch.setattr(store, "STALL_SECONDS", 0.2)
     call = it.store.Upload()
     await call.write(header())
     await call.write(pieces()[0])
@@ -231,11 +231,11 @@ async def test_weights_come_back(it):
     assert it.count("layerwire_requests_total", method="GetWeights", code="DATA_LOSS") == 1
 
 
-@pytest.mark.parametrize("name", service.FORWARDED)
+@pytest.mark.parametrize("name", store.FORWARDED)
 async def test_the_rest_goes_to_a_worker_and_all_learn_of_changes(rig, name):
     it = await rig(workers=2)
-    family, changes = service.FORWARDED[name]
-    call = asyncio.ensure_future(it.channel.unary_unary(f"/{service.SERVICE_NAME}/{name}")(b"request", timeout=30))
+    family, changes = store.FORWARDED[name]
+    call = asyncio.ensure_future(it.channel.unary_unary(f"/{store.SERVICE_NAME}/{name}")(b"request", timeout=30))
     tasks = [asyncio.create_task(worker.next(Kind.UNARY)) for worker in it.workers]
     (done,), (idle,) = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     holder, other = it.workers if done is tasks[0] else it.workers[::-1]
@@ -276,4 +276,4 @@ async def test_an_error_brings_its_details(it):
 
 
 async def test_the_store_is_told_of_by_health(it):
-    await it.wait_for_health(service.SERVICE_NAME, True)
+    await it.wait_for_health(store.SERVICE_NAME, True)

@@ -175,7 +175,7 @@ def test_every_setting_has_a_heading():
     ids=["misspelt", "lower case", "one word too many", "like nothing", "right", "Kubernetes"],
 )
 def test_variables_that_are_no_settings(environment, wanted):
-    assert config.strangers(environment) == wanted
+    assert config.unknown_variables(environment) == wanted
 
 
 def test_the_command_ends_with_status_2_on_a_wrong_value():

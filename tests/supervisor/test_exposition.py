@@ -10,18 +10,18 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from layerwire_server.metrics import METRICS, Metrics
-from layerwire_server.supervisor.exposition import LayerwireCollector, Ledger, Page
+from layerwire_server.supervisor.exposition import LayerwireCollector, Page, Snapshots
 from layerwire_server.supervisor.ports import PortError
 
 
 @pytest.fixture
-def ledger():
-    return Ledger()
+def snapshots():
+    return Snapshots()
 
 
 @pytest.fixture
-def page(ledger):
-    page = Page("127.0.0.1:0", LayerwireCollector(ledger, lambda: None))
+def page(snapshots):
+    page = Page("127.0.0.1:0", LayerwireCollector(snapshots, lambda: None))
     yield page
     page.close()
 
@@ -48,9 +48,9 @@ def counted(n, seconds=()):
 CALLS = ("layerwire_calls_total", ("code", "OK"), ("operator", "relu"))
 
 
-def test_processes_are_added_up(ledger, page):
-    ledger.update("worker-0", counted(3, [0.00001, 0.3]))
-    ledger.update("worker-1", counted(4, [0.3, 1000.0]))
+def test_processes_are_added_up(snapshots, page):
+    snapshots.update("worker-0", counted(3, [0.00001, 0.3]))
+    snapshots.update("worker-1", counted(4, [0.3, 1000.0]))
     values = samples(page)
     assert values[CALLS] == 7
     assert values["layerwire_kernel_seconds_count", ("operator", "relu")] == 4
@@ -61,15 +61,15 @@ def test_processes_are_added_up(ledger, page):
     assert values["layerwire_kernel_seconds_bucket", ("le", "+Inf"), ("operator", "relu")] == 4
 
 
-def test_totals_of_the_dead_stay_and_their_gauges_go(ledger, page):
-    ledger.update("worker-0", counted(3, [0.3]))
-    ledger.update("worker-0", counted(5, [0.3, 0.3]))
-    ledger.retire("worker-0")
+def test_totals_of_the_dead_stay_and_their_gauges_go(snapshots, page):
+    snapshots.update("worker-0", counted(3, [0.3]))
+    snapshots.update("worker-0", counted(5, [0.3, 0.3]))
+    snapshots.retire("worker-0")
     assert samples(page)[CALLS] == 5
     assert ("layerwire_lanes", ("worker", "0")) not in samples(page)
-    ledger.update("worker-0", counted(1))
-    ledger.retire("worker-0")
-    ledger.retire("worker-0")
+    snapshots.update("worker-0", counted(1))
+    snapshots.retire("worker-0")
+    snapshots.retire("worker-0")
     values = samples(page)
     assert values[CALLS] == 6
     assert values["layerwire_kernel_seconds_count", ("operator", "relu")] == 2
@@ -91,7 +91,7 @@ def test_there_is_no_other_page(page):
 
 def test_a_taken_address_is_told(page):
     with pytest.raises(PortError, match=f"--metrics: {page.address} can't be had: Address already in use"):
-        Page(page.address, LayerwireCollector(Ledger(), lambda: None))
+        Page(page.address, LayerwireCollector(Snapshots(), lambda: None))
 
 
 @pytest.mark.parametrize("value", [0.0, 1e-5, 2e-5, 0.0003, 50.0, 51.0])

@@ -27,9 +27,9 @@ class Watched(Supervisor):
         super().__init__(*args)
         self.started = {"gateway": asyncio.Queue(), "worker": asyncio.Queue()}
 
-    async def start(self, duty, handle):
-        process = await super().start(duty, handle)
-        self.started[duty.role].put_nowait(process)
+    async def start(self, spec, handle):
+        process = await super().start(spec, handle)
+        self.started[spec.role].put_nowait(process)
         return process
 
     async def next(self, role):
@@ -94,7 +94,7 @@ async def test_a_child_that_dies_is_replaced_and_counted(run):
     for deaths in range(3):
         worker = await one.supervisor.next("worker")
         await one.supervisor.refresh()
-        assert one.supervisor.ledger.totals()["layerwire_calls_total"][CALLS] == 5 * (deaths + 1)
+        assert one.supervisor.snapshots.totals()["layerwire_calls_total"][CALLS] == 5 * (deaths + 1)
         os.kill(worker.pid, signal.SIGKILL)
     await one.supervisor.next("worker")
     assert one.supervisor.metrics.counter("layerwire_worker_restarts_total", worker="0").value == 3

@@ -53,7 +53,7 @@ class Inference:
         streams: those that are open.
 
     Args:
-        services: router, books, metrics and log.
+        services: router, admission, metrics and log.
         workers: the links to them.
         max_stream_bytes: most bytes that a stream may hold.
         ready: whether the server takes calls.

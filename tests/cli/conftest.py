@@ -12,7 +12,7 @@ from layerwire.demo import server
 @pytest.fixture(scope="session")
 def address(tmp_path_factory):
     """Where the server listens."""
-    with server.started(tmp_path_factory.mktemp("server") / "log", "--device", "cpu") as found:
+    with server.running(tmp_path_factory.mktemp("server") / "log", "--device", "cpu") as found:
         yield found.address
 
 

@@ -48,13 +48,13 @@ def test_demo(tmp_path, cli):
 
 
 def test_server_that_cannot_start(tmp_path):
-    with pytest.raises(server.ServerError, match="No such option"), server.started(tmp_path / "log", "--nonsense"):
+    with pytest.raises(server.ServerError, match="No such option"), server.running(tmp_path / "log", "--nonsense"):
         pytest.fail("it started")
 
 
 def test_server_is_stopped_when_its_user_fails(tmp_path, cli):
     def use() -> None:
-        with server.started(tmp_path / "log", "--device", "cpu") as (address, _):
+        with server.running(tmp_path / "log", "--device", "cpu") as (address, _):
             found.append(address)
             raise KeyError("a mistake")
 
@@ -115,7 +115,7 @@ def test_difference_sees_one_wrong_element():
 
 
 def test_measured_quantiles():
-    measured = callers.Measured([0.4, 0.1, 0.5, 0.3, 0.2])
+    measured = callers.Measurement([0.4, 0.1, 0.5, 0.3, 0.2])
     assert [measured.quantile_seconds(part) for part in (0, 0.5, 0.99, 1)] == [0.1, 0.3, 0.5, 0.5]
 
 

@@ -13,7 +13,8 @@ from typing import Any, SupportsFloat, SupportsIndex, TypeAlias
 import numpy as np
 
 from layerwire.errors import invalid
-from layerwire.wire.dtypes import DTYPES, DataType
+from layerwire.v1 import tensor_pb2
+from layerwire.wire.dtypes import DTYPES
 
 Size: TypeAlias = SupportsIndex | Sequence[SupportsIndex]  # one value for all axes, or one an axis
 OptionalSize: TypeAlias = (
@@ -151,7 +152,7 @@ def dtype_name(function: str, value: DTypeLike | None) -> str | None:
             raise TypeError(f"{function}: dtype must be one of {', '.join(DTYPES)}, got {_text_of(value)}") from None
     if name not in DTYPES:
         raise invalid(function, "dtype", f"must be one of {', '.join(DTYPES)}, got {name[:40]}")
-    return DataType.Name(DTYPES[name])
+    return tensor_pb2.DataType.Name(DTYPES[name])
 
 
 def _is_sequence(value: Any) -> bool:

@@ -120,7 +120,7 @@ async def _ready(engine: Engine, connection: Connection, deadline: float) -> str
     failures = 0
     while (seconds_left := deadline - time.monotonic()) > 0:
         try:
-            if await health.is_serving(connection.channel, engine.settings.metadata, min(seconds_left, _ASK_SECONDS)):
+            if await health.check(connection.channel, engine.settings.metadata, min(seconds_left, _ASK_SECONDS)):
                 return None
             reason = f"{connection.address}: NOT_SERVING"
         except grpc.aio.AioRpcError as error:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 from layerwire.v1 import tensor_pb2
-from layerwire.wire.dtypes import DataType, TensorSpec
+from layerwire.wire.dtypes import TensorSpec
 from layerwire.wire.protobuf import prefix
 
 pack_id = struct.Struct("<Q").pack
@@ -23,7 +23,7 @@ pack_id = struct.Struct("<Q").pack
 
 def bare(spec: TensorSpec) -> tensor_pb2.Tensor:
     """The message of a tensor without its data."""
-    return tensor_pb2.Tensor(dtype=DataType.Name(spec.dtype), shape=spec.shape)
+    return tensor_pb2.Tensor(dtype=tensor_pb2.DataType.Name(spec.dtype), shape=spec.shape)
 
 
 class Entry(NamedTuple):

@@ -11,8 +11,8 @@ import layerwire
 from layerwire import errors
 from layerwire.transport import reasons
 from layerwire.v1 import layerwire_pb2 as pb
-from tests.client.fake_server import NOT_SERVING, SERVING
-from tests.client.rows import ROW, assert_own_answers, keep, numbered
+from tests.transport.fake_server import NOT_SERVING, SERVING
+from tests.transport.rows import ROW, assert_own_answers, keep, numbered
 
 
 @pytest.mark.parametrize(

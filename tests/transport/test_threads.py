@@ -19,8 +19,8 @@ import layerwire
 from layerwire import errors
 from layerwire.transport import background
 from layerwire.v1 import layerwire_pb2 as pb
-from tests.client.fake_server import FakeStream
-from tests.client.rows import ROW
+from tests.transport.fake_server import FakeStream
+from tests.transport.rows import ROW
 
 
 def test_64_threads_get_their_own_answers(server):

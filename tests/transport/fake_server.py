@@ -1,7 +1,7 @@
 """A server that does what a test tells it: answers in any order, never, wrongly, or not at all.
 
 It knows the contract and numpy; nothing of the client's inside. It runs on a thread of its own, for blocking clients
-and event loops alike; `python -m tests.client.fake_server` runs it alone, for benchmarks.
+and event loops alike; `python -m tests.transport.fake_server` runs it alone, for benchmarks.
 """
 
 from __future__ import annotations

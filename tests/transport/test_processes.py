@@ -7,7 +7,7 @@ import subprocess
 import sys
 import textwrap
 
-from tests.client.fake_server import FakeStream
+from tests.transport.fake_server import FakeStream
 
 
 def run(code: str, *args: str, **variables: str) -> str:

@@ -177,11 +177,11 @@ class FakeServer:
         return self.health
 
     async def _watch(self, request: bytes, context: Any) -> None:
-        told = None
+        last_answer = None
         while True:
-            if self.health != told:
-                told = self.health
-                await context.write(told)
+            if self.health != last_answer:
+                last_answer = self.health
+                await context.write(last_answer)
             await asyncio.sleep(0.01)
 
     async def _stream(self, _: Any, context: Any) -> None:

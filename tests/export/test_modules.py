@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from layerwire.export import export
-from tests.deploy.comparison import same
+from tests.export.comparison import same
 from tests.networks import made
 
 

@@ -72,12 +72,12 @@ def test_deployed_program_answers_as_the_module():
 
 
 def test_file_that_is_there_is_not_sent():
-    store, told = MemoryStore(), []
+    store, progress = MemoryStore(), []
     first = deploy(store, "net", big_linear(), torch.ones(1, 900))
-    again = deploy(store, "net", big_linear(), torch.ones(1, 900), progress=lambda *args: told.append(args))
+    again = deploy(store, "net", big_linear(), torch.ones(1, 900), progress=lambda *args: progress.append(args))
     assert (first.report.version, again.report.version) == (1, 2)
     assert again.report.sent_bytes == 0
-    assert told == [(again.report.weights_bytes, again.report.weights_bytes)]
+    assert progress == [(again.report.weights_bytes, again.report.weights_bytes)]
 
 
 def test_differences_are_told():

@@ -1,7 +1,7 @@
 """A server that does what a test tells it: answers in any order, never, wrongly, or not at all.
 
 It knows the contract and numpy; nothing of the client's inside. It runs on a thread of its own, for blocking clients
-and event loops alike; `python -m tests.client.fake_server` runs it alone, for benchmarks.
+and event loops alike; `python -m tests.transport.fake_server` runs it alone, for benchmarks.
 """
 
 from __future__ import annotations
@@ -177,11 +177,11 @@ class FakeServer:
         return self.health
 
     async def _watch(self, request: bytes, context: Any) -> None:
-        told = None
+        last_answer = None
         while True:
-            if self.health != told:
-                told = self.health
-                await context.write(told)
+            if self.health != last_answer:
+                last_answer = self.health
+                await context.write(last_answer)
             await asyncio.sleep(0.01)
 
     async def _stream(self, _: Any, context: Any) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.client.fake_server import FakeServer
+from tests.transport.fake_server import FakeServer
 
 
 @pytest.fixture

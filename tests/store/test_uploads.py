@@ -65,14 +65,14 @@ async def fake():
 @pytest.fixture
 def pauses(monkeypatch):
     """What uploads pause before another attempt, none of it slept."""
-    found = []
+    counts = []
 
     def pause(failures, _chance):
-        found.append(failures)
+        counts.append(failures)
         return 0.0
 
     monkeypatch.setattr(uploads.retry, "backoff_seconds", pause)
-    return found
+    return counts
 
 
 async def test_large_weights_go_in_pieces(fake):
@@ -122,14 +122,14 @@ async def test_a_server_that_takes_nothing_is_waited_for_no_longer_than_told(fak
 async def test_progress_and_names_of_a_file(fake, tmp_path):
     import safetensors.numpy
 
-    path, told = tmp_path / "f.safetensors", []
+    path, progress = tmp_path / "f.safetensors", []
     safetensors.numpy.save_file({"a": ARRAY, "b": ARRAY[:3]}, path, metadata={"made": "here"})
     size = path.stat().st_size
     async with layerwire.AsyncClient(fake.address) as lw:
-        assert await lw.import_weights(path, "net/", progress=lambda *args: told.append(args)) == ["net/a", "net/b"]
+        assert await lw.import_weights(path, "net/", progress=lambda *args: progress.append(args)) == ["net/a", "net/b"]
     assert fake.named == {"net/a": "a", "net/b": "b"}
-    assert [there for there, _ in told] == sorted(there for there, _ in told)
-    assert told[-1] == (size, size)
+    assert [there for there, _ in progress] == sorted(there for there, _ in progress)
+    assert progress[-1] == (size, size)
     assert next(iter(fake.files.values())) == path.read_bytes()
 
 

@@ -16,8 +16,8 @@ from layerwire import errors
 from layerwire.transport import background
 from layerwire.transport.connection import MAX_FRAME_BYTES, MAX_FRAME_CALLS, WHOLE_FRAME_CALLS
 from layerwire.v1 import layerwire_pb2 as pb
-from tests.client.fake_server import FakeStream
-from tests.client.rows import ROW, assert_own_answers, keep, numbered
+from tests.transport.fake_server import FakeStream
+from tests.transport.rows import ROW, assert_own_answers, keep, numbered
 
 
 async def test_frames_are_bounded_by_calls_and_bytes(server):

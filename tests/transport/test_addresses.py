@@ -11,8 +11,8 @@ import layerwire
 from layerwire import errors
 from layerwire.transport import reasons
 from layerwire.v1 import layerwire_pb2 as pb
-from tests.client.fake_server import NOT_SERVING, SERVING
-from tests.client.rows import ROW, assert_own_answers, keep, numbered
+from tests.transport.fake_server import NOT_SERVING, SERVING
+from tests.transport.rows import ROW, assert_own_answers, keep, numbered
 
 
 @pytest.mark.parametrize(
@@ -156,9 +156,9 @@ async def test_options_reach_the_server_and_timing_comes_back(serve):
     server = serve(lambda stream, call: stream.answer(id=call.id, activate=answer))
     async with layerwire.AsyncClient(server.address, timeout=None) as lw:
         view = lw.options(priority=3, deterministic=True).options(timing=True)
-        value, told = await view.relu(ROW)
+        value, timing = await view.relu(ROW)
         np.testing.assert_array_equal(value, [0])
-        assert (told.queue_seconds, told.batch_calls, told.worker, told.device) == (0.5, 3, 1, "cpu")
+        assert (timing.queue_seconds, timing.batch_calls, timing.worker, timing.device) == (0.5, 3, 1, "cpu")
         await lw.relu(ROW)
     assert server.calls[0].activate.options == pb.CallOptions(priority=3, deterministic=True, return_timing=True)
     assert server.calls[1].activate.options == pb.CallOptions()

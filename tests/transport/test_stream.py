@@ -13,8 +13,8 @@ import layerwire
 from layerwire import errors
 from layerwire.transport.connection import WHOLE_FRAME_CALLS
 from layerwire.v1 import layerwire_pb2 as pb
-from tests.client.fake_server import FakeStream
-from tests.client.rows import ROW, assert_own_answers, keep, numbered
+from tests.transport.fake_server import FakeStream
+from tests.transport.rows import ROW, assert_own_answers, keep, numbered
 
 
 async def test_answers_in_any_order_reach_their_calls(serve):

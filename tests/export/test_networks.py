@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from layerwire.export import export
-from tests.deploy.comparison import same
+from tests.export.comparison import same
 from tests.networks import NETWORKS, Network, ResNet18, inputs, made
 
 

@@ -19,8 +19,8 @@ import layerwire
 from layerwire import errors
 from layerwire.transport import background
 from layerwire.v1 import layerwire_pb2 as pb
-from tests.client.fake_server import FakeStream
-from tests.client.rows import ROW
+from tests.transport.fake_server import FakeStream
+from tests.transport.rows import ROW
 
 
 def test_64_threads_get_their_own_answers(server):
@@ -100,7 +100,7 @@ def test_submit_waits_for_room(serve):
 def test_callbacks_may_submit_and_must_not_wait(server):
     with layerwire.Client(server.address, max_calls_in_flight=1) as lw:
         answers: list = []
-        told = threading.Event()
+        cancellation = threading.Event()
 
         def again(future):
             answers.append(lw.submit.relu(ROW))
@@ -108,10 +108,10 @@ def test_callbacks_may_submit_and_must_not_wait(server):
                 lw.relu(ROW)
             except errors.ClientStateError as error:
                 answers.append(error)
-            told.set()
+            cancellation.set()
 
         lw.submit.relu(ROW).add_done_callback(again)
-        assert told.wait(20)
+        assert cancellation.wait(20)
         np.testing.assert_array_equal(answers[0].result(20), [[0, 2]])
         assert "callback" in str(answers[1])
 
@@ -248,9 +248,9 @@ def test_unary_calls(serve):
 
 
 def estimate(request: bytes) -> bytes:
-    asked = pb.EstimateRequest.FromString(request).linear
-    assert (asked.input.dtype, list(asked.input.shape), asked.input.data) == (1, [1, 2], b"")
-    assert asked.weight.name == "w"
+    call = pb.EstimateRequest.FromString(request).linear
+    assert (call.input.dtype, list(call.input.shape), call.input.data) == (1, [1, 2], b"")
+    assert call.weight.name == "w"
     output = {"dtype": 1, "shape": [1, 3]}
     return pb.EstimateResponse(
         outputs=[output], input_bytes=8, output_bytes=12, floating_point_operations=12

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from layerwire.v1 import layerwire_pb2 as pb
-from tests.client.fake_server import FakeStream
+from tests.transport.fake_server import FakeStream
 
 ROW = np.array([[-1.0, 2.0]], np.float32)
 

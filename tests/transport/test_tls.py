@@ -14,8 +14,8 @@ import trustme
 import layerwire
 from layerwire import TLS, errors
 from layerwire.transport.settings import make_settings
-from tests.client.fake_server import FakeServer
-from tests.client.rows import ROW
+from tests.transport.fake_server import FakeServer
+from tests.transport.rows import ROW
 
 LONG_AGO = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
 HOST = "127.0.0.1"

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import textwrap
 
-from tests.client.fake_server import FakeStream
+from tests.transport.fake_server import FakeStream
 
 
 def run(code: str, *args: str, **variables: str) -> str:
@@ -101,10 +101,10 @@ FORK = """
         pid = os.fork()
         if not pid:
             try:
-                told = str(work())
+                outcome = str(work())
             except layerwire.errors.ClientStateError as error:
-                told = str(error)
-            os.write(writer, told.encode())
+                outcome = str(error)
+            os.write(writer, outcome.encode())
             os._exit(0)
         os.close(writer)
         print(os.waitpid(pid, 0)[1], os.read(reader, 1000).decode(), flush=True)

@@ -38,10 +38,10 @@ def torch_parameters(function: str) -> list[tuple[str, Any]]:
         parameters = inspect.signature(known).parameters.values()
     except ValueError:  # a C function
         line = known.__doc__.strip().splitlines()[0]
-        told = re.fullmatch(rf"{function}\((.*)\) -> Tensor", line)
-        if told is None:
+        match = re.fullmatch(rf"{function}\((.*)\) -> Tensor", line)
+        if match is None:
             return schema_parameters(function)
-        parameters = inspect.signature(eval(f"lambda {told[1]}: None")).parameters.values()
+        parameters = inspect.signature(eval(f"lambda {match[1]}: None")).parameters.values()
     return [(each.name, each.default) for each in parameters]
 
 

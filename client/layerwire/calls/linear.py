@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import SupportsFloat, SupportsIndex
 
 from layerwire.calls.arguments import integer, number
-from layerwire.calls.request import Answer_co, Family, Request, TensorLike, given
+from layerwire.calls.request import Answer_co, Family, Request, TensorLike, tensors_by_field
 from layerwire.v1 import operators_pb2 as messages
 
 _LINEAR = messages.LinearOperator(linear=messages.Linear())
@@ -25,8 +25,8 @@ class LinearCalls(Family[Answer_co]):
 
         Shape: [..., in_features] -> [..., out_features]
         """
-        tensors = given(input=input, weight=weight, bias=bias)
-        return self._call(Request("linear", _LINEAR, tensors, ("output",), "linear", timeout))
+        tensors = tensors_by_field(input=input, weight=weight, bias=bias)
+        return self.call(Request("linear", _LINEAR, tensors, ("output",), "linear", timeout))
 
     def bilinear(
         self,
@@ -41,8 +41,8 @@ class LinearCalls(Family[Answer_co]):
 
         Shape: [..., in1_features] and [..., in2_features] -> [..., out_features]
         """
-        tensors = given(input=input1, weight=weight, bias=bias, input2=input2)
-        return self._call(Request("linear", _BILINEAR, tensors, ("output",), "bilinear", timeout))
+        tensors = tensors_by_field(input=input1, weight=weight, bias=bias, input2=input2)
+        return self.call(Request("linear", _BILINEAR, tensors, ("output",), "bilinear", timeout))
 
     def cosine_similarity(
         self,
@@ -62,4 +62,4 @@ class LinearCalls(Family[Answer_co]):
         )
         operator = messages.LinearOperator(cosine_similarity=message)
         tensors = {"input": x1, "input2": x2}
-        return self._call(Request("linear", operator, tensors, ("output",), "cosine_similarity", timeout))
+        return self.call(Request("linear", operator, tensors, ("output",), "cosine_similarity", timeout))

@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from layerwire import errors
-from layerwire.calls import Calls, Request
+from layerwire.calls import Requests
 from layerwire.transport import retry
 from layerwire.transport.admission import Admission
-from layerwire.transport.call import Call, as_message
-from layerwire.transport.deadlines import Deadlines
+from layerwire.transport.call import Call
+from layerwire.transport.engine import Deadlines
 from layerwire.transport.options import Options, wire
+from layerwire.transport.rpc import message_without_data
 from layerwire.transport.settings import make_settings
 from layerwire.v1 import layerwire_pb2 as pb
 
@@ -266,11 +267,6 @@ def test_timeouts_that_differ_little_share_a_template():
     assert len({wire(Options(), 1 + step / 10_000) for step in range(10_000)}) <= 11
 
 
-class Requests(Calls[Request]):
-    def _call(self, request: Request) -> Request:
-        return request
-
-
 class Nobody:
     def done(self):
         return True
@@ -290,7 +286,7 @@ def test_a_calls_bytes_are_the_message(x, weight, bias, number):
     options = Options(2.5, priority=-3, deterministic=True, timing=True)
     call = Call(request, options, Nobody())
     parsed = pb.Calls.FromString(b"".join(call.entry.parts(number, call.data))).calls[0]
-    expected = pb.Call(id=number, linear=as_message(request, options))
+    expected = pb.Call(id=number, linear=message_without_data(request, options))
     expected.linear.options.CopyFrom(
         pb.CallOptions(timeout_seconds=2.5, priority=-3, deterministic=True, return_timing=True)
     )

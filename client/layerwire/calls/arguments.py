@@ -35,7 +35,7 @@ def integer(function: str, name: str, value: SupportsIndex) -> int:
     return _bounded(function, name, value, -(1 << 63), (1 << 63) - 1)
 
 
-def seeded(function: str, seed: SupportsIndex | None) -> int:
+def seed_of(function: str, seed: SupportsIndex | None) -> int:
     """The seed of a draw, an unsigned 64-bit integer, a fresh one for None; raises as `integer` does."""
     return secrets.randbits(64) if seed is None else _bounded(function, "seed", seed, 0, (1 << 64) - 1)
 

@@ -1,4 +1,4 @@
-"""All of a client's calls on one event loop: given to connections, matched with answers, expired, sent again.
+"""Gives calls to connections, matches them with answers, lets them expire, sends them again; on one event loop.
 
 It knows connections and calls; neither threads nor the operators' names, which are its callers' business.
 """
@@ -11,9 +11,9 @@ import random
 import re
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from heapq import heapify, heappop, heappush
 from itertools import count
-from typing import Any
 
 import grpc
 
@@ -27,12 +27,12 @@ from layerwire.errors import (
 from layerwire.transport.admission import Admission
 from layerwire.transport.call import Call
 from layerwire.transport.connection import FRAME_OVERHEAD_BYTES, Connection
-from layerwire.transport.deadlines import Deadlines
 from layerwire.transport.retry import Budget
 from layerwire.transport.settings import Settings
 from layerwire.v1 import layerwire_pb2 as messages
 
 _UNPROVEN_FAILURES = 3  # streams that must fail before an address that never answered is given up
+_SPARE = 1024  # finished calls that the heap of deadlines may hold before it is swept
 _TOO_LARGE = re.compile(r"larger than max \(\d+ vs\. (\d+)\)")
 
 
@@ -213,7 +213,7 @@ class Engine:
             call.renew(time.monotonic())
             self._place(call)
 
-    def _expire(self, call: Any) -> None:
+    def _expire(self, call: Call) -> None:
         why = f": {self._last_error.message}" if self._last_error is not None and call.connection is None else ""
         self._fail(call, DeadlineExceededError(f"no answer in time{why}"))
 
@@ -255,6 +255,64 @@ class Engine:
         self.admission.leave(1, call.nbytes)
         if not call.promise.done():
             call.promise.set_exception(error)
+
+
+class Deadlines:
+    """Calls `expire` with each call whose deadline passes before it is finished.
+
+    A heap of deadlines under one timer of the loop, so that a call costs no timer of its own.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, expire: Callable[[Call], None]) -> None:
+        self._loop = loop
+        self._expire = expire
+        self._heap: list[tuple[float, int, Call]] = []
+        self._sweep_at = _SPARE
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_deadline = math.inf
+
+    def add(self, call: Call) -> None:
+        """Watches a call."""
+        deadline = call.deadline
+        if deadline == math.inf:
+            return
+        heappush(self._heap, (deadline, call.id, call))
+        if deadline < self._timer_deadline:
+            self._set_timer(deadline)
+        if len(self._heap) > self._sweep_at:
+            self._sweep()
+
+    def close(self) -> None:
+        """Watches nothing any more."""
+        self._heap.clear()
+        self._clear_timer()
+
+    def _sweep(self) -> None:
+        # Most calls are answered long before they expire: without this, those of the last 30 seconds would pile up.
+        self._heap = [item for item in self._heap if not item[2].finished]
+        heapify(self._heap)
+        self._sweep_at = 2 * len(self._heap) + _SPARE
+
+    def _set_timer(self, deadline: float) -> None:
+        self._clear_timer()
+        self._timer_deadline = deadline
+        self._timer = self._loop.call_later(max(deadline - time.monotonic(), 0.0), self._fire)
+
+    def _clear_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None
+        self._timer_deadline = math.inf
+
+    def _fire(self) -> None:
+        self._clear_timer()
+        now = time.monotonic()
+        while self._heap and (self._heap[0][0] <= now or self._heap[0][2].finished):
+            call = heappop(self._heap)[2]
+            if not call.finished:
+                self._expire(call)
+        if self._heap:
+            self._set_timer(self._heap[0][0])
 
 
 def until(deadline: float) -> float | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 import grpc
@@ -25,7 +26,7 @@ from layerwire.errors import (
     make,
 )
 from layerwire.transport import health, reasons, retry
-from layerwire.transport.call import as_message
+from layerwire.transport.call import REQUESTS, Call
 from layerwire.transport.connection import Connection
 from layerwire.transport.engine import Engine
 from layerwire.transport.options import Options
@@ -65,11 +66,29 @@ async def server_info(engine: Engine, timeout_seconds: float | None) -> messages
 
 async def estimate(engine: Engine, request: Request, options: Options) -> Estimate:
     """What a call would cost."""
-    message = messages.EstimateRequest(**{request.family: as_message(request, options)})
+    message = messages.EstimateRequest(**{request.family: message_without_data(request, options)})
     timeout = options.timeout if request.timeout_seconds is None else request.timeout_seconds
     answer = await ask_any(engine, "LayerwireService/Estimate", message, messages.EstimateResponse, timeout)
     outputs = tuple(Output(DTYPE_NAMES.get(one.dtype, "unknown"), tuple(one.shape)) for one in answer.outputs)
     return Estimate(outputs, answer.input_bytes, answer.output_bytes, answer.floating_point_operations)
+
+
+def message_without_data(request: Request, options: Options) -> Any:
+    """The family's request message without the tensors' data, for Estimate."""
+    call = Call(request, options, Future())
+    message: Any
+    if request.family == "run":
+        message = messages.RunRequest.FromString(request.operator.SerializeToString())
+    else:
+        message = REQUESTS[request.family](operator=request.operator)
+    for name, content in call.signature.tensors:
+        tensor = message.inputs[name] if request.family == "run" else getattr(message, name)
+        if isinstance(content, str):
+            tensor.name = content
+        else:
+            tensor.dtype = content[0]
+            tensor.shape.extend(content[1])
+    return message
 
 
 async def wait_ready(engine: Engine, timeout_seconds: float) -> None:

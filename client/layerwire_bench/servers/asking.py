@@ -13,7 +13,8 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 
 from layerwire.errors import InternalError, make
-from layerwire.transport import addresses, reasons
+from layerwire.transport import reasons
+from layerwire.transport.settings import is_loopback
 
 TIMEOUT_SECONDS = 10.0
 
@@ -49,6 +50,6 @@ class Server:
 @contextmanager
 def server(address: str) -> Iterator[Server]:
     """A connection to a server."""
-    options = [("grpc.enable_http_proxy", 0)] if addresses.is_loopback(address) else []
+    options = [("grpc.enable_http_proxy", 0)] if is_loopback(address) else []
     with grpc.insecure_channel(address, options) as channel:
         yield Server(address, channel)

@@ -3,8 +3,8 @@
 It knows signatures and the shapes of answers; neither messages nor how a call travels.
 
 A method of `layerwire.calls` is written once for all clients and answers with whatever the client makes of it, which no
-annotation can say. So the methods of a blocking client are spelled out in the stub, an overload for each kind of tensor,
-and those of the others are made of them by decorators that change what is returned and nothing else.
+annotation can say. So the methods of a blocking client are spelled out in the stub, an overload for each kind of
+tensor, and the others' are made of them by decorators that change what is returned and nothing else.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ from numpy.typing import NDArray
 
 from layerwire.calls import Calls, Request
 from layerwire.calls.arguments import OptionalSize, Size
+from layerwire.calls.request import Family
 from layerwire.calls.tensor_types import ArrayLike, DTypeLike, Numbers, TensorLike, TorchTensor
 from layerwire.transport.call import Named
-from layerwire.transport.futures import CallFuture
 from layerwire.transport.options import Timed
+from layerwire.transport.sessions import CallFuture
 from layerwire.v1 import program_pb2
 
 Parameters = ParamSpec("Parameters")
@@ -44,6 +45,15 @@ Cast = TypeVar("Cast", bound=np.generic)
 Float = TypeVar("Float", bound=np.floating[Any])
 Tensor = TypeVar("Tensor")  # torch.Tensor, which isn't named here: who hasn't got torch has types too
 '''
+
+# Clients and their views: the view's class, its methods', that of `submit`, and the views without and with `timing`.
+VIEWS = (
+    ("BlockingView", "BlockingMethods", "SubmittedMethods", "BlockingView", "TimedBlockingView"),
+    ("TimedBlockingView", "TimedBlockingMethods", "TimedSubmittedMethods", "BlockingView", "TimedBlockingView"),
+    ("AwaitableView", "AwaitableMethods", "", "AwaitableView", "TimedAwaitableView"),
+    ("TimedAwaitableView", "TimedAwaitableMethods", "", "AwaitableView", "TimedAwaitableView"),
+)
+OPTIONS = "self, *, timeout: float | None = ..., priority: int = ..., deterministic: bool = ..."
 
 # Classes whose methods are made of BlockingMethods': decorator, what its methods return, class and docstring.
 DERIVED = (
@@ -144,17 +154,20 @@ def of_dtype(signature: inspect.Signature, tensor: str) -> Iterator[tuple[inspec
         yield replaced(signature, "dtype", "None"), tensor
         signature, tensor = replaced(signature, "input", "ArrayLike"), "NDArray[Any]"
         yield replaced(signature, "dtype", "type[Cast] | np.dtype[Cast]", how="keyword"), "NDArray[Cast]"
-    yield signature, tensor
+        yield signature, tensor
+    elif tensor == "Tensor":
+        yield signature, tensor
 
 
 def with_indices(signature: inspect.Signature, tensor: str) -> Iterator[tuple[inspect.Signature, str]]:
     """Maxima, with `return_indices` a pair of them and their positions."""
     pair = f"tuple[{tensor}, {'Tensor' if tensor == 'Tensor' else 'NDArray[np.int64]'}]"
     yield replaced(signature, "return_indices", "Literal[False]"), tensor
-    yield replaced(signature, "return_indices", "Literal[True]", how="required"), pair
-    yield replaced(signature, "return_indices", "Literal[True]", how="keyword"), pair
-    yield replaced(signature, "return_indices", "bool", how="required"), f"{tensor} | {pair}"
-    yield replaced(signature, "return_indices", "bool", how="keyword"), f"{tensor} | {pair}"
+    optional = [name for name, each in signature.parameters.items() if each.default is not inspect.Parameter.empty]
+    for annotation, returned in (("Literal[True]", pair), ("bool", f"{tensor} | {pair}")):
+        yield replaced(signature, "return_indices", annotation, how="required"), returned
+        if optional[0] != "return_indices":
+            yield replaced(signature, "return_indices", annotation, how="keyword"), returned
 
 
 def with_statistics(signature: inspect.Signature, tensor: str) -> Iterator[tuple[inspect.Signature, str]]:
@@ -192,6 +205,20 @@ def overloads(name: str, method: Callable[..., Any]) -> Iterator[str]:
             body = " ..."
 
 
+def view(title: str, methods: str, submit: str, untimed: str, timed: str) -> Iterator[str]:
+    """A class with `options`, which gives views whose calls return the answer bare or as Timed."""
+    yield f"\nclass {title}({methods}):"
+    if submit:
+        yield f"    submit: {submit}\n"
+    for timing, returned in (
+        ("", title),
+        (", timing: Literal[False]", untimed),
+        (", timing: Literal[True]", timed),
+        (", timing: bool = ...", f"{untimed} | {timed}"),
+    ):
+        yield f"    @overload\n    def options({OPTIONS}{timing}) -> {returned}: ..."
+
+
 def stub() -> str:
     """The whole file."""
     lines = [HEAD]
@@ -201,8 +228,10 @@ def stub() -> str:
     for decorator, returned, title, docstring in DERIVED:
         method = "Callable[Concatenate[Any, Parameters], {}]"
         lines.append(f"\ndef {decorator}(method: {method.format('Answer')}, /) -> {method.format(returned)}: ...\n")
-        lines.append(f'class {title}:\n    """{docstring}"""\n')
+        lines.append(f'class {title}(Family[{returned.replace("Answer", "Any")}]):\n    """{docstring}"""\n')
         lines += [f"    {name} = {decorator}(BlockingMethods.{name})" for name in methods()]
+    for names in VIEWS:
+        lines += view(*names)
     return "\n".join(lines) + "\n"
 
 

@@ -13,7 +13,8 @@ from layerwire.calls.request import Answer_co, Request, TensorLike
 from layerwire.errors import invalid
 from layerwire.v1 import operators_pb2 as messages
 
-ACTIVATIONS = frozenset(messages.ActivateOperator.DESCRIPTOR.fields_by_name)
+_FIELDS = messages.ActivateOperator.DESCRIPTOR.fields
+ACTIVATIONS = frozenset(field.name for field in _FIELDS)
 
 
 def _plain_operator(name: str) -> messages.ActivateOperator:
@@ -24,22 +25,7 @@ def _plain_operator(name: str) -> messages.ActivateOperator:
 
 # Operators without parameters, one shared message each: these are the calls that come by the ten thousand a second.
 _PLAIN = {
-    name: _plain_operator(name)
-    for name in (
-        "relu",
-        "relu6",
-        "prelu",
-        "selu",
-        "silu",
-        "mish",
-        "softsign",
-        "hardsigmoid",
-        "hardswish",
-        "logsigmoid",
-        "tanhshrink",
-        "tanh",
-        "sigmoid",
-    )
+    field.name: _plain_operator(field.name) for field in _FIELDS if field.message_type and not field.message_type.fields
 }
 
 

@@ -33,7 +33,7 @@ from layerwire.calls import Calls, Request
 from layerwire.calls.arguments import OptionalSize, Size
 from layerwire.calls.request import Family
 from layerwire.calls.tensor_types import ArrayLike, DTypeLike, Numbers, TensorLike, TorchTensor
-from layerwire.transport.call import Named
+from layerwire.transport.call import NamedTensors
 from layerwire.transport.options import Timed
 from layerwire.transport.sessions import CallFuture
 from layerwire.v1 import program_pb2
@@ -140,7 +140,7 @@ def one(signature: inspect.Signature, tensor: str) -> Iterator[tuple[inspect.Sig
 
 def by_name(signature: inspect.Signature, tensor: str) -> Iterator[tuple[inspect.Signature, str]]:
     """Tensors by name, of any dtype."""
-    yield signature, f"Named[{tensor}]"
+    yield signature, f"NamedTensors[{tensor}]"
 
 
 def of_any_dtype(signature: inspect.Signature, tensor: str) -> Iterator[tuple[inspect.Signature, str]]:

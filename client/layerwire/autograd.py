@@ -56,12 +56,12 @@ def _differentiable(calls: Calls[Any], request: Request) -> Any:
     is_recorded = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
     if not is_recorded or request.family == "differentiate":
         return calls.call(request)
-    recording = _Recording(calls, request, names, [])
-    outputs: tuple[torch.Tensor, ...] = _RemoteCall.apply(recording, *tensors)  # type: ignore[no-untyped-call]
-    return recording.answer_with(outputs)
+    record = _RecordedCall(calls, request, names, [])
+    outputs: tuple[torch.Tensor, ...] = _RemoteCall.apply(record, *tensors)  # type: ignore[no-untyped-call]
+    return record.answer_with(outputs)
 
 
-class _Recording(NamedTuple):
+class _RecordedCall(NamedTuple):
     """A call that autograd records: the request, which of its tensors are torch's, and its outputs once there are some.
 
     Attributes:
@@ -101,11 +101,11 @@ class _RemoteCall(torch.autograd.Function):
     """One call as autograd sees it."""
 
     @staticmethod
-    def forward(ctx: Any, recording: _Recording, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        answer = recording.calls.call(recording.with_tensors(tensors))
+    def forward(ctx: Any, record: _RecordedCall, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        answer = record.calls.call(record.with_tensors(tensors))
         # What torch makes of bytes is a view, which autograd lets nobody change in place; `data` is none.
-        outputs = {name: output.data for name, output in recording.tensors_of(answer).items()}
-        ctx.recording, ctx.outputs = recording, tuple(outputs)
+        outputs = {name: output.data for name, output in record.tensors_of(answer).items()}
+        ctx.record, ctx.outputs = record, tuple(outputs)
         ctx.version = getattr(answer, "version", None)
         ctx.save_for_backward(*tensors)
         ctx.set_materialize_grads(False)
@@ -115,17 +115,17 @@ class _RemoteCall(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
-        recording: _Recording = ctx.recording
+        record: _RecordedCall = ctx.record
         by_name = {name: value for name, value in zip(ctx.outputs, gradients, strict=True) if value is not None}
-        is_needed = dict(zip(recording.names, ctx.needs_input_grad[1:], strict=True))
+        is_needed = dict(zip(record.names, ctx.needs_input_grad[1:], strict=True))
         if not by_name:
             return None, *(None for _ in is_needed)
         tensors = ctx.saved_tensors
-        request = recording.with_tensors(tensors)
+        request = record.with_tensors(tensors)
         if ctx.version is not None:
             request = _of_version(request, ctx.version)
         inputs = [name for name, needs_gradient in is_needed.items() if needs_gradient]
-        answer = recording.calls.differentiate(lambda _: request, by_name, inputs, timeout=request.timeout_seconds)
+        answer = record.calls.differentiate(lambda _: request, by_name, inputs, timeout=request.timeout_seconds)
         results: dict[str, torch.Tensor | None] = {
             name: answer[name].to(tensor.device) if is_needed[name] else None
             for name, tensor in zip(is_needed, tensors, strict=True)

@@ -12,7 +12,7 @@ from layerwire.calls import Calls, Request
 from layerwire.calls.arguments import OptionalSize, Size
 from layerwire.calls.request import Family
 from layerwire.calls.tensor_types import ArrayLike, DTypeLike, Numbers, TensorLike, TorchTensor
-from layerwire.transport.call import Named
+from layerwire.transport.call import NamedTensors
 from layerwire.transport.options import Timed
 from layerwire.transport.sessions import CallFuture
 from layerwire.v1 import program_pb2
@@ -616,15 +616,15 @@ class BlockingMethods(Calls[Any]):
     @overload
     def lp_pool3d(self, input: TorchTensor[Tensor], norm_type: SupportsFloat, kernel_size: Size, stride: Size | None = None, ceil_mode: bool = False, *, timeout: float | None = None) -> Tensor: ...
     @overload
-    def run(self, program: str | program_pb2.Program, inputs: Mapping[str, ArrayLike], *, version: int | None = None, intermediates: Iterable[str] = (), timeout: float | None = None) -> Named[NDArray[Any]]:
+    def run(self, program: str | program_pb2.Program, inputs: Mapping[str, ArrayLike], *, version: int | None = None, intermediates: Iterable[str] = (), timeout: float | None = None) -> NamedTensors[NDArray[Any]]:
         """Runs a program of the store, or one that goes along; returns its outputs by name, as a dict."""
     @overload
-    def run(self, program: str | program_pb2.Program, inputs: Mapping[str, ArrayLike | TorchTensor[Tensor]], *, version: int | None = None, intermediates: Iterable[str] = (), timeout: float | None = None) -> Named[Tensor]: ...
+    def run(self, program: str | program_pb2.Program, inputs: Mapping[str, ArrayLike | TorchTensor[Tensor]], *, version: int | None = None, intermediates: Iterable[str] = (), timeout: float | None = None) -> NamedTensors[Tensor]: ...
     @overload
-    def differentiate(self, call: Callable[[Calls[Request]], Request], output_gradients: Mapping[str, ArrayLike] | ArrayLike, wanted: Iterable[str], *, timeout: float | None = None) -> Named[NDArray[Any]]:
+    def differentiate(self, call: Callable[[Calls[Request]], Request], output_gradients: Mapping[str, ArrayLike] | ArrayLike, wanted: Iterable[str], *, timeout: float | None = None) -> NamedTensors[NDArray[Any]]:
         """Gradients of a call by its inputs and weights, as a dict: the vector-Jacobian product."""
     @overload
-    def differentiate(self, call: Callable[[Calls[Request]], Request], output_gradients: Mapping[str, ArrayLike | TorchTensor[Tensor]] | ArrayLike | TorchTensor[Tensor], wanted: Iterable[str], *, timeout: float | None = None) -> Named[Tensor]: ...
+    def differentiate(self, call: Callable[[Calls[Request]], Request], output_gradients: Mapping[str, ArrayLike | TorchTensor[Tensor]] | ArrayLike | TorchTensor[Tensor], wanted: Iterable[str], *, timeout: float | None = None) -> NamedTensors[Tensor]: ...
     @overload
     def batch_norm(self, input: NDArray[Scalar], running_mean: ArrayLike | None, running_var: ArrayLike | None, weight: ArrayLike | None = None, bias: ArrayLike | None = None, training: bool = False, momentum: SupportsFloat = 0.1, eps: SupportsFloat = 1e-05, *, return_statistics: Literal[False] = False, timeout: float | None = None) -> NDArray[Scalar]:
         """Normalises each channel by running statistics, or in training by the batch's own; [C] each."""

@@ -18,7 +18,7 @@ from layerwire.client_methods import AwaitableMethods
 from layerwire.errors import invalid
 from layerwire.export import Exported, export
 from layerwire.store import programs, uploads
-from layerwire.store.uploads import Progress, Uploaded
+from layerwire.store.uploads import Progress, UploadReport
 from layerwire.transport.engine import Engine
 from layerwire.transport.options import Options
 from layerwire.transport.sessions import LoopSession, ThreadSession
@@ -41,7 +41,7 @@ class Module(Protocol[Outputs_co]):
 class Store(Protocol):
     """What deploying needs of a server; errors are layerwire.errors'."""
 
-    def upload(self, file: SafetensorsFile, progress: Progress | None, /) -> Uploaded:
+    def upload(self, file: SafetensorsFile, progress: Progress | None, /) -> UploadReport:
         """Sends what the server hasn't got of a file."""
 
     def put_program(self, request: store_pb2.PutProgramRequest, /) -> store_pb2.PutProgramResponse:
@@ -67,10 +67,10 @@ class ClientStore:
         self._timeout = options.timeout
         self._run = run
 
-    def upload(self, file: SafetensorsFile, progress: Progress | None, /) -> Uploaded:
+    def upload(self, file: SafetensorsFile, progress: Progress | None, /) -> UploadReport:
         """See Store."""
-        uploaded: Uploaded = self._wait(lambda engine: uploads.upload(engine, file, self._timeout, progress))
-        return uploaded
+        report: UploadReport = self._wait(lambda engine: uploads.upload(engine, file, self._timeout, progress))
+        return report
 
     def put_program(self, request: store_pb2.PutProgramRequest, /) -> store_pb2.PutProgramResponse:
         """See Store."""
@@ -198,11 +198,11 @@ class StoredProgram:
         self._run = run
         self._assemble = assemble or by_name
 
-    def _call(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> Any:
+    def _call(self, inputs: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
         """What `run` gives for arguments by position and by name."""
-        by_name = dict(zip(self.inputs, inputs, strict=False)) | dict(named)
-        if len(by_name) != len(inputs) + len(named) or set(by_name) != set(self.inputs):
-            names = [*(["positional"] * len(inputs)), *named]
+        by_name = dict(zip(self.inputs, inputs, strict=False)) | dict(keywords)
+        if len(by_name) != len(inputs) + len(keywords) or set(by_name) != set(self.inputs):
+            names = [*(["positional"] * len(inputs)), *keywords]
             raise invalid(self.name, "inputs", f"must be {', '.join(self.inputs)}, got {', '.join(names) or 'none'}")
         return self._run(self.name, self.version, by_name)
 
@@ -279,27 +279,27 @@ def deploy(
         LayerwireError: the server refuses the program or can't be reached.
     """
     exported = export(module, *example_inputs, name=name, fold_batch_norm=fold_batch_norm)
-    uploaded = Uploaded(0, 0) if exported.weights is None else store.upload(exported.weights, progress)
+    upload = UploadReport(0, 0) if exported.weights is None else store.upload(exported.weights, progress)
     request = store_pb2.PutProgramRequest(name=name, program=exported.program, pinned=pinned)
-    put = store.put_program(request)
-    outputs = store.run(name, put.version, exported.example_inputs)
-    report = _report(exported, put, uploaded, outputs)
+    version = store.put_program(request)
+    outputs = store.run(name, version.version, exported.example_inputs)
+    report = _report(exported, version, upload, outputs)
     inputs = [one.name for one in exported.program.inputs]
     return RemoteProgram(store.run, name, inputs, assemble=exported.assemble, report=report)
 
 
 def _report(
-    exported: Exported, put: store_pb2.PutProgramResponse, uploaded: Uploaded, outputs: Mapping[str, Any]
+    exported: Exported, version: store_pb2.PutProgramResponse, upload: UploadReport, outputs: Mapping[str, Any]
 ) -> Report:
     differences = {key: _difference(local, outputs[key]) for key, local in exported.example_outputs.items()}
     return Report(
         name=exported.name,
-        version=put.version,
-        digest=put.digest,
+        version=version.version,
+        digest=version.digest,
         nodes=len(exported.program.nodes),
         parameters=sum(tensor.numel() for tensor in exported.tensors.values()),
-        weights_bytes=uploaded.file_bytes,
-        sent_bytes=uploaded.sent_bytes,
+        weights_bytes=upload.file_bytes,
+        sent_bytes=upload.sent_bytes,
         free_batch=exported.free_batch,
         differences={key: difference for key, (difference, _) in differences.items()},
         magnitudes={key: magnitude for key, (_, magnitude) in differences.items()},

@@ -81,7 +81,7 @@ class BlockingStoreMethods(BlockingView):
 
     def weights(self, prefix: str = "") -> list[Weights]:
         """Named weights, those whose names start so, sorted by name."""
-        return self._session.run(lambda engine: weights.listed(engine, prefix, self._options.timeout))
+        return self._session.run(lambda engine: weights.list_all(engine, prefix, self._options.timeout))
 
     def get_weights(self, name: str) -> npt.NDArray[Any]:
         """A named tensor; `timeout` is the longest wait for a piece of it."""
@@ -114,7 +114,7 @@ class BlockingStoreMethods(BlockingView):
 
     def programs(self, prefix: str = "") -> list[Program]:
         """Stored programs, those whose names start so, sorted by name."""
-        return self._session.run(lambda engine: programs.listed(engine, prefix, self._options.timeout))
+        return self._session.run(lambda engine: programs.list_all(engine, prefix, self._options.timeout))
 
     def describe(self, name: str, version: int | None = None) -> store_pb2.GetProgramResponse:
         """A stored program with the shapes, parameters and operations of its nodes; None: its default version."""
@@ -202,7 +202,7 @@ class AwaitableStoreMethods(AwaitableView):
 
     async def weights(self, prefix: str = "") -> list[Weights]:
         """As `Client.weights`."""
-        return await weights.listed(self._session.engine(), prefix, self._options.timeout)
+        return await weights.list_all(self._session.engine(), prefix, self._options.timeout)
 
     async def get_weights(self, name: str) -> npt.NDArray[Any]:
         """As `Client.get_weights`."""
@@ -227,7 +227,7 @@ class AwaitableStoreMethods(AwaitableView):
 
     async def programs(self, prefix: str = "") -> list[Program]:
         """As `Client.programs`."""
-        return await programs.listed(self._session.engine(), prefix, self._options.timeout)
+        return await programs.list_all(self._session.engine(), prefix, self._options.timeout)
 
     async def describe(self, name: str, version: int | None = None) -> store_pb2.GetProgramResponse:
         """As `Client.describe`."""

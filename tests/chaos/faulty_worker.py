@@ -16,9 +16,9 @@ from layerwire_server.worker import __main__ as worker
 from layerwire_server.worker.call import Call
 from layerwire_server.worker.plan import LaneKey
 from layerwire_server.worker.running.device import CpuDevice, Ran
+from tests.served import MARK
 
 SEGFAULT, HANG, STICKY_ONCE, FAIL = 666.0, 667.0, 668.0, 669.0
-MARK = "LAYERWIRE_TEST_MARK"  # variable: a file that remembers, over workers' deaths, that the sticky error was there
 
 
 class FaultyDevice(CpuDevice):

@@ -104,7 +104,7 @@ def test_force_comes_in_regardless():
 class Timed:
     id: int
     deadline: float
-    finished: bool = False
+    is_finished: bool = False
 
 
 async def test_deadlines_expire_in_order_and_finished_calls_do_not():
@@ -113,7 +113,7 @@ async def test_deadlines_expire_in_order_and_finished_calls_do_not():
     over = loop.create_future()
 
     def expire(call):
-        call.finished = True
+        call.is_finished = True
         expired.append(call.id)
         if call.id == 9:
             over.set_result(None)
@@ -124,7 +124,7 @@ async def test_deadlines_expire_in_order_and_finished_calls_do_not():
     for call in random.Random(0).sample(calls, 10):
         deadlines.add(call)
     deadlines.add(Timed(10, math.inf))
-    calls[4].finished = True
+    calls[4].is_finished = True
     await over
     assert expired == [0, 1, 2, 3, 5, 6, 7, 8, 9]
     assert time.monotonic() >= now + 0.1
@@ -134,7 +134,7 @@ async def test_deadlines_expire_in_order_and_finished_calls_do_not():
 async def test_finished_calls_do_not_pile_up():
     deadlines = Deadlines(asyncio.get_running_loop(), lambda call: None)
     for number in range(20_000):
-        deadlines.add(Timed(number, time.monotonic() + 1000, finished=True))
+        deadlines.add(Timed(number, time.monotonic() + 1000, is_finished=True))
         assert len(deadlines._heap) <= 1026
     deadlines.close()
 
@@ -153,7 +153,7 @@ async def test_finished_calls_do_not_pile_up():
     ],
 )
 def test_broken(code, details, expected):
-    assert retry.broken(code, details) is expected
+    assert retry.may_resend(code, details) is expected
 
 
 @given(failures=st.integers(1, 10_000), seed=st.integers())

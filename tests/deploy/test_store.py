@@ -15,7 +15,7 @@ from torch import nn
 from layerwire.deploy import RemoteProgram, deploy
 from layerwire.errors import InvalidArgumentError
 from layerwire.export import export
-from layerwire.store.uploads import Uploaded
+from layerwire.store.uploads import UploadReport
 from layerwire.v1 import store_pb2
 from layerwire.wire.safetensors import SafetensorsFile
 from layerwire_bench.answers.interpreter import run
@@ -34,7 +34,7 @@ class MemoryStore:
         assert hashlib.sha256(self.files[file.digest]).hexdigest() == file.digest
         if progress is not None:
             progress(file.size_bytes, file.size_bytes)
-        return Uploaded(file.size_bytes, sent)
+        return UploadReport(file.size_bytes, sent)
 
     def put_program(self, request):
         versions = self.programs.setdefault(request.name, [])

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.chaos.conftest import Server
+from tests.chaos.conftest import FaultyServer as Server
 from tests.monitoring.prometheus import Prometheus, started
 
 

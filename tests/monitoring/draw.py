@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tests.chaos.conftest import Server
+from tests.chaos.conftest import FaultyServer as Server
 from tests.monitoring import deployed
 from tests.monitoring.load import callers
 from tests.monitoring.picture import Lines, draw

@@ -18,7 +18,7 @@ import layerwire
 from layerwire.deploy import AsyncRemoteProgram, RemoteProgram
 from layerwire.store.programs import Program
 from layerwire.store.weights import Weights
-from layerwire.transport.call import Named
+from layerwire.transport.call import NamedTensors
 from layerwire.v1 import layerwire_pb2, program_pb2, store_pb2
 
 Floats = NDArray[np.float32]
@@ -83,10 +83,10 @@ def several_tensors(lw: layerwire.Client, x: Floats, unknown: NDArray[Any], give
 
 def programs(lw: layerwire.Client, x: Floats, program: program_pb2.Program) -> None:
     answer = lw.run("digits", {"image": x}, version=2, intermediates=["conv1"])
-    assert_type(answer, Named[NDArray[Any]])
+    assert_type(answer, NamedTensors[NDArray[Any]])
     assert_type(answer["scores"], NDArray[Any])
     assert_type(answer.version, int | None)
-    assert_type(lw.run(program, {"image": [[1.0]], "name": "stored"}), Named[NDArray[Any]])
+    assert_type(lw.run(program, {"image": [[1.0]], "name": "stored"}), NamedTensors[NDArray[Any]])
     gradients = lw.differentiate(lambda f: f.conv2d(x, "conv1.weight"), x, ["input"])
     assert_type(gradients["input"], NDArray[Any])
     assert_type(
@@ -101,7 +101,7 @@ def futures(lw: layerwire.Client, x: Floats) -> None:
     assert_type(lw.submit.relu(x).result(timeout=1), Floats)
     assert_type(lw.submit.relu([1.0]).result(), NDArray[Any])
     assert_type(lw.submit.max_pool2d(x, 2, return_indices=True).result(), Pair)
-    assert_type(lw.submit.run("digits", {"image": x}).result(), Named[NDArray[Any]])
+    assert_type(lw.submit.run("digits", {"image": x}).result(), NamedTensors[NDArray[Any]])
     for future in as_completed([lw.submit.relu(x) for _ in range(3)]):
         assert_type(future.result(), Floats)
     assert_type(lw.submit.relu(x).cancel(), bool)

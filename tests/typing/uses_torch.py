@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import layerwire
 from layerwire.deploy import AsyncRemoteProgram, RemoteProgram
 from layerwire.nn import Functional, RemoteConv2d, RemoteReLU, remote
-from layerwire.transport.call import Named
+from layerwire.transport.call import NamedTensors
 
 
 class Net(nn.Module):
@@ -41,7 +41,7 @@ def tensors(lw: layerwire.Client, t: Tensor, parameter: nn.Parameter, x: NDArray
     assert_type(lw.softmax(x, 1, dtype=torch.float64), NDArray[Any])
     assert_type(lw.activate(t, "relu"), Tensor)
     assert_type(lw.batch_norm(t, None, None, training=True, return_statistics=True), tuple[Tensor, Tensor, Tensor])
-    assert_type(lw.run("digits", {"image": t}), Named[Tensor])
+    assert_type(lw.run("digits", {"image": t}), NamedTensors[Tensor])
     assert_type(lw.run("digits", {"image": t, "scale": [1.0]})["scores"], Tensor)
     assert_type(lw.differentiate(lambda f: f.conv2d(t, parameter), t, ["weight"])["weight"], Tensor)
     assert_type(lw.submit.relu(t), layerwire.CallFuture[Tensor])

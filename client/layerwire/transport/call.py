@@ -22,7 +22,7 @@ from layerwire.transport.options import Options, Timed, Timing, seconds, wire
 from layerwire.v1 import layerwire_pb2 as messages
 from layerwire.wire import arrays, framing
 from layerwire.wire.dtypes import TensorSpec
-from layerwire.wire.framing import Entry, Keyed
+from layerwire.wire.framing import Entry, MapEntry
 from layerwire.wire.protobuf import prefix
 
 Tensor = TypeVar("Tensor")
@@ -37,7 +37,7 @@ REQUESTS: dict[str, Any] = {
     if field.message_type is not None
 }
 # Families that take tensors by key, and the map; and those that answer with a map.
-_KEYED = {"run": "inputs", "differentiate": "output_gradients"}
+_MAP_FIELDS = {"run": "inputs", "differentiate": "output_gradients"}
 MAPS = {"run": "outputs", "differentiate": "gradients"}
 
 
@@ -63,12 +63,12 @@ class Call:
         nbytes: bytes in a frame.
         tries: answers that asked to try again.
         connection: where it was sent, or waits to be.
-        finished: whether its promise was kept or broken, or nobody waits for it.
+        is_finished: whether its promise was kept or broken, or nobody waits for it.
     """
 
     __slots__ = (
-        "connection", "data", "deadline", "entry", "finished", "function", "id", "make", "nbytes", "options", "outputs",
-        "promise", "signature", "tries",
+        "connection", "data", "deadline", "entry", "function", "id", "is_finished", "make", "nbytes", "options",
+        "outputs", "promise", "signature", "tries",
     )  # fmt: skip
 
     def __init__(self, request: Request, options: Options, promise: Promise) -> None:
@@ -88,7 +88,7 @@ class Call:
             elif isinstance(value, str):
                 specs.append((name, str(value)))
             else:
-                spec, elements, make = arrays.taken(function, name, value)
+                spec, elements, make = arrays.serialize(function, name, value)
                 specs.append((name, spec))
                 data.append(elements)
                 if make is not None and self.make is arrays.to_numpy:
@@ -106,12 +106,12 @@ class Call:
         self.promise = promise
         self.tries = 0
         self.connection: Any = None
-        self.finished = False
+        self.is_finished = False
 
     def renew(self, now: float) -> None:
         """Tells the server only the time that is left, for sending the call again."""
-        left = None if self.deadline == math.inf else max(self.deadline - now, 1e-3)
-        self.entry = template(self.signature, wire(self.options, left))
+        seconds_left = None if self.deadline == math.inf else max(self.deadline - now, 1e-3)
+        self.entry = template(self.signature, wire(self.options, seconds_left))
 
     def value(self, answer: messages.Answer) -> Any:
         """What the call returns: an array, a tuple of them, or Timed.
@@ -125,9 +125,9 @@ class Call:
         response = getattr(answer, family)
         value: Any
         if family in MAPS:
-            found = getattr(response, MAPS[family])
-            names = self.outputs or found
-            value = Named({name: self.make(found[name]) for name in names})
+            tensors = getattr(response, MAPS[family])
+            names = self.outputs or tensors
+            value = NamedTensors({name: self.make(tensors[name]) for name in names})
             value.version = getattr(response, "version", None)
         elif len(self.outputs) == 1:
             value = self.make(response.output)
@@ -144,7 +144,7 @@ class Call:
         return error
 
 
-class Named(dict[str, Tensor]):
+class NamedTensors(dict[str, Tensor]):
     """Tensors by name, as `run` and `differentiate` return them.
 
     Attributes:
@@ -176,32 +176,32 @@ def template(signature: Signature, options: bytes) -> Entry:
     family, head, tensors, of = signature
     number = _FIELDS[family].number
     if of is None:
-        return framing.entry(number, _head(family, head, options), _placed(family, tensors))
+        return framing.entry(number, _head(family, head, options), _slots(family, tensors))
     inner_family, inner_head, count = of
-    placed = _placed(inner_family, tensors[:count])
-    inner, inner_length = framing.literals(_head(inner_family, inner_head, options), placed)
-    outer, outer_length = framing.literals(b"", _placed(family, tensors[count:]), head)
-    opened = prefix(REQUESTS[family].DESCRIPTOR.fields_by_name[inner_family].number, inner_length)
-    joined = (opened + inner[0], *inner[1:-1], inner[-1] + outer[0], *outer[1:])
+    slots = _slots(inner_family, tensors[:count])
+    inner, inner_length = framing.literals(_head(inner_family, inner_head, options), slots)
+    outer, outer_length = framing.literals(b"", _slots(family, tensors[count:]), head)
+    tag = prefix(REQUESTS[family].DESCRIPTOR.fields_by_name[inner_family].number, inner_length)
+    gaps = (tag + inner[0], *inner[1:-1], inner[-1] + outer[0], *outer[1:])
     if len(inner) == 1:  # the call has no data of its own
-        joined = (opened + inner[0] + outer[0], *outer[1:])
-    return framing.entry_of(number, joined, len(opened) + inner_length + outer_length)
+        gaps = (tag + inner[0] + outer[0], *outer[1:])
+    return framing.entry_of(number, gaps, len(tag) + inner_length + outer_length)
 
 
 def _head(family: str, head: bytes, options: bytes) -> bytes:
     """What comes before the tensors: options, and operator or what stands in its place."""
-    if family in _KEYED:
+    if family in _MAP_FIELDS:
         return options + head
     return options + prefix(REQUESTS[family].DESCRIPTOR.fields_by_name["operator"].number, len(head)) + head
 
 
-def _placed(family: str, tensors: tuple[tuple[str, arrays.Spec | str], ...]) -> framing.Tensors:
+def _slots(family: str, tensors: tuple[tuple[str, arrays.Spec | str], ...]) -> framing.Tensors:
     fields = REQUESTS[family].DESCRIPTOR.fields_by_name
-    keyed = _KEYED.get(family)
-    number = 0 if keyed is None else fields[keyed].number
+    map_field = _MAP_FIELDS.get(family)
+    number = 0 if map_field is None else fields[map_field].number
     return [
         (
-            fields[name].number if keyed is None else Keyed(number, name),
+            fields[name].number if map_field is None else MapEntry(number, name),
             content if isinstance(content, str) else TensorSpec(*content),
         )
         for name, content in tensors

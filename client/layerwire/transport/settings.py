@@ -107,10 +107,10 @@ def make_settings(
     pairs = [_checked_pair(*pair) for pair in (metadata.items() if isinstance(metadata, Mapping) else metadata or ())]
     if token is not None:
         pairs.append((_AUTHORIZATION, f"Bearer {_checked_token(token)}"))
-    exposed = [one for one in addresses if credentials is None and not is_loopback(one)]
-    if exposed and any(key == _AUTHORIZATION for key, _ in pairs):
+    in_clear = [one for one in addresses if credentials is None and not is_loopback(one)]
+    if in_clear and any(key == _AUTHORIZATION for key, _ in pairs):
         what = "token" if token is not None else f"metadata: {_AUTHORIZATION}"
-        raise ValueError(f"{what}: {exposed[0]} would get it in the clear; pass tls=True, or tls=PATH of a CA")
+        raise ValueError(f"{what}: {in_clear[0]} would get it in the clear; pass tls=True, or tls=PATH of a CA")
     return Settings(addresses, tuple(pairs), credentials, server_name, **limits)
 
 
@@ -133,7 +133,7 @@ def _checked_pair(key: Any, value: Any) -> tuple[str, str | bytes]:
 
 
 def check_address(address: str) -> None:
-    """Whether it is an address, as far as can be told without asking for it.
+    """Whether it is an address, as far as its text says.
 
     Raises:
         TypeError: it is no string.

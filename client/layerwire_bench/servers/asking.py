@@ -41,7 +41,7 @@ class Server:
         try:
             return answer.FromString(call(request.SerializeToString(), timeout=TIMEOUT_SECONDS))
         except grpc.RpcError as error:
-            told = reasons.told(error.details() or "", tls=False)
+            told = reasons.explain(error.details() or "", tls=False)
             raise make(error.code(), f"{self._address}: {told}") from None
         except DecodeError:
             raise InternalError(f"{self._address}: the answer of {path} is no message of its type") from None

@@ -12,9 +12,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from layerwire.calls import Calls
+
+Overload: TypeAlias = tuple[inspect.Signature, str]  # the arguments, and the type of the answer or of its tensors
 
 STUB = Path(__file__).parents[1] / "client" / "layerwire" / "client_methods.pyi"
 
@@ -57,14 +59,13 @@ OPTIONS = "self, *, timeout: float | None = ..., priority: int = ..., determinis
 
 # Classes whose methods are made of BlockingMethods': decorator, what its methods return, class and docstring.
 DERIVED = (
-    ("submitted", "CallFuture[Answer]", "SubmittedMethods", "The operators of `submit`, which return futures."),
-    ("awaitable", "Coroutine[Any, Any, Answer]", "AwaitableMethods", "The operators of an AsyncClient."),
-    ("timed", "Timed[Answer]", "TimedBlockingMethods", "The operators of a Client with `timing`."),
-    ("timed_submitted", "CallFuture[Timed[Answer]]", "TimedSubmittedMethods", "Those of `submit` with `timing`."),
-    ("timed_awaitable", "Coroutine[Any, Any, Timed[Answer]]", "TimedAwaitableMethods",
+    ("with_future", "CallFuture[Answer]", "SubmittedMethods", "The operators of `submit`, which return futures."),
+    ("with_awaitable", "Coroutine[Any, Any, Answer]", "AwaitableMethods", "The operators of an AsyncClient."),
+    ("with_timing", "Timed[Answer]", "TimedBlockingMethods", "The operators of a Client with `timing`."),
+    ("with_timed_future", "CallFuture[Timed[Answer]]", "TimedSubmittedMethods", "Those of `submit` with `timing`."),
+    ("with_timed_awaitable", "Coroutine[Any, Any, Timed[Answer]]", "TimedAwaitableMethods",
      "The operators of an AsyncClient with `timing`."),
 )  # fmt: skip
-
 
 # Operators that make floats of integers; the others keep the dtype.
 FLOATING = {"local_response_norm", "sigmoid", "softsign", "tanh", "tanhshrink"}
@@ -84,7 +85,7 @@ def methods() -> dict[str, Callable[..., Any]]:
     return dict(sorted(public.items(), key=lambda item: (item[1].__module__, item[1].__code__.co_firstlineno)))
 
 
-def replaced(signature: inspect.Signature, name: str, annotation: str, *, how: str = "") -> inspect.Signature:
+def with_annotation(signature: inspect.Signature, name: str, annotation: str, *, how: str = "") -> inspect.Signature:
     """The same with another annotation for a parameter.
 
     `how` "required": it must be given, and so must all before it; "keyword": it must be given, by keyword.
@@ -107,7 +108,7 @@ def annotation_of(signature: inspect.Signature, name: str) -> str:
     return str(signature.parameters[name].annotation)
 
 
-def kinds(signature: inspect.Signature, *, keeps_dtype: bool) -> Iterator[tuple[inspect.Signature, str]]:
+def kinds(signature: inspect.Signature, *, keeps_dtype: bool) -> Iterator[Overload]:
     """The signature for each kind of tensor, and the type of tensors in its answer: torch's where an argument is."""
     names = [name for name in signature.parameters if "TensorLike" in annotation_of(signature, name)]
     first = names[0]
@@ -116,7 +117,7 @@ def kinds(signature: inspect.Signature, *, keeps_dtype: bool) -> Iterator[tuple[
         result = signature
         for name in names:
             tensor = of_first if name == first else of_others
-            result = replaced(result, name, annotation_of(signature, name).replace("TensorLike", tensor))
+            result = with_annotation(result, name, annotation_of(signature, name).replace("TensorLike", tensor))
         return result
 
     if annotation_of(signature, first) != "TensorLike":
@@ -130,59 +131,59 @@ def kinds(signature: inspect.Signature, *, keeps_dtype: bool) -> Iterator[tuple[
     yield with_tensors("TorchTensor[Tensor]", "TensorLike"), "Tensor"
     if len(names) > 1:
         several = with_tensors("ArrayLike", "TensorLike")
-        yield replaced(several, names[1], "TorchTensor[Tensor]", how="required"), "Tensor"
+        yield with_annotation(several, names[1], "TorchTensor[Tensor]", how="required"), "Tensor"
 
 
-def one(signature: inspect.Signature, tensor: str) -> Iterator[tuple[inspect.Signature, str]]:
+def single(signature: inspect.Signature, tensor: str) -> Iterator[Overload]:
     """The answer of most calls."""
     yield signature, tensor
 
 
-def by_name(signature: inspect.Signature, tensor: str) -> Iterator[tuple[inspect.Signature, str]]:
+def by_name(signature: inspect.Signature, tensor: str) -> Iterator[Overload]:
     """Tensors by name, of any dtype."""
     yield signature, f"NamedTensors[{tensor}]"
 
 
-def of_any_dtype(signature: inspect.Signature, tensor: str) -> Iterator[tuple[inspect.Signature, str]]:
+def of_any_dtype(signature: inspect.Signature, tensor: str) -> Iterator[Overload]:
     """A tensor whose dtype other arguments may change."""
     yield signature, tensor.replace("Scalar", "Any")
 
 
-def of_dtype(signature: inspect.Signature, tensor: str) -> Iterator[tuple[inspect.Signature, str]]:
+def of_dtype(signature: inspect.Signature, tensor: str) -> Iterator[Overload]:
     """A tensor of the dtype that is an argument, None being the input's."""
     if tensor == "NDArray[Scalar]":
-        yield replaced(signature, "dtype", "None"), tensor
-        signature, tensor = replaced(signature, "input", "ArrayLike"), "NDArray[Any]"
-        yield replaced(signature, "dtype", "type[Cast] | np.dtype[Cast]", how="keyword"), "NDArray[Cast]"
+        yield with_annotation(signature, "dtype", "None"), tensor
+        signature, tensor = with_annotation(signature, "input", "ArrayLike"), "NDArray[Any]"
+        yield with_annotation(signature, "dtype", "type[Cast] | np.dtype[Cast]", how="keyword"), "NDArray[Cast]"
         yield signature, tensor
     elif tensor == "Tensor":
         yield signature, tensor
 
 
-def with_indices(signature: inspect.Signature, tensor: str) -> Iterator[tuple[inspect.Signature, str]]:
+def with_indices(signature: inspect.Signature, tensor: str) -> Iterator[Overload]:
     """Maxima, with `return_indices` a pair of them and their positions."""
     pair = f"tuple[{tensor}, {'Tensor' if tensor == 'Tensor' else 'NDArray[np.int64]'}]"
-    yield replaced(signature, "return_indices", "Literal[False]"), tensor
+    yield with_annotation(signature, "return_indices", "Literal[False]"), tensor
     optional = [name for name, each in signature.parameters.items() if each.default is not inspect.Parameter.empty]
-    for annotation, returned in (("Literal[True]", pair), ("bool", f"{tensor} | {pair}")):
-        yield replaced(signature, "return_indices", annotation, how="required"), returned
+    for annotation, answer in (("Literal[True]", pair), ("bool", f"{tensor} | {pair}")):
+        yield with_annotation(signature, "return_indices", annotation, how="required"), answer
         if optional[0] != "return_indices":
-            yield replaced(signature, "return_indices", annotation, how="keyword"), returned
+            yield with_annotation(signature, "return_indices", annotation, how="keyword"), answer
 
 
-def with_statistics(signature: inspect.Signature, tensor: str) -> Iterator[tuple[inspect.Signature, str]]:
+def with_statistics(signature: inspect.Signature, tensor: str) -> Iterator[Overload]:
     """With `return_statistics` output, mean and variance, and the updated running ones where some were given."""
     statistics = "Tensor" if tensor == "Tensor" else "NDArray[Any]"
-    yield replaced(signature, "return_statistics", "Literal[False]"), tensor
-    several = replaced(signature, "return_statistics", "Literal[True]", how="keyword")
+    yield with_annotation(signature, "return_statistics", "Literal[False]"), tensor
+    several = with_annotation(signature, "return_statistics", "Literal[True]", how="keyword")
     running = [name for name in ("running_mean", "running_var") if "None" in annotation_of(several, name)]
     if len(running) == 2:
-        alone = replaced(replaced(several, "running_mean", "None"), "running_var", "None")
+        alone = with_annotation(with_annotation(several, "running_mean", "None"), "running_var", "None")
         yield alone, f"tuple[{tensor}, {statistics}, {statistics}]"
     for name in running:
-        several = replaced(several, name, annotation_of(several, name).removesuffix(" | None"))
+        several = with_annotation(several, name, annotation_of(several, name).removesuffix(" | None"))
     yield several, f"tuple[{tensor}, {', '.join([statistics] * 4)}]"
-    either = replaced(several, "return_statistics", "bool", how="keyword")
+    either = with_annotation(several, "return_statistics", "bool", how="keyword")
     yield either, f"{tensor} | tuple[{tensor if tensor == statistics else 'NDArray[Any]'}, ...]"
 
 
@@ -195,28 +196,28 @@ def overloads(name: str, method: Callable[..., Any]) -> Iterator[str]:
     """A method's overloads as source; the first has its docstring's first line."""
     signature = inspect.signature(method)
     for parameter in list(signature.parameters.values())[1:]:
-        signature = replaced(signature, parameter.name, parameter.annotation)
-    deciding = [SHAPES_BY_PARAMETER[each] for each in signature.parameters if each in SHAPES_BY_PARAMETER]
-    shape = SHAPES.get(name) or next(iter(deciding), one)
+        signature = with_annotation(signature, parameter.name, parameter.annotation)
+    shapes = [SHAPES_BY_PARAMETER[each] for each in signature.parameters if each in SHAPES_BY_PARAMETER]
+    shape = SHAPES.get(name) or next(iter(shapes), single)
     body = f'\n        """{(inspect.getdoc(method) or "").splitlines()[0]}"""'
     for of_kind, tensor in kinds(signature, keeps_dtype=name not in FLOATING):
-        for each, returned in shape(of_kind, tensor):
-            yield f"    @overload\n    def {name}{each.replace(return_annotation=Source(returned))}:{body}"
+        for each, answer in shape(of_kind, tensor):
+            yield f"    @overload\n    def {name}{each.replace(return_annotation=Source(answer))}:{body}"
             body = " ..."
 
 
-def view(title: str, methods: str, submit: str, untimed: str, timed: str) -> Iterator[str]:
+def view(title: str, methods: str, submit: str, bare_view: str, timed_view: str) -> Iterator[str]:
     """A class with `options`, which gives views whose calls return the answer bare or as Timed."""
     yield f"\nclass {title}({methods}):"
     if submit:
         yield f"    submit: {submit}\n"
-    for timing, returned in (
+    for timing, answer in (
         ("", title),
-        (", timing: Literal[False]", untimed),
-        (", timing: Literal[True]", timed),
-        (", timing: bool = ...", f"{untimed} | {timed}"),
+        (", timing: Literal[False]", bare_view),
+        (", timing: Literal[True]", timed_view),
+        (", timing: bool = ...", f"{bare_view} | {timed_view}"),
     ):
-        yield f"    @overload\n    def options({OPTIONS}{timing}) -> {returned}: ..."
+        yield f"    @overload\n    def options({OPTIONS}{timing}) -> {answer}: ..."
 
 
 def stub() -> str:
@@ -225,10 +226,10 @@ def stub() -> str:
     lines.append('\nclass BlockingMethods(Calls[Any]):\n    """The operators of a Client."""\n')
     for name, method in methods().items():
         lines += overloads(name, method)
-    for decorator, returned, title, docstring in DERIVED:
+    for decorator, answer, title, docstring in DERIVED:
         method = "Callable[Concatenate[Any, Parameters], {}]"
-        lines.append(f"\ndef {decorator}(method: {method.format('Answer')}, /) -> {method.format(returned)}: ...\n")
-        lines.append(f'class {title}(Family[{returned.replace("Answer", "Any")}]):\n    """{docstring}"""\n')
+        lines.append(f"\ndef {decorator}(method: {method.format('Answer')}, /) -> {method.format(answer)}: ...\n")
+        lines.append(f'class {title}(Family[{answer.replace("Answer", "Any")}]):\n    """{docstring}"""\n')
         lines += [f"    {name} = {decorator}(BlockingMethods.{name})" for name in methods()]
     for names in VIEWS:
         lines += view(*names)

@@ -68,7 +68,7 @@ def pyright(packages: tuple[str, ...], files: list[str], folder: Path) -> dict[t
     return {(Path(each["file"]).name, each["range"]["start"]["line"] + 1): each["message"] for each in errors}
 
 
-def marked(file: str) -> set[tuple[str, int]]:
+def marked_lines(file: str) -> set[tuple[str, int]]:
     """The lines that say that they are errors."""
     lines = (HERE / file).read_text().splitlines()
     return {(file, number) for number, line in enumerate(lines, 1) if "  # error" in line}
@@ -78,10 +78,10 @@ def marked(file: str) -> set[tuple[str, int]]:
 @pytest.mark.parametrize("checker", [mypy, pyright])
 def test_types_are_found_and_wrong_uses_refused(checker: Callable, folder):
     errors = checker(WITH_TORCH, ["uses.py", "uses_torch.py", "wrong_uses.py"], folder / f"{checker.__name__}-torch")
-    expected = marked("wrong_uses.py")
-    assert expected
-    assert {place: message for place, message in errors.items() if place not in expected} == {}
-    assert expected - errors.keys() == set()
+    wrong_lines = marked_lines("wrong_uses.py")
+    assert wrong_lines
+    assert {place: message for place, message in errors.items() if place not in wrong_lines} == {}
+    assert wrong_lines - errors.keys() == set()
 
 
 @pytest.mark.timeout(300)  # the first time mypy reads all of torch

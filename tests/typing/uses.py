@@ -59,11 +59,11 @@ def dtypes(lw: layerwire.Client, x: Floats, numbers: NDArray[np.int32]) -> None:
     assert_type(lw.softmax([1.0, 2.0], 0, 3, "float64"), NDArray[Any])
 
 
-def several_tensors(lw: layerwire.Client, x: Floats, unknown: NDArray[Any], given: bool) -> None:
+def several_tensors(lw: layerwire.Client, x: Floats, unknown: NDArray[Any], is_wanted: bool) -> None:
     assert_type(lw.max_pool2d(x, 2, return_indices=False), Floats)
     assert_type(lw.max_pool2d(x, 2, return_indices=True), Pair)
     assert_type(lw.max_pool2d(x, 2, None, 0, 1, False, True), Pair)
-    assert_type(lw.max_pool2d(x, 2, return_indices=given), Floats | Pair)
+    assert_type(lw.max_pool2d(x, 2, return_indices=is_wanted), Floats | Pair)
     assert_type(lw.adaptive_max_pool2d(x, 1, True), Pair)
     assert_type(lw.fractional_max_pool2d(x, 2, 1, return_indices=True, _random_samples=x), Pair)
     assert_type(lw.max_pool2d(unknown, 2, return_indices=True), tuple[NDArray[Any], NDArray[np.int64]])
@@ -107,22 +107,22 @@ def futures(lw: layerwire.Client, x: Floats) -> None:
     assert_type(lw.submit.relu(x).cancel(), bool)
 
 
-def options(lw: layerwire.Client, x: Floats, given: bool) -> None:
+def options(lw: layerwire.Client, x: Floats, is_wanted: bool) -> None:
     assert_type(lw.options(priority=3, timeout=None).relu(x), Floats)
     assert_type(lw.options(deterministic=True).submit.relu(x), layerwire.CallFuture[Floats])
-    timed = lw.options(timing=True)
-    assert_type(timed.relu(x), layerwire.Timed[Floats])
-    value, timing = timed.max_pool2d(x, 2, return_indices=True)
+    view = lw.options(timing=True)
+    assert_type(view.relu(x), layerwire.Timed[Floats])
+    value, timing = view.max_pool2d(x, 2, return_indices=True)
     assert_type(value, Pair)
     assert_type(timing, layerwire.Timing)
     assert_type(timing.kernel_seconds, float)
-    assert_type(timed.submit.relu(x).result().value, Floats)
-    assert_type(timed.options(priority=1).relu(x).timing.device, str)
-    assert_type(timed.options(timing=False).relu(x), Floats)
-    assert_type(lw.options(timing=given).relu(x), Floats | layerwire.Timed[Floats])
+    assert_type(view.submit.relu(x).result().value, Floats)
+    assert_type(view.options(priority=1).relu(x).timing.device, str)
+    assert_type(view.options(timing=False).relu(x), Floats)
+    assert_type(lw.options(timing=is_wanted).relu(x), Floats | layerwire.Timed[Floats])
 
 
-async def awaited(x: Floats, given: bool) -> None:
+async def async_client(x: Floats, is_wanted: bool) -> None:
     async with layerwire.AsyncClient(["a:50051", "b:50051"], token="t", tls=True) as lw:
         assert_type(lw, layerwire.AsyncClient)
         await lw.wait_ready(10)
@@ -149,7 +149,9 @@ def store(x: Floats, program: program_pb2.Program) -> None:
         assert_type(lw.server_info(), layerwire_pb2.GetServerInfoResponse)
         assert_type(lw.put_weights("w", x, pinned=True), str)
         assert_type(lw.put_weights({"w": x, "b": [1.0]}), str)
-        assert_type(lw.import_weights("weights.safetensors", "digits.", progress=lambda done, total: None), list[str])
+        assert_type(
+            lw.import_weights("weights.safetensors", "digits.", progress=lambda sent_bytes, file_bytes: None), list[str]
+        )
         assert_type(lw.weights(), list[Weights])
         assert_type(lw.weights()[0].shape, tuple[int, ...])
         assert_type(lw.get_weights("w"), NDArray[Any])

@@ -29,11 +29,11 @@ class TwoHeads(nn.Module):
         return x, x
 
 
-def tensors(lw: layerwire.Client, t: Tensor, parameter: nn.Parameter, x: NDArray[np.float32], given: bool) -> None:
+def tensors(lw: layerwire.Client, t: Tensor, parameter: nn.Parameter, x: NDArray[np.float32], is_wanted: bool) -> None:
     assert_type(lw.relu(t), Tensor)
     assert_type(lw.relu(parameter), Tensor)
     assert_type(lw.max_pool2d(t, 2, return_indices=True), tuple[Tensor, Tensor])
-    assert_type(lw.max_pool2d(t, 2, return_indices=given), Tensor | tuple[Tensor, Tensor])
+    assert_type(lw.max_pool2d(t, 2, return_indices=is_wanted), Tensor | tuple[Tensor, Tensor])
     assert_type(lw.conv2d(t, parameter, parameter, padding=1), Tensor)
     assert_type(lw.conv2d(t, "conv1.weight"), Tensor)
     assert_type(lw.linear(x, parameter), Tensor)
@@ -49,13 +49,13 @@ def tensors(lw: layerwire.Client, t: Tensor, parameter: nn.Parameter, x: NDArray
     assert_type(lw.put_weights("w", parameter), str)
 
 
-async def awaited(lw: layerwire.AsyncClient, t: Tensor) -> None:
+async def async_client(lw: layerwire.AsyncClient, t: Tensor) -> None:
     assert_type(await lw.relu(t), Tensor)
     assert_type((await lw.run("digits", {"image": t}))["scores"], Tensor)
-    deployed = await lw.deploy("net", Net(), t)
-    assert_type(deployed, AsyncRemoteProgram[Tensor])
-    assert_type(await deployed(t), Tensor)
-    assert_type(await deployed([[1.0]]), NDArray[Any])
+    program = await lw.deploy("net", Net(), t)
+    assert_type(program, AsyncRemoteProgram[Tensor])
+    assert_type(await program(t), Tensor)
+    assert_type(await program([[1.0]]), NDArray[Any])
 
 
 def modules(lw: layerwire.Client, t: Tensor, x: NDArray[np.float32]) -> None:
@@ -71,7 +71,7 @@ def modules(lw: layerwire.Client, t: Tensor, x: NDArray[np.float32]) -> None:
     assert_type(Functional(lw).max_pool2d(t, 2, return_indices=True), tuple[Tensor, Tensor])
 
 
-def deployed(lw: layerwire.Client, t: Tensor, x: NDArray[np.float32]) -> None:
+def programs(lw: layerwire.Client, t: Tensor, x: NDArray[np.float32]) -> None:
     one = lw.deploy("net", Net(), t, fold_batch_norm=False)
     assert_type(one, RemoteProgram[Tensor])
     assert_type(one(t), Tensor)
@@ -81,8 +81,8 @@ def deployed(lw: layerwire.Client, t: Tensor, x: NDArray[np.float32]) -> None:
     assert_type(two(t), tuple[Tensor, Tensor])
     several: Sequence[nn.Module] = [nn.ReLU()]
     # torch says nothing of what a Sequential returns
-    named: RemoteProgram[Tensor] = lw.deploy("chain", nn.Sequential(*several), t)  # pyright: ignore[reportUnknownVariableType]
-    assert_type(named(t), Tensor)
+    chain: RemoteProgram[Tensor] = lw.deploy("chain", nn.Sequential(*several), t)  # pyright: ignore[reportUnknownVariableType]
+    assert_type(chain(t), Tensor)
 
 
 def codes(error: layerwire.LayerwireError) -> None:

@@ -11,7 +11,7 @@ import layerwire
 from layerwire.nn import RemoteReLU, remote
 
 
-def blocking(lw: layerwire.Client, x: NDArray[np.float32]) -> None:
+def client(lw: layerwire.Client, x: NDArray[np.float32]) -> None:
     lw.max_pool2d(x, "two")  # error
     lw.max_pool2d(x)  # error
     lw.max_pool2d(x, 2.5)  # error
@@ -43,7 +43,7 @@ def blocking(lw: layerwire.Client, x: NDArray[np.float32]) -> None:
     layerwire.Client("a:1", max_bytes=1)  # error
 
 
-async def awaited(lw: layerwire.Client, other: layerwire.AsyncClient, x: NDArray[np.float32]) -> None:
+async def async_client(lw: layerwire.Client, other: layerwire.AsyncClient, x: NDArray[np.float32]) -> None:
     await lw.relu(x)  # error
     other.relu(x)  # error
     other.relu(x).shape  # error  # noqa: B018

@@ -29,8 +29,7 @@ class TorchDType(Protocol):
         """Whether it has fractions."""
 
 
-Nested: TypeAlias = "float | np.generic | npt.NDArray[Any] | Sequence[Nested]"
-Numbers: TypeAlias = float | np.generic | Sequence[Nested]
+Numbers: TypeAlias = float | np.generic | Sequence["Numbers | npt.NDArray[Any]"]
 # What is answered with arrays of numpy: one of them, a number, nested lists of numbers, or the name of stored weights.
 ArrayLike: TypeAlias = npt.NDArray[Any] | Numbers | str
 TensorLike: TypeAlias = ArrayLike | TorchTensor[Any]

@@ -42,7 +42,7 @@ class Remote(nn.Module):
 
     if TYPE_CHECKING:  # torch's own is of Any
 
-        def __call__(self, *inputs: torch.Tensor, **named: Any) -> torch.Tensor: ...
+        def __call__(self, *inputs: torch.Tensor, **kwargs: Any) -> torch.Tensor: ...
 
     def __init_subclass__(cls, *, function: str = "", **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

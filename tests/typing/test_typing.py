@@ -29,7 +29,7 @@ WITH_TORCH = (*WITHOUT_TORCH, "torch", "grpc-stubs", "google-stubs")
 @pytest.fixture(scope="module")
 def folder(pytestconfig):
     """It stays from run to run, so that mypy reads torch once."""
-    return pytestconfig.cache.mkdir(f"typing-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}")
+    return pytestconfig.cache.mkdir("typing")
 
 
 def python_with(packages: tuple[str, ...], folder: Path) -> str:
@@ -74,7 +74,6 @@ def marked_lines(file: str) -> set[tuple[str, int]]:
     return {(file, number) for number, line in enumerate(lines, 1) if "  # error" in line}
 
 
-@pytest.mark.timeout(300)  # the first time mypy reads all of torch
 @pytest.mark.parametrize("checker", [mypy, pyright])
 def test_types_are_found_and_wrong_uses_refused(checker: Callable, folder):
     errors = checker(WITH_TORCH, ["uses.py", "uses_torch.py", "wrong_uses.py"], folder / f"{checker.__name__}-torch")
@@ -84,7 +83,6 @@ def test_types_are_found_and_wrong_uses_refused(checker: Callable, folder):
     assert wrong_lines - errors.keys() == set()
 
 
-@pytest.mark.timeout(300)  # the first time mypy reads all of torch
 @pytest.mark.parametrize("checker", [mypy, pyright])
 def test_types_are_found_without_torch_and_stubs(checker: Callable, folder):
     assert checker(WITHOUT_TORCH, ["uses.py"], folder / f"{checker.__name__}-numpy") == {}

@@ -172,6 +172,7 @@ OPERATORS: dict[str, Operator] = {  # function without its axes -> its row; one 
     "bilinear": Operator(
         operands={"input2": Operand("normal", lambda call: call.shape, own=True), "weight": Operand("scaled", _pairs)}
     ),
+    "cosine_similarity": Operator(operands={"x2": Operand("normal", lambda call: call.shape, own=True)}),
     "conv": Operator(operands=_KERNELS),
     "conv_transpose": Operator(operands=_KERNELS),
     "conv_tbc": Operator(

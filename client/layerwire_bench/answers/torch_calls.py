@@ -147,6 +147,11 @@ def _along_axis(name: str) -> Maker:
     return make
 
 
+def _cosine_similarity(message: Any) -> Function:
+    values = arguments(message)
+    return lambda x, input2: F.cosine_similarity(x, input2, **values)
+
+
 def _batch_norm(message: Any) -> Function:
     values = arguments(message)
     if not values.pop("return_statistics", False):
@@ -225,6 +230,7 @@ _OTHERS: dict[str, Maker] = {  # operators that are more than torch's function o
     "fractional_max_pool": _fractional,
     "unfold": _sliding_blocks(F.unfold),
     "fold": _sliding_blocks(F.fold),
+    "cosine_similarity": _cosine_similarity,
     "batch_norm": _batch_norm,
     "instance_norm": _instance_norm,
     "reshape": lambda message: partial(torch.reshape, shape=tuple(message.shape)),

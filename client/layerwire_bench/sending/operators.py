@@ -15,18 +15,9 @@ import numpy as np
 from layerwire.calls import Request, Requests
 from layerwire_bench import operator_table
 from layerwire_bench.answers import reference
-from layerwire_bench.operator_table import Arguments
-from layerwire_bench.sending.tensors import (
-    USUAL,
-    Array,
-    Random,
-    RandomTensor,
-    SampleSettings,
-    Shape,
-    Source,
-    StoredTensor,
-    random_array,
-)
+from layerwire_bench.operator_table import Arguments, Shape
+from layerwire_bench.sending import tensors
+from layerwire_bench.sending.tensors import USUAL, Array, Random, RandomTensor, SampleSettings, Source, StoredTensor
 from layerwire_bench.workload import Entry, Sample, Terms
 
 
@@ -100,16 +91,17 @@ class _OperatorCall:
     def own(self, dtype: str, random: Random) -> dict[str, Any]:
         """Tensors that each sample has of its own, the input first."""
         values = operator_table.operator(self._arguments.stem).values
-        return {self._input: random_array(random, self.shape, dtype, values)} | self.operands(dtype, random, own=True)
+        array = tensors.random_array(random, self.shape, dtype, values)
+        return {self._input: array} | self.operands(dtype, random, own=True)
 
     def operands(self, dtype: str, random: Random, *, own: bool) -> dict[str, Array | str]:
         """Tensors beside the input that all samples share, or that each has of its own, in the order of parameters."""
-        tensors = {
+        all_operands = {
             name: self._tensor(name, dtype, random)
             for name in self._tensors
             if operator_table.operand(self._arguments.stem, name).own == own
         }
-        return {name: tensor for name, tensor in tensors.items() if tensor is not None}
+        return {name: tensor for name, tensor in all_operands.items() if tensor is not None}
 
     def _tensor(self, name: str, dtype: str, random: Random) -> Array | str | None:
         """The tensor of a parameter, a stored one's name; None if it stays out."""
@@ -126,7 +118,7 @@ class _OperatorCall:
             return source
         if values == "indices":
             return unpool_indices(random, self._arguments)
-        return random_array(random, source.shape, source.dtype or dtype, values)
+        return tensors.random_array(random, source.shape, source.dtype or dtype, values)
 
     def request(self, tensors: Mapping[str, Any], seed: int) -> Request:
         """The request with these tensors.

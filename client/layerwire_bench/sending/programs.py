@@ -17,17 +17,9 @@ from layerwire.errors import LayerwireError
 from layerwire.v1 import program_pb2
 from layerwire.wire.dtypes import DTYPE_NAMES, DTYPES, ITEMSIZES
 from layerwire_bench.answers import reference
+from layerwire_bench.sending import tensors
 from layerwire_bench.sending.operators import shape_text
-from layerwire_bench.sending.tensors import (
-    USUAL,
-    Array,
-    RandomTensor,
-    SampleSettings,
-    Shape,
-    Source,
-    StoredTensor,
-    random_array,
-)
+from layerwire_bench.sending.tensors import USUAL, Array, RandomTensor, SampleSettings, Shape, Source, StoredTensor
 from layerwire_bench.workload import Arrays, Entry, Sample, Terms
 
 if TYPE_CHECKING:
@@ -178,7 +170,7 @@ def _sample(
     """A sample, by the numbers of its entry and of itself."""
     random = settings.random(*numbers)
     inputs: dict[str, Array] = {
-        one.name: random_array(random, source.shape, one.dtype) if isinstance(source, RandomTensor) else source
+        one.name: tensors.random_array(random, source.shape, one.dtype) if isinstance(source, RandomTensor) else source
         for one in program.inputs
         for source in [sources[one.name]]
     }

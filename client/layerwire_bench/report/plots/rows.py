@@ -13,24 +13,18 @@ from matplotlib.ticker import FixedLocator, FuncFormatter
 
 from layerwire_bench.report import numbers
 from layerwire_bench.report.plots import canvas
-from layerwire_bench.report.plots.canvas import (
-    GREEN,
-    GREY,
-    INK,
-    ORANGE,
-    PERCENTILE_LOOKS,
-    PURPLE,
-    SERIES,
-    SKY,
-    Key,
-    Look,
-    Plot,
-)
+from layerwire_bench.report.plots.canvas import INK, SERIES, Key, Look, Plot
 from layerwire_bench.report.plots.curves import by_target, load_name, target_keys
 from layerwire_bench.report.summary import PERCENTILES, PHASES, REST, Summary
 from layerwire_bench.result import Latency, Load, Part, Ratio
 
-_PHASE_COLORS = dict(zip([name for name, _ in PHASES] + [REST], (ORANGE, SKY, GREEN, PURPLE, GREY), strict=True))
+_PHASE_COLORS = dict(
+    zip(
+        [name for name, _ in PHASES] + [REST],
+        (canvas.ORANGE, canvas.SKY, canvas.GREEN, canvas.PURPLE, canvas.GREY),
+        strict=True,
+    )
+)
 _ROW = 34  # units of height, with the name above the row
 _RATIO_TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 
@@ -56,9 +50,11 @@ def _dots(name: str, title: str, rows: Sequence[tuple[str, Latency]], *, wide: b
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         for at, (row, latency) in enumerate(rows):
-            axes.hlines(at, 1e3 * latency.minimum_seconds, 1e3 * latency.maximum_seconds, color=GREY, linewidth=2.5)
+            axes.hlines(
+                at, 1e3 * latency.minimum_seconds, 1e3 * latency.maximum_seconds, color=canvas.GREY, linewidth=2.5
+            )
             for percentile, field in PERCENTILES:
-                canvas.line(axes, [1e3 * getattr(latency, field)], [at], PERCENTILE_LOOKS[percentile])
+                canvas.line(axes, [1e3 * getattr(latency, field)], [at], canvas.PERCENTILE_LOOKS[percentile])
             if len(rows) > 1:
                 _name(axes, at, row)
         canvas.scale(axes.xaxis, ends, log=True)
@@ -66,7 +62,7 @@ def _dots(name: str, title: str, rows: Sequence[tuple[str, Latency]], *, wide: b
         axes.set_xlabel("latency, ms")
 
     alt = "; ".join(f"{row}: p50 {_ms(latency.p50_seconds)}, p99 {_ms(latency.p99_seconds)}" for row, latency in rows)
-    keys = [Key(PERCENTILE_LOOKS[percentile], percentile) for percentile, _ in PERCENTILES]
+    keys = [Key(canvas.PERCENTILE_LOOKS[percentile], percentile) for percentile, _ in PERCENTILES]
     height = 62 + _ROW * max(len(rows), 2)
     caption = "Lines reach from the shortest to the longest."
     return canvas.plot(name, title, draw, height, alt, caption, keys, height if wide else None)

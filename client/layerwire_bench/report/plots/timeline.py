@@ -14,22 +14,11 @@ from matplotlib.figure import Figure
 
 from layerwire_bench.report import numbers
 from layerwire_bench.report.plots import canvas
-from layerwire_bench.report.plots.canvas import (
-    GREEN,
-    GREY,
-    INK,
-    PERCENTILE_LOOKS,
-    RED,
-    SERIES,
-    VERMILION,
-    Key,
-    Look,
-    Plot,
-)
+from layerwire_bench.report.plots.canvas import INK, SERIES, Key, Look, Plot
 from layerwire_bench.report.summary import PERCENTILES, targets
 from layerwire_bench.result import Point, Run, Window
 
-_ERROR_LOOKS = tuple(Look(color, fill=True) for color in (VERMILION, "#7a3b00", "#e69f00", "#56b4e9", "#5b6573"))
+_ERROR_LOOKS = tuple(Look(color, fill=True) for color in (canvas.VERMILION, "#7a3b00", "#e69f00", "#56b4e9", "#5b6573"))
 _OTHER, _WRONG, _WARM_UP = "other errors", "wrong answers", "warm-up"
 
 
@@ -74,14 +63,14 @@ def _error_looks(windows: Sequence[Window]) -> dict[str, Look]:
     names = sorted(+totals, key=lambda name: (-totals[name], name))
     if len(names) > len(_ERROR_LOOKS):
         names = [*names[: len(_ERROR_LOOKS) - 1], _OTHER]
-    wrong = {_WRONG: Look(RED, fill=True)} if any(window.wrong for window in windows) else {}
+    wrong = {_WRONG: Look(canvas.RED, fill=True)} if any(window.wrong for window in windows) else {}
     return wrong | dict(zip(names, _ERROR_LOOKS, strict=False))
 
 
 def _keys(names: Sequence[str], errors: dict[str, Look], *, latency: bool) -> tuple[Key, ...]:
     looks = dict(zip(names, SERIES, strict=False)) if len(names) > 1 else {}
     if latency and not looks:
-        looks = {name: PERCENTILE_LOOKS[name] for name in ("p50", "p99")}
+        looks = {name: canvas.PERCENTILE_LOOKS[name] for name in ("p50", "p99")}
     lines = {name: Look(look.color) for name, look in looks.items()}
     areas = errors | {_WARM_UP: Look(canvas.WARM_UP, fill=True)}
     return tuple(Key(look, name) for name, look in (*lines.items(), *areas.items()))
@@ -100,7 +89,7 @@ def _steps(axes: Any, windows: Sequence[Window], values: Sequence[float | None],
 def _color(point: Point, names: Sequence[str], alone: str) -> str:
     if len(names) < 2:
         return alone
-    return SERIES[names.index(point.target)].color if point.target in names else GREY
+    return SERIES[names.index(point.target)].color if point.target in names else canvas.GREY
 
 
 def _throughput(axes: Any, run: Run, names: Sequence[str]) -> None:
@@ -118,7 +107,7 @@ def _latency(axes: Any, run: Run, names: Sequence[str]) -> None:
         seconds = [getattr(window, f"{name}_seconds") for window in point.windows]
         heights = [None if value is None else 1e3 * value for value in seconds]
         values += [value for value in heights if value is not None]
-        _steps(axes, point.windows, heights, _color(point, names, PERCENTILE_LOOKS[name].color))
+        _steps(axes, point.windows, heights, _color(point, names, canvas.PERCENTILE_LOOKS[name].color))
     canvas.scale(axes.yaxis, values)
     axes.set_ylabel("p99, ms" if len(names) > 1 else "latency, ms")
 
@@ -135,7 +124,7 @@ def _errors(axes: Any, windows: Sequence[Window], errors: dict[str, Look]) -> No
     for window in windows:
         if window.wrong:  # few among many errors would not be seen
             place = (window.start_seconds + window.seconds / 2, 0.97)
-            axes.plot(*place, "X", color=RED, markersize=7, transform=axes.get_xaxis_transform())
+            axes.plot(*place, "X", color=canvas.RED, markersize=7, transform=axes.get_xaxis_transform())
     canvas.scale(axes.yaxis, [1.1 * value for value in bottom], log=False)
     axes.set_ylabel("errors/s")
 
@@ -193,7 +182,7 @@ def trials(run: Run) -> Plot | None:
         place = (0.01, bound)
         axes.annotate(f"bound: {numbers.duration(search.bound_seconds)}", place, xycoords=axes.get_yaxis_transform(),
                       xytext=(0, 4), textcoords="offset points")  # fmt: skip
-        axes.plot([p[0] for p in sorted(points)], [p[1] for p in sorted(points)], color=GREY, linewidth=1.4)
+        axes.plot([p[0] for p in sorted(points)], [p[1] for p in sorted(points)], color=canvas.GREY, linewidth=1.4)
         for kept, look in _KEPT.items():
             some = [point for point in points if point[2] is kept]
             axes.plot([p[0] for p in some], [p[1] for p in some], look.mark, color=look.color, markersize=8)
@@ -210,4 +199,4 @@ def trials(run: Run) -> Plot | None:
     return canvas.plot("tried", "Rates tried", draw, 290, alt, caption, keys)
 
 
-_KEPT = {True: Look(GREEN, "o"), False: Look(VERMILION, "X")}
+_KEPT = {True: Look(canvas.GREEN, "o"), False: Look(canvas.VERMILION, "X")}

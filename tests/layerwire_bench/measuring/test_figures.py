@@ -1,4 +1,4 @@
-"""Percentiles, parts of a mix, and verdicts on the client."""
+"""Percentiles, and the parts of a mix."""
 
 import base64
 
@@ -7,11 +7,8 @@ import pytest
 from hdrh.histogram import HdrHistogram
 
 from layerwire.calls import Requests
-from layerwire_bench.calling.tally import CODES, Notes, Tally
-from layerwire_bench.measuring import bottleneck
-from layerwire_bench.measuring.bottleneck import Ticks, Usage
+from layerwire_bench.calling.tally import CODES, Notes
 from layerwire_bench.measuring.figures import Latencies, PointFigures
-from layerwire_bench.result import Latency
 from layerwire_bench.workload import Entry, Sample, Workload
 
 GENERATOR = np.random.default_rng(3)
@@ -73,43 +70,3 @@ def test_calls_are_parted_by_entry_and_status():
     assert (second.calls, second.errors, second.wrong) == (2, {"UNAVAILABLE": 1}, 5)
     assert list(gathered.errors().items()) == [("UNAVAILABLE", 2), ("INTERNAL", 1)]
     assert (gathered.count, gathered.within_bound, gathered.total.count) == (6, 2, 3)
-
-
-def test_a_tally_gives_each_note_once():
-    tally = Tally()
-    tally.note(0.0, 3, "OK", "")
-    tally.note_late(0.5)
-    tally.note(0.0, 4, "UNAVAILABLE", "gone")
-    assert tally.first_error == "UNAVAILABLE: gone"
-    taken = tally.take()
-    assert (taken.samples.tolist(), taken.errors(), taken.late.tolist()) == ([3, 4], {"UNAVAILABLE": 1}, [0.5])
-    assert (len(tally.take().due), tally.first_error) == (0, None)
-    assert Notes.concatenate([taken, taken]).samples.tolist() == [3, 4, 3, 4]
-
-
-LATENCY = Latency(0.01, 0, 0, 0.01, 0.01, 0.01, 0.01, 0.01, 0.01)
-LATE = Latency(0.005, 0, 0, 0.005, 0.005, 0.005, 0.005, 0.005, 0.005)
-VERDICTS = {
-    "with time to spare": (0.5, 0.6, None, None),
-    "a full event loop": (0.97, 0.6, None, "--processes 2"),
-    "a full event loop on a full machine": (0.97, 1.0, None, "run the client on another"),
-    "a full machine": (0.5, 0.99, None, "all cores of this machine were in use"),
-    "calls sent late": (0.5, 0.6, LATE, "sent calls late"),
-}
-
-
-@pytest.mark.parametrize("name", VERDICTS)
-def test_the_client_says_when_it_is_the_bottleneck(name):
-    loop, machine, late, words = VERDICTS[name]
-    usages = [Usage(0, loop, loop / 2, (0.001,)), Usage(0, loop, loop * 1.5, (0.003,))]  # two windows of a second
-    found = bottleneck.client(usages, 2.0, 100, machine, late, LATENCY)
-    assert (found.bottleneck is None) == (words is None)
-    assert words is None or words in found.bottleneck
-    assert found.busiest_cpu_ratio == pytest.approx(loop)
-    assert found.cpu_seconds_per_call == pytest.approx(loop * 2 / 100)
-
-
-def test_the_machine_is_as_busy_as_its_cores():
-    assert bottleneck.busy_ratio(Ticks(100, 1000), Ticks(190, 1100)) == 0.9
-    assert bottleneck.busy_ratio(None, Ticks(1, 2)) is None
-    assert bottleneck.busy_ratio(Ticks(1, 2), Ticks(1, 2)) is None

@@ -98,6 +98,7 @@ FUNCTIONS = {
         lambda m, x: m.layer(x),
         [PLANES], {"layer": nn.LocalResponseNorm(3, alpha=0.1, beta=0.5, k=2.0)},
     ),
+    "cosine-similarity": (lambda m, x, y: F.cosine_similarity(x, y, 2, 0.1), [PLANES, PLANES], {}),
     "normalize": (lambda m, x: F.normalize(x, 3.0, dim=2, eps=1e-3), [PLANES], {}),
     "layer-norm": (lambda m, x: m.layer(x), [PLANES], {"layer": nn.LayerNorm((6, 6), eps=1e-3)}),
     "group-norm": (lambda m, x: m.layer(x), [PLANES], {"layer": nn.GroupNorm(2, 4, affine=False)}),

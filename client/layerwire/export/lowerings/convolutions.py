@@ -84,6 +84,13 @@ def _bilinear(call: TracedCall) -> Value:
     return call.emit(operator, input=call.value("input1"), input2=call.value("input2"), weight=weight, bias=bias)
 
 
+def _cosine_similarity(call: TracedCall) -> Value:
+    operator = messages.LinearOperator(
+        cosine_similarity=messages.CosineSimilarity(dim=call.get("dim"), eps=call.get("eps"))
+    )
+    return call.emit(operator, input=call.value("x1"), input2=call.value("x2"))
+
+
 def _matmul(call: TracedCall) -> Value:
     other = call.value("mat2" if "mat2" in call.arguments else "other")
     return call.transform(call.value("self"), other, matmul={})
@@ -105,6 +112,7 @@ CONVOLUTIONS: dict[str, Lowering] = {
     "aten.col2im.default": _fold,
     "aten.linear.default": _linear,
     "aten.bilinear.default": _bilinear,
+    "aten.cosine_similarity.default": _cosine_similarity,
     "aten.matmul.default": _matmul,
     "aten.mm.default": _matmul,
     "aten.bmm.default": _matmul,

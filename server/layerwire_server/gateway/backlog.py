@@ -32,7 +32,7 @@ from layerwire_server.link import Kind
 _RETRY_SECONDS = 1.0
 
 
-class WaitingRoom:
+class Backlog:
     """The frames that wait.
 
     Args:
@@ -41,53 +41,53 @@ class WaitingRoom:
 
     def __init__(self, unavailable_after_seconds: float) -> None:
         self._unavailable_after_seconds = unavailable_after_seconds
-        self._stays: dict[int, _Stay] = {}
+        self._entries: dict[int, _Entry] = {}
 
     def __len__(self) -> int:
         """How many there are."""
-        return len(self._stays)
+        return len(self._entries)
 
-    def enter(self, pending: Pending, now: float) -> None:
+    def add(self, pending: Pending, now: float) -> None:
         """A frame waits from now on."""
-        self._stays[pending.number] = _Stay(pending, now + self._unavailable_after_seconds)
+        self._entries[pending.number] = _Entry(pending, now + self._unavailable_after_seconds)
 
-    def leave(self, pending: Pending) -> bool:
+    def remove(self, pending: Pending) -> bool:
         """A frame waits no more; says whether it did."""
-        return self._stays.pop(pending.number, None) is not None
+        return self._entries.pop(pending.number, None) is not None
 
-    def leave_all(self) -> list[Pending]:
+    def remove_all(self) -> list[Pending]:
         """All frames that waited."""
-        stays, self._stays = self._stays, {}
-        return [stay.pending for stay in stays.values()]
+        entries, self._entries = self._entries, {}
+        return [entry.pending for entry in entries.values()]
 
     def cancel(self, frames: Iterable[Pending], payload: bytes) -> None:
         """Answers CANCELLED to those calls of these frames that a StreamRequest cancels."""
         with contextlib.suppress(MalformedError):
             ids = cancelled_ids(payload)
             for pending in list(frames):
-                stay = self._stays.get(pending.number)
-                if stay is not None and stay.give_up(
-                    stay.ordinals_of(ids), CallCancelledError("cancelled by the client")
+                entry = self._entries.get(pending.number)
+                if entry is not None and entry.give_up(
+                    entry.ordinals_of(ids), CallCancelledError("cancelled by the client")
                 ):
-                    del self._stays[pending.number]
+                    del self._entries[pending.number]
 
     def expire(self, now: float) -> int:
         """Ends calls and frames whose time is up; for how many frames, and calls with a deadline, no worker came."""
         unavailable = 0
-        for number, stay in list(self._stays.items()):
-            late = stay.late(now)
+        for number, entry in list(self._entries.items()):
+            late = entry.late(now)
             unavailable += len(late)
-            if late and stay.give_up(late, DeadlineExceededError("the deadline passed before a worker was there")):
-                del self._stays[number]
-            elif now >= stay.until:
-                del self._stays[number]
+            if late and entry.give_up(late, DeadlineExceededError("the deadline passed before a worker was there")):
+                del self._entries[number]
+            elif now >= entry.until:
+                del self._entries[number]
                 unavailable += 1
-                stay.pending.fail(UnavailableError("the server has no worker now", retry_after_seconds=_RETRY_SECONDS))
+                entry.pending.fail(UnavailableError("the server has no worker now", retry_after_seconds=_RETRY_SECONDS))
         return unavailable
 
 
-class _Stay:
-    """One frame's time in the waiting room. A frame whose calls can't be made out waits as a whole."""
+class _Entry:
+    """One frame that waits. A frame whose calls can't be made out waits as a whole."""
 
     __slots__ = ("_deadlines", "_ids", "pending", "until")
 

@@ -1,4 +1,4 @@
-"""Counts and times of programs' calls by name and version, as the Open Inference Protocol tells them.
+"""Counts and times of calls by model and version, as the Open Inference Protocol reports them.
 
 It knows calls and batches; nothing of messages' transport or of the store. They live as long as the worker does.
 """
@@ -17,11 +17,11 @@ from layerwire_server.worker.running.device import Phases
 from layerwire_server.worker.running.execution import Execution
 
 _MODELS = 8192  # deleted ones are among them; those called longest ago are forgotten first
-_SIZES = 1024  # of batches, told apart for one model; more are counted with the next power of two
+_SIZES = 1024  # of batches, counted apart for one model; more are counted with the next power of two
 
 
 @dataclass(slots=True)
-class _Phased:
+class _PhaseTotals:
     """How often, and how long in each phase."""
 
     count: int = 0
@@ -38,80 +38,81 @@ class _Phased:
 
 
 @dataclass(slots=True)
-class _OfModel:
-    last_answered_seconds: float = 0.0  # since 1970
+class _ModelTotals:
+    last_answer_seconds: float = 0.0  # since 1970
     rows: int = 0
     batches: int = 0
-    answered_seconds: float = 0.0
+    answer_seconds: float = 0.0
     queue_seconds: float = 0.0
-    failed: int = 0
-    failed_seconds: float = 0.0
-    calls: _Phased = field(default_factory=_Phased)
-    sizes: dict[int, _Phased] = field(default_factory=dict)
+    failures: int = 0
+    failure_seconds: float = 0.0
+    calls: _PhaseTotals = field(default_factory=_PhaseTotals)
+    sizes: dict[int, _PhaseTotals] = field(default_factory=dict)
 
-    def size(self, rows: int) -> _Phased:
+    def size(self, rows: int) -> _PhaseTotals:
         """Batches of so many rows."""
         if rows not in self.sizes and len(self.sizes) >= _SIZES:
             rows = 1 << (rows - 1).bit_length()
-        return self.sizes.setdefault(rows, _Phased())
+        return self.sizes.setdefault(rows, _PhaseTotals())
 
 
-class Statistics:
+class ModelCounters:
     """The statistics of a worker. Time is an argument."""
 
     def __init__(self) -> None:
-        self._models: OrderedDict[Model, _OfModel] = OrderedDict()
+        self._models: OrderedDict[Model, _ModelTotals] = OrderedDict()
 
-    def ran(self, batch: Batch[Call], launched: float, answered: float, execution: Execution, wall: float) -> None:
+    def count_batch(
+        self, batch: Batch[Call], launch_time: float, answer_time: float, execution: Execution, wall_time: float
+    ) -> None:
         """A batch of a program's calls ran.
 
         Args:
             batch: it.
-            launched: when, in seconds of CLOCK_MONOTONIC.
-            answered: when its answers left, likewise.
+            launch_time: when, in seconds of CLOCK_MONOTONIC.
+            answer_time: when its answers left, likewise.
             execution: what became of it.
-            wall: the time of day, in seconds since 1970.
+            wall_time: the time of day, in seconds since 1970.
         """
         phases = execution.phases
         size = sum(map(_rows, batch.calls))
-        well: Counter[Model] = Counter()
+        successes: Counter[Model] = Counter()
         for call, result in zip(batch.calls, execution.results, strict=True):
             if call.model is None or isinstance(result, LayerwireError):
                 continue
-            of = self._of(call.model)
-            of.rows += _rows(call)
-            of.answered_seconds += answered - call.arrived
-            of.queue_seconds += max(launched - call.arrived, 0.0)
-            well[call.model] += 1
-        for model, calls in well.items():
-            of = self._of(model)
-            of.last_answered_seconds = wall
-            of.batches += 1
-            of.calls.add(phases, calls)
-            of.size(size).add(phases)
+            totals = self._totals(call.model)
+            totals.rows += _rows(call)
+            totals.answer_seconds += answer_time - call.arrival_time
+            totals.queue_seconds += max(launch_time - call.arrival_time, 0.0)
+            successes[call.model] += 1
+        for model, calls in successes.items():
+            totals = self._totals(model)
+            totals.last_answer_seconds = wall_time
+            totals.batches += 1
+            totals.calls.add(phases, calls)
+            totals.size(size).add(phases)
 
-    def failed(self, call: Call, now: float) -> None:
+    def count_failure(self, call: Call, now: float) -> None:
         """A call that was found to be right failed, expired, was given up, or found the queue full."""
         if call.model is not None:
-            of = self._of(call.model)
-            of.failed += 1
-            of.failed_seconds += now - call.arrived
+            totals = self._totals(call.model)
+            totals.failures += 1
+            totals.failure_seconds += now - call.arrival_time
 
     def of(self, name: str, version: int) -> open_inference_pb2.ModelStatistics:
         """What there is of a model; zeros if it wasn't called."""
         model = Model(name, version)
-        found = self._models.get(model) or _OfModel()
-        return _told(model, found)
+        return _message(model, self._models.get(model) or _ModelTotals())
 
-    def _of(self, model: Model) -> _OfModel:
-        found = self._models.get(model)
-        if found is None:
-            found = self._models[model] = _OfModel()
+    def _totals(self, model: Model) -> _ModelTotals:
+        totals = self._models.get(model)
+        if totals is None:
+            totals = self._models[model] = _ModelTotals()
             if len(self._models) > _MODELS:
                 self._models.popitem(last=False)
         else:
             self._models.move_to_end(model)
-        return found
+        return totals
 
 
 def _rows(call: Call) -> int:
@@ -121,18 +122,18 @@ def _rows(call: Call) -> int:
     return spec.shape[0] if spec is not None and operator.variant.batched else 1
 
 
-def _told(model: Model, of: _OfModel) -> open_inference_pb2.ModelStatistics:
-    calls = of.calls
+def _message(model: Model, totals: _ModelTotals) -> open_inference_pb2.ModelStatistics:
+    calls = totals.calls
     return open_inference_pb2.ModelStatistics(
         name=model.name,
         version=str(model.version),
-        last_inference=int(of.last_answered_seconds * 1e3),
-        inference_count=of.rows,
-        execution_count=of.batches,
+        last_inference=int(totals.last_answer_seconds * 1e3),
+        inference_count=totals.rows,
+        execution_count=totals.batches,
         inference_stats=open_inference_pb2.InferStatistics(
-            success=_duration(calls.count, of.answered_seconds),
-            fail=_duration(of.failed, of.failed_seconds),
-            queue=_duration(calls.count, of.queue_seconds),
+            success=_duration(calls.count, totals.answer_seconds),
+            fail=_duration(totals.failures, totals.failure_seconds),
+            queue=_duration(calls.count, totals.queue_seconds),
             compute_input=_duration(calls.count, calls.copy_in_seconds),
             compute_infer=_duration(calls.count, calls.kernel_seconds),
             compute_output=_duration(calls.count, calls.copy_out_seconds),
@@ -144,7 +145,7 @@ def _told(model: Model, of: _OfModel) -> open_inference_pb2.ModelStatistics:
                 compute_infer=_duration(size.count, size.kernel_seconds),
                 compute_output=_duration(size.count, size.copy_out_seconds),
             )
-            for rows, size in sorted(of.sizes.items())
+            for rows, size in sorted(totals.sizes.items())
         ],
     )
 

@@ -1,32 +1,70 @@
-"""Upload: a file that comes in pieces, written as it comes, looked into by a worker, and then in the store.
+"""StoreService: names and programs are a worker's, files are written and read here, in pieces.
 
-It knows the store's uploads and gRPC's iterators; nothing of what is in the file, which a worker reads.
+It knows the store's files and uploads and gRPC's iterators; nothing of what is in a file, which a worker reads.
 
-One piece is read while the one before is written, and no more: a client that is faster than the disk waits by gRPC's
-flow control. Whatever ends an upload but what is wrong with the file leaves its part for the next.
+Of an upload one piece is read while the one before is written, and no more: a client that is faster than the disk waits
+by gRPC's flow control. Whatever ends an upload but what is wrong with the file leaves its part for the next.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from typing import Any, NamedTuple
 
 import grpc
 
 from layerwire.errors import InvalidArgumentError, UnavailableError, invalid
 from layerwire.v1 import store_pb2
 from layerwire_server.gateway.refusal import RefusedError, code_of, status_of
-from layerwire_server.gateway.rpc import Context, Rpc, Services, parse
-from layerwire_server.link import Family
-from layerwire_server.storage import Upload, Uploads
+from layerwire_server.gateway.rpc import Context, Rpc, Services, WorkerRpc, parse
+from layerwire_server.link import SPAN, Family
+from layerwire_server.storage import DamagedError, Store, Upload, Uploads
 
-MAX_PIECE_BYTES = 4 << 20
-STALL_SECONDS = 30.0  # without a piece
+SERVICE_NAME: str = store_pb2.DESCRIPTOR.services_by_name["StoreService"].full_name
+MAX_PIECE_BYTES = 4 << 20  # of an upload
+PIECE_BYTES = 1 << 20  # of a download
+STALL_SECONDS = 30.0  # without a piece, or with one that the client doesn't read
 _ROOM_BYTES = 64  # what a message has beside its piece
 # What ended the look into the file without a word about the file.
 _NO_VERDICT = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
+
+
+class StoreMethod(NamedTuple):
+    """A method that a worker does: the family of its frames, and whether names are others after it."""
+
+    family: Family
+    changes: bool
+
+
+FORWARDED = {
+    "NameWeights": StoreMethod(Family.NAME_WEIGHTS, changes=True),
+    "ListWeights": StoreMethod(Family.LIST_WEIGHTS, changes=False),
+    "DeleteWeights": StoreMethod(Family.DELETE_WEIGHTS, changes=True),
+    "PutProgram": StoreMethod(Family.PUT_PROGRAM, changes=True),
+    "ListPrograms": StoreMethod(Family.LIST_PROGRAMS, changes=False),
+    "GetProgram": StoreMethod(Family.GET_PROGRAM, changes=False),
+    "SetDefaultVersion": StoreMethod(Family.SET_DEFAULT_VERSION, changes=True),
+    "DeleteProgram": StoreMethod(Family.DELETE_PROGRAM, changes=True),
+}
+
+
+def methods(
+    services: Services, store: Store, names_changed: Callable[[], Awaitable[None]]
+) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
+    """Handlers of all methods; `names_changed` is awaited before a client learns that names are others now."""
+    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+    for name, (family, changes) in FORWARDED.items():
+        rpc = WorkerRpc(name, family, services, names_changed if changes else None)
+        handlers[name] = grpc.unary_unary_rpc_method_handler(rpc.handle)
+    uploads = UploadRpcs(services, Uploads(store))
+    handlers["GetUpload"] = grpc.unary_unary_rpc_method_handler(uploads.get_upload)
+    handlers["Upload"] = grpc.stream_unary_rpc_method_handler(uploads.upload)
+    handlers["GetWeights"] = grpc.unary_stream_rpc_method_handler(DownloadRpc(services, store).get_weights)
+    return handlers
 
 
 class UploadRpcs:
@@ -146,3 +184,43 @@ class UploadRpcs:
 def _close(begin: asyncio.Future[Upload]) -> None:
     if not begin.cancelled() and begin.exception() is None:
         asyncio.get_running_loop().run_in_executor(None, begin.result().close)
+
+
+class DownloadRpc:
+    """The RPC GetWeights.
+
+    Args:
+        services: what it shares with others.
+        store: where the files are.
+    """
+
+    def __init__(self, services: Services, store: Store) -> None:
+        self._services = services
+        self._store = store
+        self._rpc = Rpc("GetWeights", services, "get_weights", exhausted="store_bytes")
+
+    async def get_weights(self, payload: bytes, context: Context) -> None:
+        """gRPC: GetWeights."""
+        await self._rpc.serve(self._write_tensor(payload, context), context)
+
+    async def _write_tensor(self, payload: bytes, context: Context) -> None:
+        answer = await self._services.ask(Family.FIND_WEIGHTS, payload, context)
+        place = parse(store_pb2.GetWeightsResponse(), answer)
+        begin, end = SPAN.unpack(place.data)
+        with await asyncio.to_thread(self._store.open_weights, place.info.tensor.digest) as file:
+            await self._write(context, store_pb2.GetWeightsResponse(info=place.info))
+            while begin < end:
+                piece = await asyncio.to_thread(os.pread, file.fileno(), min(PIECE_BYTES, end - begin), begin)
+                if not piece:
+                    raise DamagedError(f"the store's file with digest {place.info.tensor.digest} has become shorter")
+                await self._write(context, store_pb2.GetWeightsResponse(data=piece))
+                begin += len(piece)
+
+    async def _write(self, context: Context, response: store_pb2.GetWeightsResponse) -> None:
+        message = response.SerializeToString()
+        try:
+            async with asyncio.timeout(STALL_SECONDS):
+                await context.write(message)
+        except TimeoutError:
+            raise UnavailableError(f"get_weights: nothing was read for {STALL_SECONDS:g} s") from None
+        self._rpc.sent_bytes.add(len(message))

@@ -1,10 +1,10 @@
-"""Cores that a process may use."""
+"""A worker process: the cores that it may use."""
 
 import os
 
 import pytest
 
-from layerwire_server.worker import cores
+from layerwire_server.worker import __main__ as worker
 
 
 @pytest.mark.parametrize(
@@ -15,11 +15,11 @@ from layerwire_server.worker import cores
 def test_a_quota_counts_where_it_is_less(monkeypatch, tmp_path, quota, count):
     file = tmp_path / "cpu.max"
     file.write_text(quota)
-    monkeypatch.setattr(cores, "_QUOTA", file)
+    monkeypatch.setattr(worker, "_CPU_QUOTA", file)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1, 2, 3})
-    assert cores.available() == count
+    assert worker.available_cores() == count
 
 
 def test_without_control_groups_it_is_the_affinity(monkeypatch, tmp_path):
-    monkeypatch.setattr(cores, "_QUOTA", tmp_path / "nowhere")
-    assert cores.available() == len(os.sched_getaffinity(0))
+    monkeypatch.setattr(worker, "_CPU_QUOTA", tmp_path / "nowhere")
+    assert worker.available_cores() == len(os.sched_getaffinity(0))

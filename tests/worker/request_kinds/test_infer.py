@@ -20,15 +20,16 @@ from layerwire_server.programs.variant import Facts
 from layerwire_server.storage import Store
 from layerwire_server.worker.call import Call, Model
 from layerwire_server.worker.lanes.lane import Batch
+from layerwire_server.worker.model_statistics import ModelCounters
 from layerwire_server.worker.plan import CallLimits, Plans
-from layerwire_server.worker.reading import inference, parse_limits
-from layerwire_server.worker.reading.call import CallDecoder
+from layerwire_server.worker.reading import parse_limits
+from layerwire_server.worker.reading.decoder import CallDecoder
+from layerwire_server.worker.request_kinds import KINDS
 from layerwire_server.worker.running.device import Phases
 from layerwire_server.worker.running.execution import Execution
-from layerwire_server.worker.statistics import Statistics
 from layerwire_server.worker.weights.catalog import Catalog
-from layerwire_server.worker.weights.stored_tensors import Originals
-from layerwire_server.worker.weights.weights_cache import Absent, Copies, brought
+from layerwire_server.worker.weights.stored_tensors import StoredTensors
+from layerwire_server.worker.weights.weights_cache import CacheMiss, WeightsCache, load_error
 from tests.inference.messages import infer, parameter
 from tests.inference.programs import FEATURES, linear, pair, square
 
@@ -41,35 +42,35 @@ def decoder(tmp_path: Path) -> CallDecoder:
     store = Store(tmp_path)
     for name, program in {"linear": linear(), "pair": pair(), "short": square(1)}.items():
         store.put_program(name, program.SerializeToString(deterministic=True), [])
-    originals = Originals(store)
-    copies = Copies(originals, lambda tensor: tensor, 1 << 20)
-    catalog = Catalog(store, originals, copies, Facts(ProgramLimits(1 << 20, 1 << 22, 1e9), "cpu"))
+    stored_tensors = StoredTensors(store)
+    weights_cache = WeightsCache(stored_tensors, lambda tensor: tensor, 1 << 20)
+    catalog = Catalog(store, stored_tensors, weights_cache, Facts(ProgramLimits(1 << 20, 1 << 22, 1e9), "cpu"))
     return CallDecoder(Plans(CallLimits(1 << 20, 1e9), "cpu"), catalog, deterministic=False)
 
 
-async def decoded(decoder, family, request, arrived=0.0, deadline=math.inf) -> Call:
+async def call_of(decoder, family, request, arrival_time=0.0, deadline=math.inf) -> Call:
     while True:
         try:
-            return decoder.decode(family, request, arrived, deadline)
-        except Absent as absent:
-            assert await asyncio.wait_for(brought(absent), 20) is None
+            return decoder.decode(KINDS[family], request, arrival_time, deadline)
+        except CacheMiss as miss:
+            assert await asyncio.wait_for(load_error(miss), 20) is None
 
 
 async def test_calls_of_both_protocols_wait_in_one_lane(decoder):
     native = layerwire_pb2.RunRequest(name="linear", inputs={"x": arrays.from_numpy(X)})
-    one = await decoded(decoder, "run", native)
-    other = await decoded(decoder, "infer", infer("linear", {"x": X[:1]}, id="me"))
+    one = await call_of(decoder, "run", native)
+    other = await call_of(decoder, "infer", infer("linear", {"x": X[:1]}, id="me"))
     assert one.key is other.key
     assert one.contents[0] == X.tobytes()
     assert other.contents[0] == X[:1].tobytes()
-    assert (one.model, one.wanted) == (Model("linear", 1), None)
-    assert (other.model, other.wanted) == (Model("linear", 1), ("me", (0,)))
-    assert one.plan.recipe == (await decoded(decoder, "infer", infer("linear", {"x": X}))).plan.recipe
+    assert (one.model, one.output_selection) == (Model("linear", 1), None)
+    assert (other.model, other.output_selection) == (Model("linear", 1), ("me", (0,)))
+    assert one.plan.recipe == (await call_of(decoder, "infer", infer("linear", {"x": X}))).plan.recipe
 
 
 async def test_calls_of_a_program_that_is_brought_count_for_no_model(decoder):
     request = layerwire_pb2.RunRequest(definition=linear(), inputs={"x": arrays.from_numpy(X)})
-    assert (await decoded(decoder, "run", request)).model is None
+    assert (await call_of(decoder, "run", request)).model is None
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,7 @@ async def test_calls_of_a_program_that_is_brought_count_for_no_model(decoder):
 @pytest.mark.parametrize("field", ["int64_param", "uint64_param"])
 def test_priorities(level, priority, field):
     parameters = {} if level is None else {"priority": oip.InferParameter(**{field: level})}
-    options = inference.options_of(oip.ModelInferRequest(parameters=parameters), deterministic=False)
+    options = KINDS["infer"].call_options(oip.ModelInferRequest(parameters=parameters))
     assert options.priority == priority
 
 
@@ -86,9 +87,9 @@ async def test_timeouts_are_microseconds_and_the_earliest_counts(decoder):
     def request(microseconds):
         return infer("linear", {"x": X}, parameters={"timeout": parameter(microseconds)})
 
-    assert (await decoded(decoder, "infer", request(0), 5.0)).deadline == math.inf
-    assert (await decoded(decoder, "infer", request(250_000), 5.0)).deadline == 5.25
-    assert (await decoded(decoder, "infer", request(250_000), 5.0, 5.1)).deadline == 5.1
+    assert (await call_of(decoder, "infer", request(0), 5.0)).deadline == math.inf
+    assert (await call_of(decoder, "infer", request(250_000), 5.0)).deadline == 5.25
+    assert (await call_of(decoder, "infer", request(250_000), 5.0, 5.1)).deadline == 5.1
 
 
 def test_every_dtype_has_one_name():
@@ -106,19 +107,19 @@ def test_contents_that_grow_by_parsing_are_no_data():
 
 
 async def test_statistics_of_a_batch(decoder):
-    statistics = Statistics()
-    one = await decoded(decoder, "infer", infer("linear", {"x": X}), arrived=10.0)
-    two = await decoded(decoder, "infer", infer("linear", {"x": X[:1]}), arrived=11.0)
-    bad = await decoded(decoder, "infer", infer("linear", {"x": X}), arrived=9.0)
+    statistics = ModelCounters()
+    one = await call_of(decoder, "infer", infer("linear", {"x": X}), arrival_time=10.0)
+    two = await call_of(decoder, "infer", infer("linear", {"x": X[:1]}), arrival_time=11.0)
+    bad = await call_of(decoder, "infer", infer("linear", {"x": X}), arrival_time=9.0)
     batch = Batch(one.key, [one, two, bad], 5, 1.0, "drained")
     execution = Execution([[], [], InternalError("x")], Phases(0.25, 0.5, 0.125))
-    statistics.ran(batch, 12.0, 13.0, execution, 1000.5)
-    statistics.failed(bad, 13.0)
-    found = statistics.of("linear", 1)
-    assert (found.inference_count, found.execution_count, found.last_inference) == (3, 1, 1000500)
-    stats = found.inference_stats
-    told = {field.name: (value.count, value.ns / 1e9) for field, value in stats.ListFields()}
-    assert told == {
+    statistics.count_batch(batch, 12.0, 13.0, execution, 1000.5)
+    statistics.count_failure(bad, 13.0)
+    message = statistics.of("linear", 1)
+    assert (message.inference_count, message.execution_count, message.last_inference) == (3, 1, 1000500)
+    stats = message.inference_stats
+    durations = {field.name: (value.count, value.ns / 1e9) for field, value in stats.ListFields()}
+    assert durations == {
         "success": (2, 5.0),
         "fail": (1, 4.0),
         "queue": (2, 3.0),
@@ -126,27 +127,27 @@ async def test_statistics_of_a_batch(decoder):
         "compute_infer": (2, 1.0),
         "compute_output": (2, 0.25),
     }
-    (size,) = found.batch_stats
+    (size,) = message.batch_stats
     assert (size.batch_size, size.compute_infer.count, size.compute_infer.ns) == (5, 1, 500_000_000)
     assert statistics.of("pair", 1).inference_count == 0
 
 
 async def test_calls_that_are_not_joined_are_one_inference_each(decoder):
-    statistics = Statistics()
-    call = await decoded(decoder, "infer", infer("short", {"x": np.eye(256, dtype=np.float32)}))
+    statistics = ModelCounters()
+    call = await call_of(decoder, "infer", infer("short", {"x": np.eye(256, dtype=np.float32)}))
     batch = Batch(call.key, [call], 1, 1.0, "single")
-    statistics.ran(batch, 1.0, 2.0, Execution([[]], Phases(0.1, 0.1, 0.1)), time.time())
+    statistics.count_batch(batch, 1.0, 2.0, Execution([[]], Phases(0.1, 0.1, 0.1)), time.time())
     assert statistics.of("short", 1).inference_count == 1
 
 
 async def test_sizes_of_batches_are_bounded(decoder):
-    statistics = Statistics()
-    call = await decoded(decoder, "infer", infer("linear", {"x": X}))
+    statistics = ModelCounters()
+    call = await call_of(decoder, "infer", infer("linear", {"x": X}))
     calls = 1100
     for count in range(1, calls + 1):
         batch = Batch(call.key, [call] * count, ROWS * count, 1.0, "rows")
         results: list = [InternalError("x")] * (count - 1) + [[]]
-        statistics.ran(batch, 1.0, 2.0, Execution(results, Phases(0.1, 0.1, 0.1)), 3.0)
-    found = statistics.of("linear", 1)
-    assert len(found.batch_stats) == 1025
-    assert sum(size.compute_infer.count for size in found.batch_stats) == found.execution_count == calls
+        statistics.count_batch(batch, 1.0, 2.0, Execution(results, Phases(0.1, 0.1, 0.1)), 3.0)
+    message = statistics.of("linear", 1)
+    assert len(message.batch_stats) == 1025
+    assert sum(size.compute_infer.count for size in message.batch_stats) == message.execution_count == calls

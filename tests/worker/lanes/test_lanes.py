@@ -10,35 +10,35 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from layerwire_server.worker.lanes.lane import Batch, Limits, Waiting
+from layerwire_server.worker.lanes.lane import Batch, LaneItem, Limits
 from layerwire_server.worker.lanes.lanes import OLDEST_EVERY, Full, Lanes
 
 LIMITS = Limits(batch_rows=8, batch_bytes=64, batch_cost=20.0, queue_calls=40, queue_bytes=400)
 
 
-class Item(Waiting):
+class Item(LaneItem):
     """A call of the tests."""
 
     def __init__(self, key: str = "a", **facts: float) -> None:
         self.key = key
-        self.account = facts.get("account", 0)
+        self.caller = facts.get("caller", 0)
         self.rows = int(facts.get("rows", 1))
         self.nbytes = self.footprint = int(facts.get("nbytes", 1))
         self.cost = facts.get("cost", 1.0)
         self.priority = int(facts.get("priority", 0))
         self.deadline = facts.get("deadline", math.inf)
-        self.arrived = facts.get("arrived", 0.0)
-        self.gone = True
+        self.arrival_time = facts.get("arrival_time", 0.0)
+        self.is_gone = True
 
 
 def lanes_with(*items: Item, limits: Limits = LIMITS, max_rows: int = 1000) -> Lanes[Item]:
     lanes: Lanes[Item] = Lanes(limits)
     for item in items:
-        lanes.offer(item, max_rows, item.arrived)
+        lanes.offer(item, max_rows, item.arrival_time)
     return lanes
 
 
-def taken(lanes: Lanes[Item], now: float = 0.0) -> list[Item]:
+def next_calls(lanes: Lanes[Item], now: float = 0.0) -> list[Item]:
     batch = lanes.take(now)
     return batch.calls if batch else []
 
@@ -55,24 +55,24 @@ class LanesMachine(RuleBasedStateMachine):
         self.passed_over: Counter[Item] = Counter()
 
     @rule(
-        key=st.sampled_from("abcd"), account=st.integers(0, 2),
+        key=st.sampled_from("abcd"), caller=st.integers(0, 2),
         rows=st.integers(0, 12), nbytes=st.integers(0, 90), cost=st.floats(0, 30),
         priority=st.integers(-3, 3), within=st.one_of(st.just(math.inf), st.floats(0.1, 5)),
     )  # fmt: skip
-    def offer(self, key: str, account: int, rows: int, nbytes: int, cost: float, priority: int, within: float) -> None:
+    def offer(self, key: str, caller: int, rows: int, nbytes: int, cost: float, priority: int, within: float) -> None:
         item = Item(
             key,
-            account=account,
+            caller=caller,
             rows=rows,
             nbytes=nbytes,
             cost=cost,
             priority=priority,
             deadline=self.now + within,
-            arrived=self.now,
+            arrival_time=self.now,
         )
         too_many = len(self.waiting) >= LIMITS.queue_calls
-        held = sum(call.nbytes for call in self.waiting)
-        too_large = bool(self.waiting) and held + nbytes > LIMITS.queue_bytes
+        queue_bytes = sum(call.nbytes for call in self.waiting)
+        too_large = bool(self.waiting) and queue_bytes + nbytes > LIMITS.queue_bytes
         try:
             self.lanes.offer(item, 6, self.now)
         except Full as full:
@@ -107,13 +107,13 @@ class LanesMachine(RuleBasedStateMachine):
             return
         assert batch is not None and batch.calls, "a device never idles while calls wait"
         self._check(batch)
-        oldest = min(before, key=lambda call: (call.arrived, call.order))
+        oldest = min(before, key=lambda call: (call.arrival_time, call.order))
         for item in batch.calls:
             self._end(item)
         if oldest not in batch.calls:
             self.passed_over[oldest] += 1
             assert self.passed_over[oldest] < OLDEST_EVERY, "the oldest call is never passed over for long"
-        self.lanes.ran(batch, seconds)
+        self.lanes.charge(batch, seconds)
 
     def _check(self, batch: Batch[Item]) -> None:
         calls = batch.calls
@@ -133,7 +133,7 @@ class LanesMachine(RuleBasedStateMachine):
 
     @invariant()
     def counts_agree(self) -> None:
-        assert set(self.lanes.waiting()) == set(self.waiting), "nothing is lost"
+        assert set(self.lanes.waiting_calls()) == set(self.waiting), "nothing is lost"
         assert self.lanes.calls == len(self.waiting)
         assert self.lanes.nbytes == sum(call.nbytes for call in self.waiting)
         assert len(self.lanes) == len({call.key for call in self.waiting})
@@ -152,17 +152,17 @@ TestLanesMachine.settings = settings(max_examples=150, stateful_step_count=60, d
 def test_earliest_deadline_first_inside_a_priority() -> None:
     late, early, urgent = Item(deadline=9.0), Item(deadline=5.0), Item(deadline=99.0, priority=1)
     lanes = lanes_with(late, early, urgent, max_rows=1)
-    assert [taken(lanes) for _ in range(3)] == [[urgent], [early], [late]]
+    assert [next_calls(lanes) for _ in range(3)] == [[urgent], [early], [late]]
 
 
 def test_higher_priority_leaves_first_whatever_its_lane() -> None:
     plain, urgent = Item("a"), Item("b", priority=2)
     lanes = lanes_with(plain, urgent)
-    assert taken(lanes) == [urgent]
+    assert next_calls(lanes) == [urgent]
 
 
 def test_alternating_keys_make_two_batches() -> None:
-    lanes = lanes_with(*(Item("ab"[i % 2], arrived=float(i)) for i in range(8)))
+    lanes = lanes_with(*(Item("ab"[i % 2], arrival_time=float(i)) for i in range(8)))
     batches = [lanes.take(10.0), lanes.take(10.0)]
     assert [len(batch.calls) for batch in batches if batch] == [4, 4]
 
@@ -178,14 +178,14 @@ def test_lanes_share_device_seconds() -> None:
     now = 0.0
     for key in seconds:
         for _ in range(2):
-            lanes.offer(Item(key, arrived=now), 1, now)
+            lanes.offer(Item(key, arrival_time=now), 1, now)
     for _ in range(400):
         batch = lanes.take(now)
         assert batch is not None
         now += seconds[batch.key]
         spent[batch.key] += seconds[batch.key]
-        lanes.offer(Item(batch.key, arrived=now), 1, now)
-        lanes.ran(batch, seconds[batch.key])
+        lanes.offer(Item(batch.key, arrival_time=now), 1, now)
+        lanes.charge(batch, seconds[batch.key])
     assert 0.7 < spent["slow"] / spent["quick"] < 2
 
 
@@ -194,15 +194,15 @@ def test_an_idle_lane_keeps_its_debt() -> None:
     lanes: Lanes[Item] = Lanes(LIMITS._replace(batch_rows=1))
     now, order = 0.0, ""
     for key in ("slow", "quick"):
-        lanes.offer(Item(key, arrived=now), 1, now)
+        lanes.offer(Item(key, arrival_time=now), 1, now)
     for _ in range(20):
         batch = lanes.take(now)
         assert batch is not None
         order += batch.key[0]
         seconds = 1.0 if batch.key == "slow" else 0.1
         now += seconds
-        lanes.ran(batch, seconds)
-        lanes.offer(Item(batch.key, arrived=now), 1, now)
+        lanes.charge(batch, seconds)
+        lanes.offer(Item(batch.key, arrival_time=now), 1, now)
     assert order.count("q") > 3 * order.count("s")
 
 
@@ -210,30 +210,30 @@ def test_an_idle_lane_keeps_its_debt() -> None:
 def test_a_caller_gains_nothing_by_many_lanes(lanes_of_flood: int | str) -> None:
     """A flood of slow calls over many keys, or a new key each, and one caller of quick calls that waits for each."""
     lanes: Lanes[Item] = Lanes(LIMITS._replace(batch_rows=1))
-    now, made, waited = 0.0, 0, []
+    now, count, waited = 0.0, 0, []
 
     def flood() -> None:
-        nonlocal made
-        made += 1
-        key = f"slow{made % lanes_of_flood}" if isinstance(lanes_of_flood, int) else f"slow{made}"
-        lanes.offer(Item(key, account=1, arrived=now), 1, now)
+        nonlocal count
+        count += 1
+        key = f"slow{count % lanes_of_flood}" if isinstance(lanes_of_flood, int) else f"slow{count}"
+        lanes.offer(Item(key, caller=1, arrival_time=now), 1, now)
 
     for _ in range(30):
         flood()
-    lanes.offer(Item("quick", account=2, arrived=now), 1, now)
-    asked = 0
+    lanes.offer(Item("quick", caller=2, arrival_time=now), 1, now)
+    slow_calls = 0
     for _ in range(400):
         batch = lanes.take(now)
         assert batch is not None
         seconds = 0.01 if batch.key == "quick" else 1.0
         now += seconds
-        lanes.ran(batch, seconds)
+        lanes.charge(batch, seconds)
         if batch.key == "quick":
-            waited.append(asked)
-            asked = 0
-            lanes.offer(Item("quick", account=2, arrived=now), 1, now)
+            waited.append(slow_calls)
+            slow_calls = 0
+            lanes.offer(Item("quick", caller=2, arrival_time=now), 1, now)
         else:
-            asked += 1
+            slow_calls += 1
             flood()
     assert max(waited[1:]) <= 1, "at most the batch that was running goes before"
     assert len(waited) > 100
@@ -244,8 +244,8 @@ def test_lowest_priority_is_not_starved() -> None:
     low = Item("low", priority=-10)
     lanes = lanes_with(low, limits=LIMITS._replace(batch_rows=1))
     for turn in range(1, OLDEST_EVERY + 1):
-        lanes.offer(Item("high", priority=10, arrived=float(turn)), 1, float(turn))
-        if low in taken(lanes, float(turn)):
+        lanes.offer(Item("high", priority=10, arrival_time=float(turn)), 1, float(turn))
+        if low in next_calls(lanes, float(turn)):
             return
     pytest.fail("the call of low priority never ran")
 
@@ -262,30 +262,30 @@ def test_ceiling_of_a_lane_shrinks_and_recovers() -> None:
         batch = lanes.take(0.0)
         assert batch is not None
         sizes.append(len(batch.calls))
-        lanes.ran(batch, 0.01)
+        lanes.charge(batch, 0.01)
         while lanes.take(0.0):
             pass
     assert sizes[0] == 2 and sizes == sorted(sizes) and sizes[-1] == 8
 
 
 def test_delay_waits_for_company_but_not_for_ever() -> None:
-    lanes = lanes_with(Item(arrived=1.0), limits=LIMITS._replace(max_delay_seconds=0.5))
+    lanes = lanes_with(Item(arrival_time=1.0), limits=LIMITS._replace(max_delay_seconds=0.5))
     assert lanes.take(1.2) is None
     assert lanes.wake_at(1.2) == 1.5
-    assert len(taken(lanes, 1.5)) == 1
+    assert len(next_calls(lanes, 1.5)) == 1
 
 
 def test_full_batch_does_not_wait() -> None:
-    items = [Item(arrived=1.0) for _ in range(8)]
+    items = [Item(arrival_time=1.0) for _ in range(8)]
     lanes = lanes_with(*items, limits=LIMITS._replace(max_delay_seconds=0.5))
-    assert len(taken(lanes, 1.0)) == 8
+    assert len(next_calls(lanes, 1.0)) == 8
 
 
 def test_calls_that_are_gone_are_not_kept() -> None:
     """A million calls with far deadlines must not pile up behind one that waits."""
     lanes = lanes_with(Item("waits", priority=-10, deadline=1.0))
     for turn in range(30_000):
-        item = Item(deadline=1e9, arrived=float(turn))
+        item = Item(deadline=1e9, arrival_time=float(turn))
         lanes.offer(item, 8, 0.0)
         lanes.withdraw(item, 0.0)
     assert len(lanes._deadlines) < 10_000 and len(lanes._arrivals) < 10_000

@@ -136,7 +136,7 @@ class RequestReader:
         else:
             version, program = 0, self._catalog.definition(request.definition)
         wanted = tuple(request.intermediates)
-        return program.unfolded(version, wanted) if unfolded else program.operator(version, wanted)
+        return program.plain_operator(version, wanted) if unfolded else program.operator(version, wanted)
 
     @staticmethod
     def _know(run: Run, specs: Specs) -> None:

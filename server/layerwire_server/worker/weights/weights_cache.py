@@ -153,7 +153,7 @@ class Copies:
         Raises:
             Absent: they aren't in memory.
         """
-        key = digest, "folded" if variant.folded else "plain"
+        key = digest, "folded" if variant.is_folded else "plain"
         holding = self._holdings.get(key)
         if holding is None:
             raise Absent(lambda: self._bring(key, lambda: self._read_program(digest, variant)))
@@ -178,7 +178,7 @@ class Copies:
         return _Holding(known, {stored: known}, 0)
 
     def _read_program(self, digest: str, variant: Variant) -> _Holding:
-        wanted = variant.stored
+        wanted = variant.stored_tensors
         # Looked up once: the loop may let go of any of them while the others are read.
         known = {stored: found for stored in wanted if (found := self._tensors.get(stored)) is not None}
         missing = [stored for stored in wanted if stored not in known]

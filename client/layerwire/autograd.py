@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple, NoReturn, Protocol
+from typing import Any, Literal, NamedTuple, NoReturn, Protocol
 
 import torch
 
 from layerwire.calls import Calls, Request
+from layerwire.client_methods import BlockingMethods
 
 _BUFFERS = {"running_mean", "running_var"}  # outputs that torch updates in place, and differentiates not
 
@@ -19,11 +20,11 @@ _BUFFERS = {"running_mean", "running_var"}  # outputs that torch updates in plac
 class BlockingClient(Protocol):
     """A Client, or a view of one."""
 
-    def options(self, *, timing: bool) -> Calls[Any]:
-        """Its operators, whose calls return the answer bare or with its timing."""
+    def options(self, *, timing: Literal[False]) -> Calls[Any]:
+        """Its operators, whose calls return the bare answer."""
 
 
-class Functional(Calls[Any]):
+class Functional(BlockingMethods):
     """Every operator as a method that torch's autograd can go back through: `Functional(lw).conv2d(x, weight)`.
 
     What it gives is what the client gives. Where torch records, and a tensor among the arguments requires a gradient,
@@ -65,7 +66,7 @@ class _RecordedCall(NamedTuple):
 
     Attributes:
         calls: whose server computes.
-        request: what is asked for.
+        request: the call as the caller made it.
         names: of its torch tensors.
         answer: what the call returned, with None in place of tensors; one entry when there is one.
     """
@@ -129,7 +130,7 @@ class _RemoteCall(torch.autograd.Function):
             name: answer[name].to(tensor.device) if is_needed[name] else None
             for name, tensor in zip(is_needed, tensors, strict=True)
         }
-        if torch.is_grad_enabled():  # create_graph: who goes back through the gradients is told that there's no way
+        if torch.is_grad_enabled():  # create_graph: going back through the gradients is an error
             once = _OnceDifferentiable.apply(  # type: ignore[no-untyped-call]
                 request.function, len(inputs), *(results[name] for name in inputs), *tensors
             )

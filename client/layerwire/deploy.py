@@ -9,11 +9,14 @@ import asyncio
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar, overload
 
-from layerwire.calls import Calls
+import numpy.typing as npt
+
+from layerwire.calls.tensor_types import ArrayLike, TensorLike, TorchTensor
+from layerwire.client_methods import AwaitableMethods
 from layerwire.errors import invalid
-from layerwire.export import Exported, export
+from layerwire.export import ExportedModule, export
 from layerwire.store import programs, uploads
 from layerwire.store.uploads import Progress, UploadReport
 from layerwire.transport.engine import Engine
@@ -22,8 +25,17 @@ from layerwire.transport.sessions import LoopSession, ThreadSession
 from layerwire.v1 import store_pb2
 from layerwire.wire.safetensors import SafetensorsFile
 
+Outputs_co = TypeVar("Outputs_co", covariant=True)
 Assemble: TypeAlias = Callable[[Mapping[str, Any]], Any]  # makes what a call returns of outputs by name
 Run: TypeAlias = Callable[[str, int | None, Mapping[str, Any]], Mapping[str, Any]]  # name, version, inputs -> outputs
+
+
+class Module(Protocol[Outputs_co]):
+    """A torch.nn.Module, and what it returns."""
+
+    @property
+    def forward(self) -> Callable[..., Outputs_co]:
+        """What it computes."""
 
 
 class Store(Protocol):
@@ -85,9 +97,7 @@ def store_of_client(session: ThreadSession, options: Options, client: Any) -> Cl
     return ClientStore(session.run, options, run)
 
 
-def store_of_async_client(
-    session: LoopSession, options: Options, calls: Calls[Coroutine[Any, Any, Any]]
-) -> ClientStore:
+def store_of_async_client(session: LoopSession, options: Options, calls: AwaitableMethods) -> ClientStore:
     """An AsyncClient as a Store, for a thread beside its loop: deploying computes for long."""
     engine, run = session.engine(), run_awaited(calls)
 
@@ -98,7 +108,7 @@ def store_of_async_client(
 
 
 def run_awaited(
-    calls: Calls[Coroutine[Any, Any, Any]],
+    calls: AwaitableMethods,
 ) -> Callable[[str, int | None, Mapping[str, Any]], Coroutine[Any, Any, Any]]:
     """What runs a stored program by an AsyncClient's operators."""
     return lambda name, version, inputs: calls.run(name, inputs, version=version)
@@ -201,7 +211,7 @@ class StoredProgram:
         return f"{type(self).__name__}({self.name!r}{version})"
 
 
-class RemoteProgram(StoredProgram):
+class RemoteProgram(StoredProgram, Generic[Outputs_co]):
     """A stored program as a function: tensors of numpy or torch in and out.
 
     Where an input is a torch tensor that requires a gradient, autograd goes back through the call: gradients of the
@@ -209,15 +219,23 @@ class RemoteProgram(StoredProgram):
     `Client.differentiate` has them.
     """
 
-    def __call__(self, *inputs: Any, **named: Any) -> Any:
+    @overload
+    def __call__(
+        self: RemoteProgram[TorchTensor[Any]], *inputs: ArrayLike, **keywords: ArrayLike
+    ) -> npt.NDArray[Any]: ...
+    @overload
+    def __call__(self, *inputs: ArrayLike, **keywords: ArrayLike) -> Any: ...
+    @overload
+    def __call__(self, *inputs: TensorLike, **keywords: TensorLike) -> Outputs_co: ...
+    def __call__(self, *inputs: TensorLike, **keywords: TensorLike) -> Any:
         """Runs it; arguments by position or by name.
 
         Raises:
             InvalidArgumentError: an argument is missing or too many, or the server refuses it.
         """
-        return self._assemble(self._call(inputs, named))
+        return self._assemble(self._call(inputs, keywords))
 
-    def awaitable(self, calls: Calls[Coroutine[Any, Any, Any]]) -> AsyncRemoteProgram:
+    def awaitable(self, calls: AwaitableMethods) -> AsyncRemoteProgram[Outputs_co]:
         """The same to be awaited, by an AsyncClient's operators."""
         return AsyncRemoteProgram(
             run_awaited(calls), self.name, self.inputs,
@@ -225,12 +243,20 @@ class RemoteProgram(StoredProgram):
         )  # fmt: skip
 
 
-class AsyncRemoteProgram(StoredProgram):
+class AsyncRemoteProgram(StoredProgram, Generic[Outputs_co]):
     """A stored program as a function to be awaited; autograd doesn't go through it, as its backward can't wait."""
 
-    async def __call__(self, *inputs: Any, **named: Any) -> Any:
+    @overload
+    async def __call__(
+        self: AsyncRemoteProgram[TorchTensor[Any]], *inputs: ArrayLike, **keywords: ArrayLike
+    ) -> npt.NDArray[Any]: ...
+    @overload
+    async def __call__(self, *inputs: ArrayLike, **keywords: ArrayLike) -> Any: ...
+    @overload
+    async def __call__(self, *inputs: TensorLike, **keywords: TensorLike) -> Outputs_co: ...
+    async def __call__(self, *inputs: TensorLike, **keywords: TensorLike) -> Any:
         """As `RemoteProgram.__call__`."""
-        return self._assemble(await self._call(inputs, named))
+        return self._assemble(await self._call(inputs, keywords))
 
 
 def by_name(outputs: Mapping[str, Any]) -> Any:
@@ -241,12 +267,12 @@ def by_name(outputs: Mapping[str, Any]) -> Any:
 def deploy(
     store: Store,
     name: str,
-    module: Any,
+    module: Module[Outputs_co],
     *example_inputs: Any,
     fold_batch_norm: bool | None = None,
     progress: Progress | None = None,
     pinned: bool = False,
-) -> RemoteProgram:
+) -> RemoteProgram[Outputs_co]:
     """Puts a torch.nn.Module on a server as data, and compares what both give for the example.
 
     Raises:
@@ -254,32 +280,32 @@ def deploy(
         TypeError: the module is not a torch.nn.Module, or an input is no tensor.
         LayerwireError: the server refuses the program or can't be reached.
     """
-    exported = export(module, *example_inputs, name=name, fold_batch_norm=fold_batch_norm)
-    upload = UploadReport(0, 0) if exported.weights is None else store.upload(exported.weights, progress)
-    request = store_pb2.PutProgramRequest(name=name, program=exported.program, pinned=pinned)
+    network = export(module, *example_inputs, name=name, fold_batch_norm=fold_batch_norm)
+    upload = UploadReport(0, 0) if network.weights is None else store.upload(network.weights, progress)
+    request = store_pb2.PutProgramRequest(name=name, program=network.program, pinned=pinned)
     version = store.put_program(request)
-    outputs = store.run(name, version.version, exported.example_inputs)
-    report = _report(exported, version, upload, outputs)
-    inputs = [one.name for one in exported.program.inputs]
-    return RemoteProgram(store.run, name, inputs, assemble=exported.assemble, report=report)
+    outputs = store.run(name, version.version, network.example_inputs)
+    report = _report(network, version, upload, outputs)
+    inputs = [one.name for one in network.program.inputs]
+    return RemoteProgram(store.run, name, inputs, assemble=network.assemble, report=report)
 
 
 def _report(
-    exported: Exported, version: store_pb2.PutProgramResponse, upload: UploadReport, outputs: Mapping[str, Any]
+    network: ExportedModule, version: store_pb2.PutProgramResponse, upload: UploadReport, outputs: Mapping[str, Any]
 ) -> Report:
-    differences = {key: _difference(local, outputs[key]) for key, local in exported.example_outputs.items()}
+    differences = {key: _difference(local, outputs[key]) for key, local in network.example_outputs.items()}
     return Report(
-        name=exported.name,
+        name=network.name,
         version=version.version,
         digest=version.digest,
-        nodes=len(exported.program.nodes),
-        parameters=sum(tensor.numel() for tensor in exported.tensors.values()),
+        nodes=len(network.program.nodes),
+        parameters=sum(tensor.numel() for tensor in network.tensors.values()),
         weights_bytes=upload.file_bytes,
         sent_bytes=upload.sent_bytes,
-        free_batch=exported.free_batch,
+        free_batch=network.free_batch,
         differences={key: difference for key, (difference, _) in differences.items()},
         magnitudes={key: magnitude for key, (_, magnitude) in differences.items()},
-        notes=exported.notes,
+        notes=network.notes,
     )
 
 

@@ -1,4 +1,4 @@
-"""The linear functions of torch.nn.functional as methods.
+"""Turns calls of the linear functions of torch.nn.functional into Requests.
 
 It knows their messages; neither channels nor torch.
 """

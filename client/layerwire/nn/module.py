@@ -6,13 +6,13 @@ It knows torch's modules and the SDK's methods; no module in particular.
 from __future__ import annotations
 
 import inspect
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from torch import nn
 
-from layerwire.autograd import Functional
+from layerwire.autograd import BlockingClient, Functional
 from layerwire.calls import Calls
-from layerwire.client import BlockingCalls
 
 # The class of torch.nn -> the remote one.
 TWINS: dict[type[nn.Module], type[Remote]] = {}
@@ -40,6 +40,10 @@ class Remote(nn.Module):
 
     functional: Functional
 
+    if TYPE_CHECKING:  # torch's own is of Any
+
+        def __call__(self, *inputs: torch.Tensor, **kwargs: Any) -> torch.Tensor: ...
+
     def __init_subclass__(cls, *, function: str = "", **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if not function:
@@ -52,19 +56,19 @@ class Remote(nn.Module):
         cls.__signature__ = _with_client(inspect.signature(namesake))  # type: ignore[attr-defined]  # for help()
         TWINS[namesake] = cls
 
-    def __init__(self, *args: Any, client: BlockingCalls, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, client: BlockingClient, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.functional = Functional(client)
 
-    def forward(self, *inputs: Any, **named: Any) -> Any:
+    def forward(self, *inputs: Any, **keywords: Any) -> Any:
         """What the namesake computes."""
-        found = ((name, getattr(self, name, _MISSING)) for name in self._attributes)
-        given = {name: value for name, value in found if value is not _MISSING}
-        return getattr(self.functional, self.function)(*inputs, **(given | named))
+        attributes = ((name, getattr(self, name, _MISSING)) for name in self._attributes)
+        arguments = {name: value for name, value in attributes if value is not _MISSING}
+        return getattr(self.functional, self.function)(*inputs, **(arguments | keywords))
 
 
 def _with_client(signature: inspect.Signature) -> inspect.Signature:
-    client = inspect.Parameter("client", inspect.Parameter.KEYWORD_ONLY, annotation=BlockingCalls)
+    client = inspect.Parameter("client", inspect.Parameter.KEYWORD_ONLY, annotation=BlockingClient)
     parameters = [*signature.parameters.values()]
     at = next(
         (index for index, one in enumerate(parameters) if one.kind is inspect.Parameter.VAR_KEYWORD), len(parameters)

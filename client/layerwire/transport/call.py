@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from google.protobuf import message_factory
@@ -24,6 +24,8 @@ from layerwire.wire import arrays, framing
 from layerwire.wire.dtypes import TensorSpec
 from layerwire.wire.framing import Entry, MapEntry
 from layerwire.wire.protobuf import prefix
+
+Tensor = TypeVar("Tensor")
 
 _NEVER = math.inf
 _now = time.monotonic
@@ -61,7 +63,7 @@ class Call:
         nbytes: bytes in a frame.
         tries: answers that asked to try again.
         connection: where it was sent, or waits to be.
-        is_finished: whether its promise was kept or broken, or nobody waits for it.
+        is_finished: whether its promise has a result or an error, or nobody waits for it.
     """
 
     __slots__ = (
@@ -142,7 +144,7 @@ class Call:
         return error
 
 
-class NamedTensors(dict[str, Any]):
+class NamedTensors(dict[str, Tensor]):
     """Tensors by name, as `run` and `differentiate` return them.
 
     Attributes:

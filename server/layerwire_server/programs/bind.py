@@ -11,12 +11,12 @@ import torch
 
 from layerwire_server.operators.operator import TORCH_DTYPES
 from layerwire_server.programs.fold import FoldedBias, FoldedWeight
-from layerwire_server.programs.graph import ABSENT, Inline, Recipe, Stored
+from layerwire_server.programs.graph import ABSENT, Inline, Recipe, StoredTensor
 from layerwire_server.programs.run import check_values
 from layerwire_server.programs.variant import Variant
 
 
-def bind(variant: Variant, tensors: Mapping[Stored, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+def bind(variant: Variant, tensors: Mapping[StoredTensor, torch.Tensor]) -> tuple[torch.Tensor, ...]:
     """The constants of a variant's graph, in order, on the CPU.
 
     Raises:

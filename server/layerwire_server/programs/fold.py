@@ -21,7 +21,7 @@ from layerwire_server.operators.convolve_transpose import ConvTranspose
 from layerwire_server.operators.linear import Linear
 from layerwire_server.operators.normalize_running import BatchNorm
 from layerwire_server.programs.check import GraphSizes
-from layerwire_server.programs.graph import ABSENT, Graph, Recipe, Step, Stored
+from layerwire_server.programs.graph import ABSENT, Graph, Recipe, Step, StoredTensor
 
 Load: TypeAlias = Callable[[Recipe], torch.Tensor]  # a stored or inline constant on the CPU
 
@@ -191,7 +191,7 @@ def spec_of(recipe: Recipe, plain: Callable[[Recipe], TensorSpec]) -> TensorSpec
     return plain(recipe)
 
 
-def needs(recipe: Recipe) -> tuple[Stored, ...]:
+def needs(recipe: Recipe) -> tuple[StoredTensor, ...]:
     """The stored tensors that a constant is made of."""
     if isinstance(recipe, FoldedWeight):
         parts: tuple[Recipe | None, ...] = (recipe.weight, recipe.by.var, recipe.by.weight)
@@ -200,4 +200,4 @@ def needs(recipe: Recipe) -> tuple[Stored, ...]:
         parts = (recipe.bias, recipe.dtype_of, by.mean, by.var, by.weight, by.bias)
     else:
         parts = (recipe,)
-    return tuple(part for part in parts if isinstance(part, Stored))
+    return tuple(part for part in parts if isinstance(part, StoredTensor))

@@ -31,7 +31,7 @@ _MOST_BYTES = 2**56  # with any number of rows that a message can bring, far und
 _FAMILIES: dict[str, Mapping[str, type[Operator]]] = {**OPERATORS, "transform": TRANSFORMS}
 
 
-class Stored(NamedTuple):
+class StoredTensor(NamedTuple):
     """A constant that is a tensor of a file in the store."""
 
     digest: str
@@ -188,7 +188,7 @@ def _input(message: program_pb2.ProgramInput) -> ProgramInput:
 def _recipe(message: program_pb2.Constant) -> Recipe:
     content = message.WhichOneof("content")
     if content == "stored":
-        return Stored(message.stored.digest, message.stored.key)
+        return StoredTensor(message.stored.digest, message.stored.key)
     if content is None or message.tensor.WhichOneof("content") != "data":
         raise wrong(message.name, "must be a stored tensor, or have its data")
     tensor = message.tensor

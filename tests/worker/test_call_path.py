@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 from collections.abc import Iterable
 from types import FrameType
 from typing import Any
 
+import pytest
 import torch
 
 from layerwire.v1 import layerwire_pb2 as pb
 from layerwire_server import worker
 from layerwire_server.link import Frame, Kind
 from layerwire_server.metrics import Metrics
+from layerwire_server.worker import dispatcher
 from layerwire_server.worker.lanes.lanes import Lanes
 from layerwire_server.worker.loop import WorkerLoop
 from layerwire_server.worker.measures import Measures
@@ -62,7 +65,8 @@ class AnswerLink:
         self.answers.put_nowait(frame)
 
 
-async def test_a_call_passes_these_files() -> None:
+async def test_a_call_passes_these_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatcher, "INLINE_SECONDS", math.inf)  # on a busy machine it would go to another thread
     device, catalog, link, files = CpuDevice(torch.get_num_threads()), Catalog(), AnswerLink(), set()
     loop: Any = WorkerLoop(
         0,

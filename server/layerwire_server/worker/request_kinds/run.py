@@ -38,7 +38,7 @@ class RunKind(NativeKind):
     def resolve_differentiable(self, message: Any, inputs: InputReader) -> Resolution:
         """See RequestKind."""
         version, program = _program(message, inputs.catalog)
-        return _resolve(program.unfolded(version, tuple(message.intermediates)), message, inputs)
+        return _resolve(program.plain_operator(version, tuple(message.intermediates)), message, inputs)
 
     def operator_and_specs(self, message: Any, inputs: InputReader) -> tuple[Operator, Specs]:
         """See RequestKind."""

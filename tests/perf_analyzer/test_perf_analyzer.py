@@ -13,10 +13,8 @@ import subprocess
 
 import pytest
 
-from tests.inference import conftest
-from tests.through_server.conftest import Served
+from tests.served import Server
 
-served = conftest.served
 WINDOW_REQUESTS = 500
 _COUNT = re.compile(r"(Inference|Execution|Successful request) count: (\d+)")
 
@@ -50,7 +48,7 @@ pytestmark = pytest.mark.skipif(
     ],
     ids=["sync", "batch", "async", "stream", "rate", "bfloat16", "two inputs", "alone"],
 )
-def test_load(served: Served, tmp_path, model, rows, flags):
+def test_load(served: Server, tmp_path, model, rows, flags):
     table = tmp_path / "table.csv"
     command = [PERF_ANALYZER, "-m", model, "-i", "grpc", "-u", served.address, "-f", str(table), "-s", "90", "-r", "5"]
     command += ["--measurement-mode", "count_windows", "--measurement-request-count", str(WINDOW_REQUESTS), *flags]
@@ -65,4 +63,3 @@ def test_load(served: Served, tmp_path, model, rows, flags):
     assert float(row["Inferences/Second"]) > 0
     for column in ("Server Queue", "Server Compute Input", "Server Compute Infer", "Server Compute Output"):
         assert float(row[column]) > 0, column
-    assert served.metric("layerwire_worker_restarts_total") == 0

@@ -13,10 +13,10 @@ import pytest
 
 from layerwire.inference_v2 import open_inference_pb2 as oip
 from tests.chaos.conftest import FaultyServer
-from tests.inference import programs
-from tests.inference.conftest import SERVICE
-from tests.inference.messages import floats, infer
 from tests.served import PATIENCE_SECONDS, Server
+from tests.through_server.inference import programs
+from tests.through_server.inference.conftest import SERVICE
+from tests.through_server.inference.messages import floats, infer
 
 REQUESTS = 400
 

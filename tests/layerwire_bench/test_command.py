@@ -16,12 +16,11 @@ import pytest
 
 import layerwire
 from layerwire_bench.report import as_json
-from tests.inference.conftest import served  # noqa: F401  # a fixture
 from tests.layerwire_bench.commands import BENCH, RELU, UNCHECKED, bench, measured
 from tests.readme_tables import README
 
 
-def test_a_sweep_leaves_its_files(served, tmp_path):  # noqa: F811
+def test_a_sweep_leaves_its_files(served, tmp_path):
     files = {form: tmp_path / f"found.{form}" for form in ("json", "csv", "html")}
     words = [word for form, path in files.items() for word in (f"--{form}", path)]
     ended = bench(
@@ -48,7 +47,7 @@ def test_a_sweep_leaves_its_files(served, tmp_path):  # noqa: F811
 
 
 @pytest.mark.parametrize("arrivals", ["constant", "poisson"])
-def test_an_open_loop_keeps_its_rate(served, arrivals):  # noqa: F811
+def test_an_open_loop_keeps_its_rate(served, arrivals):
     [point] = measured(
         bench(
             served.address,
@@ -72,7 +71,7 @@ def test_an_open_loop_keeps_its_rate(served, arrivals):  # noqa: F811
     assert point.client.send_lag_p99_seconds is not None
 
 
-def test_every_way_to_call_can_be_compared(served):  # noqa: F811
+def test_every_way_to_call_can_be_compared(served):
     for other in ("unary", "oip", "local"):
         run = measured(
             bench(
@@ -102,7 +101,7 @@ def test_every_way_to_call_can_be_compared(served):  # noqa: F811
         assert "torch" in run.verify
 
 
-def test_several_client_processes_share_the_load(served):  # noqa: F811
+def test_several_client_processes_share_the_load(served):
     [closed] = measured(
         bench(served.address, *RELU, *UNCHECKED, "--concurrency", 5, "--processes", 2, "--json", "-")
     ).points
@@ -112,7 +111,7 @@ def test_several_client_processes_share_the_load(served):  # noqa: F811
     assert 0 < opened.throughput < 600
 
 
-def test_a_search_ends_between_two_rates(served):  # noqa: F811
+def test_a_search_ends_between_two_rates(served):
     run = measured(
         bench(
             served.address,
@@ -132,13 +131,13 @@ def test_a_search_ends_between_two_rates(served):  # noqa: F811
     assert all(trial.kept for trial in run.search.trials)
 
 
-def test_a_search_that_nothing_keeps_says_so(served):  # noqa: F811
+def test_a_search_that_nothing_keeps_says_so(served):
     ended = bench(served.address, *RELU, *UNCHECKED, "--slo", "1us", "--rate", "5:10")
     assert ended.returncode == 1
     assert "no rate kept 0.001 ms" in ended.stderr
 
 
-def test_a_mix_puts_its_weights_and_parts_its_figures(served, tmp_path):  # noqa: F811
+def test_a_mix_puts_its_weights_and_parts_its_figures(served, tmp_path):
     mix = tmp_path / "mix.toml"
     mix.write_text(
         '[[call]]\nfunction = "relu"\nshape = [1, 10]\nshare = 3\n[[call]]\nfunction = "linear"\nshape = [1, 6]\n'
@@ -181,19 +180,19 @@ def test_wrong_usage_is_a_sentence(name):
     assert "Traceback" not in ended.stderr
 
 
-def test_what_torch_refuses_is_refused_before_anything_is_sent(served):  # noqa: F811
+def test_what_torch_refuses_is_refused_before_anything_is_sent(served):
     ended = bench(served.address, "max_pool2d", "--shape", "1,3,4,4", "--kernel-size", 9)
     assert ended.returncode == 2
     assert "max_pool2d" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
-def test_options_may_stand_before_what_is_sent(served):  # noqa: F811
+def test_options_may_stand_before_what_is_sent(served):
     [point] = measured(bench("--concurrency", 2, served.address, "--json", "-", *RELU, *UNCHECKED)).points
     assert point.load.callers == 2
 
 
-def test_an_unknown_program_is_a_sentence(served):  # noqa: F811
+def test_an_unknown_program_is_a_sentence(served):
     ended = bench(served.address, "run", "nowhere")
     assert ended.returncode == 2
     assert "nowhere" in ended.stderr
@@ -218,7 +217,7 @@ def test_the_readme_shows_every_kind_of_load():
 
 
 @pytest.mark.parametrize("command", README_COMMANDS)
-def test_the_readmes_commands_work(served, command, tmp_path):  # noqa: F811
+def test_the_readmes_commands_work(served, command, tmp_path):
     with layerwire.Client(served.address) as client:
         client.put_weights("classifier.weight", np.ones((10, 3072), "float32"))
     words = [STANDS_FOR.get(word, word) or served.address for word in shlex.split(command)]
@@ -232,7 +231,7 @@ def test_the_readmes_commands_work(served, command, tmp_path):  # noqa: F811
     assert ended.returncode == 0, ended.stderr
 
 
-def test_a_terminal_shows_how_it_goes(served):  # noqa: F811
+def test_a_terminal_shows_how_it_goes(served):
     ours, theirs = pty.openpty()
     words = [
         *BENCH,

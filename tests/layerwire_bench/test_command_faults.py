@@ -19,7 +19,6 @@ import pytest
 from layerwire.v1 import layerwire_pb2 as pb
 from layerwire.v1 import layerwire_pb2_grpc
 from layerwire_bench.report import as_json
-from tests.inference.conftest import served  # noqa: F401  # a fixture
 from tests.layerwire_bench.commands import BENCH, QUICK, RELU, UNCHECKED, bench
 
 
@@ -72,7 +71,7 @@ def test_a_server_that_dies_midway_ends_the_run_and_leaves_what_there_was(tmp_pa
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
-def test_interrupted_it_reports_what_there_is(served, tmp_path, number):  # noqa: F811
+def test_interrupted_it_reports_what_there_is(served, tmp_path, number):
     found = tmp_path / "found.json"
     loads = ",".join(["2"] * 50)
     with started(served.address, *RELU, *UNCHECKED, "--concurrency", loads, "--json", found) as process:
@@ -91,7 +90,7 @@ def test_interrupted_it_reports_what_there_is(served, tmp_path, number):  # noqa
     assert not run.points[-1].errors
 
 
-def test_interrupted_as_it_starts_it_says_so_and_no_more(served):  # noqa: F811
+def test_interrupted_as_it_starts_it_says_so_and_no_more(served):
     words = [*BENCH, served.address, *RELU, *UNCHECKED]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0) as process:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
@@ -104,7 +103,7 @@ def test_interrupted_as_it_starts_it_says_so_and_no_more(served):  # noqa: F811
     assert errors.startswith("Error: interrupted")
 
 
-def test_a_file_that_cannot_be_written_costs_no_other(served, tmp_path):  # noqa: F811
+def test_a_file_that_cannot_be_written_costs_no_other(served, tmp_path):
     page = tmp_path / "page.html"
     ended = bench(served.address, *RELU, *UNCHECKED, "--concurrency", 1, "--csv", "/dev/full", "--html", page)
     assert ended.returncode == 4
@@ -114,7 +113,7 @@ def test_a_file_that_cannot_be_written_costs_no_other(served, tmp_path):  # noqa
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
 
 
-def test_calls_that_an_overload_keeps_from_being_sent_are_told(served, tmp_path):  # noqa: F811
+def test_calls_that_an_overload_keeps_from_being_sent_are_told(served, tmp_path):
     found = tmp_path / "found.json"
     words = ["--rate", 900_000, "--duration", "500ms", "--max-errors", 1, "--json", found]
     ended = bench(served.address, *RELU, *UNCHECKED, *words)
@@ -125,7 +124,7 @@ def test_calls_that_an_overload_keeps_from_being_sent_are_told(served, tmp_path)
     assert "due and never sent" in ended.stdout
 
 
-def test_no_client_process_outlives_its_planner(served):  # noqa: F811
+def test_no_client_process_outlives_its_planner(served):
     with started(served.address, *RELU, *UNCHECKED, "--concurrency", "2,2,2,2,2", "--processes", 2) as process:
         assert any("1/5" in line for line in process.stderr)
         children = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]

@@ -17,9 +17,9 @@ from layerwire_bench.sending.workload import Entry
 from layerwire_bench.servers import discover
 from layerwire_bench.servers.datatypes import DATATYPES, OF_DTYPES
 from layerwire_bench.targets.inference import InferenceTarget
-from tests.inference import programs
 from tests.layerwire_bench.calls import ENTRY, Calls, sample
 from tests.layerwire_bench.foreign import Foreign
+from tests.through_server.inference import programs
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
 RUN = Requests().run("model", {"x": X})

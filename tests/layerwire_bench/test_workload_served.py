@@ -19,7 +19,7 @@ from layerwire_bench.sending.tensors import Making
 from layerwire_bench.sending.workload import Sample
 from tests.layerwire_bench.asked import asked
 from tests.networks import NETWORKS, inputs, made
-from tests.through_server.conftest import client, no_worker_dies, served  # noqa: F401  # fixtures
+from tests.through_server.conftest import client  # noqa: F401  # a fixture
 
 FLOATS = ("float32", "float64", "float16", "bfloat16")
 DRAWN = {"gumbel_softmax"}

@@ -29,8 +29,8 @@ from layerwire_server.worker.statistics import Statistics
 from layerwire_server.worker.weights.catalog import Catalog
 from layerwire_server.worker.weights.stored_tensors import Originals
 from layerwire_server.worker.weights.weights_cache import Absent, Copies, brought
-from tests.inference.messages import infer, parameter
-from tests.inference.programs import FEATURES, linear, pair, square
+from tests.through_server.inference.messages import infer, parameter
+from tests.through_server.inference.programs import FEATURES, linear, pair, square
 
 ROWS = 2
 X = np.ones((ROWS, FEATURES), np.float32)

@@ -10,7 +10,7 @@ import pytest
 import tritonclient.grpc.aio as triton
 from tritonclient.utils import InferenceServerException
 
-from tests.inference.programs import FEATURES, expected
+from tests.through_server.inference.programs import FEATURES, expected
 
 ADDRESS = os.environ["LAYERWIRE_TEST_ADDRESS"]
 

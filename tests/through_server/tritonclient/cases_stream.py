@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 
-from tests.inference.programs import FEATURES, expected
+from tests.through_server.inference.programs import FEATURES, expected
 
 ADDRESS = os.environ["LAYERWIRE_TEST_ADDRESS"]
 

@@ -11,10 +11,10 @@ import pytest
 from grpc import RpcError, StatusCode
 
 from layerwire.inference_v2 import open_inference_pb2 as oip
-from tests.inference.conftest import SERVICE
-from tests.inference.messages import floats, infer, parameter
-from tests.inference.programs import FEATURES, expected
 from tests.served import PATIENCE_SECONDS
+from tests.through_server.inference.conftest import SERVICE
+from tests.through_server.inference.messages import floats, infer, parameter
+from tests.through_server.inference.programs import FEATURES, expected
 
 X = np.ones((1, FEATURES), np.float32)
 EYE = np.eye(256, dtype=np.float32)

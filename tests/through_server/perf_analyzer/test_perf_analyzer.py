@@ -30,7 +30,7 @@ def tool() -> str:
 
 PERF_ANALYZER = tool()
 pytestmark = pytest.mark.skipif(
-    not PERF_ANALYZER, reason="no perf_analyzer that runs here: see tests/perf_analyzer/fetch.sh"
+    not PERF_ANALYZER, reason="no perf_analyzer that runs here: see tests/through_server/perf_analyzer/fetch.sh"
 )
 
 

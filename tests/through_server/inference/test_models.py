@@ -10,8 +10,8 @@ from grpc import RpcError, StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from layerwire.inference_v2 import open_inference_pb2 as oip
-from tests.inference.messages import NAMES, infer
-from tests.inference.programs import DTYPES, FEATURES, PROGRAMS
+from tests.through_server.inference.messages import NAMES, infer
+from tests.through_server.inference.programs import DTYPES, FEATURES, PROGRAMS
 
 X = np.ones((3, FEATURES), np.float32)
 

@@ -12,7 +12,7 @@ from ml_dtypes import bfloat16
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 import layerwire
-from tests.inference.programs import FEATURES, expected
+from tests.through_server.inference.programs import FEATURES, expected
 
 ADDRESS = os.environ["LAYERWIRE_TEST_ADDRESS"]
 X = np.arange(2 * FEATURES, dtype=np.float32).reshape(2, FEATURES)

@@ -193,7 +193,7 @@ class Metrics:
 
     def snapshot(self) -> Snapshot:
         """All values since the process started, as JSON."""
-        found: Snapshot = {}
+        snapshot: Snapshot = {}
         for (name, values), child in self._children.items():
-            found.setdefault(name, []).append([list(values), child.state()])
-        return found
+            snapshot.setdefault(name, []).append([list(values), child.state()])
+        return snapshot

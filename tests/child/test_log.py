@@ -10,7 +10,7 @@ import pytest
 
 SAY = """
 import logging, sys
-from layerwire_server import log
+from layerwire_server.child import log
 own = log.start(sys.argv[1], "json", process="p")
 for name in ("layerwire_server.worker.loop", "grpc._cython.cygrpc", "asyncio"):
     for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):

@@ -78,12 +78,12 @@ def test_why_a_server_cannot_be_reached(address, words):
     ids=["grpcio-1.85", "grpcio-1.74"],
 )
 def test_a_host_that_is_not_there(details):
-    assert reasons.told(details, tls=False) == "there is no such host"
+    assert reasons.explain(details, tls=False) == "there is no such host"
 
 
 def test_reasons_without_a_sentence_are_passed_on():
     for details in ("failed to connect to all addresses; last error: of a new kind", "Socket closed", ""):
-        assert reasons.told(details, tls=False) == details
+        assert reasons.explain(details, tls=False) == details
 
 
 async def test_calls_go_round_addresses(serve):

@@ -157,10 +157,10 @@ async def test_cancelled_at_every_await_the_client_goes_on(serve, place):
         elif place in ("sent", "delayed"):
             await server.until(lambda: len(server.calls) == 1)
         if place == "delayed":
-            while not engine._delayed:
+            while not engine._retries:
                 await asyncio.sleep(0)
         if place == "answered":
-            while not engine._proven:
+            while not engine._had_answer:
                 await asyncio.sleep(0)  # the answer is in the future, the task has yet to wake
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -174,9 +174,9 @@ async def test_cancelled_at_every_await_the_client_goes_on(serve, place):
         server.script = FakeStream.reply
         np.testing.assert_array_equal(await lw.relu(ROW), [[0, 2]])
         assert (engine.admission._calls, engine.admission._bytes) == (0, 0)
-        assert not engine._delayed
-        assert not engine._parked
-        assert not engine.connections[0].sent
+        assert not engine._retries
+        assert not engine._waiting_calls
+        assert not engine.connections[0].sent_calls
 
 
 async def test_cancel_storm_leaves_nothing_behind(serve):
@@ -203,7 +203,7 @@ async def test_cancel_storm_leaves_nothing_behind(serve):
         assert (engine.admission._calls, engine.admission._bytes) == (0, 0)
         server.script = FakeStream.reply
         np.testing.assert_array_equal(await lw.relu(ROW), [[0, 2]])
-        assert not engine.connections[0].sent
+        assert not engine.connections[0].sent_calls
 
 
 async def test_close_ends_calls_and_the_client(serve):
@@ -236,7 +236,7 @@ async def test_a_dropped_client_hangs_up(server):
     engine = lw._session.engine()
     del lw
     gc.collect()
-    while engine.connections or engine in background._elsewhere:
+    while engine.connections or engine in background._foreign_engines:
         await asyncio.sleep(0)
 
 

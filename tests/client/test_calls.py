@@ -8,15 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from layerwire.calls import Calls, Request
+from layerwire.calls import Requests
 from layerwire.errors import InvalidArgumentError
 from layerwire.v1 import operators_pb2 as messages
-
-
-class Requests(Calls[Request]):
-    def _call(self, request: Request) -> Request:
-        return request
-
 
 lw = Requests()
 

@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from layerwire import errors
-from layerwire.calls import Calls, Request
+from layerwire.calls import Requests
 from layerwire.transport import retry
 from layerwire.transport.admission import Admission
-from layerwire.transport.call import Call, as_message
-from layerwire.transport.deadlines import Deadlines
+from layerwire.transport.call import Call
+from layerwire.transport.engine import Deadlines
 from layerwire.transport.options import Options, wire
+from layerwire.transport.rpc import message_without_data
 from layerwire.transport.settings import make_settings
 from layerwire.v1 import layerwire_pb2 as pb
 
@@ -103,7 +104,7 @@ def test_force_comes_in_regardless():
 class Timed:
     id: int
     deadline: float
-    finished: bool = False
+    is_finished: bool = False
 
 
 async def test_deadlines_expire_in_order_and_finished_calls_do_not():
@@ -112,7 +113,7 @@ async def test_deadlines_expire_in_order_and_finished_calls_do_not():
     over = loop.create_future()
 
     def expire(call):
-        call.finished = True
+        call.is_finished = True
         expired.append(call.id)
         if call.id == 9:
             over.set_result(None)
@@ -123,7 +124,7 @@ async def test_deadlines_expire_in_order_and_finished_calls_do_not():
     for call in random.Random(0).sample(calls, 10):
         deadlines.add(call)
     deadlines.add(Timed(10, math.inf))
-    calls[4].finished = True
+    calls[4].is_finished = True
     await over
     assert expired == [0, 1, 2, 3, 5, 6, 7, 8, 9]
     assert time.monotonic() >= now + 0.1
@@ -133,7 +134,7 @@ async def test_deadlines_expire_in_order_and_finished_calls_do_not():
 async def test_finished_calls_do_not_pile_up():
     deadlines = Deadlines(asyncio.get_running_loop(), lambda call: None)
     for number in range(20_000):
-        deadlines.add(Timed(number, time.monotonic() + 1000, finished=True))
+        deadlines.add(Timed(number, time.monotonic() + 1000, is_finished=True))
         assert len(deadlines._heap) <= 1026
     deadlines.close()
 
@@ -152,7 +153,7 @@ async def test_finished_calls_do_not_pile_up():
     ],
 )
 def test_broken(code, details, expected):
-    assert retry.broken(code, details) is expected
+    assert retry.may_resend(code, details) is expected
 
 
 @given(failures=st.integers(1, 10_000), seed=st.integers())
@@ -266,11 +267,6 @@ def test_timeouts_that_differ_little_share_a_template():
     assert len({wire(Options(), 1 + step / 10_000) for step in range(10_000)}) <= 11
 
 
-class Requests(Calls[Request]):
-    def _call(self, request: Request) -> Request:
-        return request
-
-
 class Nobody:
     def done(self):
         return True
@@ -290,7 +286,7 @@ def test_a_calls_bytes_are_the_message(x, weight, bias, number):
     options = Options(2.5, priority=-3, deterministic=True, timing=True)
     call = Call(request, options, Nobody())
     parsed = pb.Calls.FromString(b"".join(call.entry.parts(number, call.data))).calls[0]
-    expected = pb.Call(id=number, linear=as_message(request, options))
+    expected = pb.Call(id=number, linear=message_without_data(request, options))
     expected.linear.options.CopyFrom(
         pb.CallOptions(timeout_seconds=2.5, priority=-3, deterministic=True, return_timing=True)
     )

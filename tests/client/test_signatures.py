@@ -11,15 +11,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from layerwire.calls import ACTIVATIONS, OperatorCalls, Request
+from layerwire.calls import ACTIVATIONS, OperatorCalls, Requests
 from layerwire.errors import InvalidArgumentError
 from layerwire.v1 import tensor_pb2
-
-
-class Requests(OperatorCalls[Request]):
-    def _call(self, request: Request) -> Request:
-        return request
-
 
 lw = Requests()
 METHODS = [name for name, _ in inspect.getmembers(OperatorCalls, inspect.isfunction) if not name.startswith("_")]

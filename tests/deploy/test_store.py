@@ -15,7 +15,7 @@ from torch import nn
 from layerwire.deploy import RemoteProgram, deploy
 from layerwire.errors import InvalidArgumentError
 from layerwire.export import export
-from layerwire.store.uploads import Uploaded
+from layerwire.store.uploads import UploadReport
 from layerwire.v1 import store_pb2
 from layerwire.wire.safetensors import SafetensorsFile
 from layerwire_bench.answers.interpreter import run
@@ -34,7 +34,7 @@ class MemoryStore:
         assert hashlib.sha256(self.files[file.digest]).hexdigest() == file.digest
         if progress is not None:
             progress(file.size_bytes, file.size_bytes)
-        return Uploaded(file.size_bytes, sent)
+        return UploadReport(file.size_bytes, sent)
 
     def put_program(self, request):
         versions = self.programs.setdefault(request.name, [])
@@ -93,7 +93,7 @@ def test_differences_are_told():
 
 
 def test_arguments_by_name_and_number():
-    remote = RemoteProgram(MemoryStore(), "net", ["x", "y"])
+    remote = RemoteProgram(MemoryStore().run, "net", ["x", "y"])
     for args, named in [((1,), {}), ((1, 2, 3), {}), ((1,), {"x": 2}), ((1, 2), {"z": 3})]:
         with pytest.raises(InvalidArgumentError, match="net: inputs must be x, y, got "):
             remote(*args, **named)
@@ -102,7 +102,7 @@ def test_arguments_by_name_and_number():
 def test_program_without_its_module():
     store = MemoryStore()
     deploy(store, "pair", nn.ReLU(), torch.ones(1, 3))
-    remote = RemoteProgram(store, "pair", ["input"])
+    remote = RemoteProgram(store.run, "pair", ["input"])
     assert remote(input=torch.tensor([[-1.0, 2.0]])).tolist() == [[0.0, 2.0]]
     assert repr(remote) == "RemoteProgram('pair')"
 

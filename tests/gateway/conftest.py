@@ -13,7 +13,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from layerwire.v1 import layerwire_pb2_grpc
 from layerwire_server.child.child import Child
 from layerwire_server.config import load
+from layerwire_server.gateway.router import Router
 from layerwire_server.gateway.service import Gateway
+from layerwire_server.metrics import Metrics
 from tests.gateway.fake_worker import FakeWorker
 
 MIB = 1024**2
@@ -107,3 +109,13 @@ async def rig(tmp_path):
 @pytest.fixture
 def mib():
     return MIB
+
+
+@pytest.fixture
+def metrics():
+    return Metrics()
+
+
+@pytest.fixture
+def router(metrics):
+    return Router(10.0, metrics)

@@ -43,11 +43,11 @@ class FakeWorker:
         await self._server.wait_closed()
         self.frames = asyncio.Queue()
 
-    def connected(self, link):
+    def on_connect(self, link):
         self.links.add(link)
         link.send(Frame(Kind.HELLO, payload=json.dumps(HELLO).encode()))
 
-    def received(self, link, frame):
+    def on_frame(self, link, frame):
         if frame.kind is not Kind.CANARY:
             self.frames.put_nowait(frame)
             return
@@ -55,7 +55,7 @@ class FakeWorker:
             link.send(Frame(Kind.CANARY_RESULT, frame.frame, b"{}", Flag.NONE if self.sings else Flag.ERROR))
         self.canaries.put_nowait(frame)
 
-    def disconnected(self, link, error):
+    def on_disconnect(self, link, error):
         self.links.discard(link)
 
     async def next(self, kind):

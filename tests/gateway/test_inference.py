@@ -11,7 +11,7 @@ from google.protobuf import text_format
 from layerwire.errors import NotFoundError, to_status
 from layerwire.inference_v2 import open_inference_pb2 as oip
 from layerwire_server.gateway import spans
-from layerwire_server.gateway.inference.statistics import summed
+from layerwire_server.gateway.inference.statistics import total
 from layerwire_server.link import Family, Frame, Kind
 
 SERVICE = "/inference.GRPCInferenceService/"
@@ -176,8 +176,8 @@ def parsed(text):
 
 
 def test_statistics_are_summed():
-    assert summed([parsed(ONE), parsed(OTHER)]) == parsed(SUM)
-    assert summed([parsed(ONE)]) == parsed(ONE)
+    assert total([parsed(ONE), parsed(OTHER)]) == parsed(SUM)
+    assert total([parsed(ONE)]) == parsed(ONE)
 
 
 async def test_every_worker_is_asked_for_its_statistics(rig):
@@ -216,8 +216,8 @@ async def test_a_request_that_kills_is_known_by_another_id(rig):
     await it.workers[0].start()
     frame = await it.workers[0].next(Kind.UNARY)
     it.workers[0].send(Frame(Kind.STARTED, frame.frame, ordinals=(0,)))
-    (seat,) = it.gateway._router._seats.values()
-    while seat.pending[frame.frame].running is None:  # until the gateway knows what the worker is about to die of
+    (worker,) = it.gateway._router._live.values()
+    while worker.pending[frame.frame].running is None:  # until the gateway knows what the worker is about to die of
         await asyncio.wait_for(it.workers[0].canaries.get(), 10)
     await it.workers[0].die()
     await it.workers[0].start()

@@ -173,7 +173,7 @@ async def test_what_is_not_foreseen_is_internal_with_an_id_and_no_more(rig, monk
     async def fail():
         raise RuntimeError("not foreseen")
 
-    monkeypatch.setattr(it.gateway._crew, "names_changed", fail)
+    monkeypatch.setattr(it.gateway._workers.links[0], "names_changed", fail)
     call = asyncio.ensure_future(it.stub.PutWeights(pb.PutWeightsRequest(name="w")))
     frame = await it.workers[0].next(Kind.UNARY)
     it.workers[0].answer(frame, b"", 0)

@@ -60,7 +60,7 @@ def call_of(case: Case, f: Functional):
     }
 
     def call(*tensors):
-        return f._call(request._replace(tensors=fixed | dict(zip(names, tensors, strict=True))))
+        return f.call(request._replace(tensors=fixed | dict(zip(names, tensors, strict=True))))
 
     return call, [fixed[name].clone().requires_grad_() for name in names]
 

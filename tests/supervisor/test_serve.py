@@ -210,8 +210,8 @@ def test_the_path_of_a_dead_server_is_free(tmp_path):
         dead.bind(str(path))
         dead.listen()
         with pytest.raises(ports.PortError, match="--listen: .* can't be had: Address already in use"):
-            ports.Reservation(f"unix:{path}", "--listen", shared=False)
-    ports.Reservation(f"unix:{path}", "--listen", shared=False).close()
+            ports.Reservation(f"unix:{path}", "--listen", share=False)
+    ports.Reservation(f"unix:{path}", "--listen", share=False).close()
 
 
 def test_a_store_that_cannot_be_used_is_one_sentence(server, tmp_path):

@@ -71,11 +71,11 @@ class Gateway:
         self.started: list[tuple[int, ...]] = []
         self._numbers = iter(range(1, 1 << 30))
 
-    def connected(self, link: Link) -> None:
+    def on_connect(self, link: Link) -> None:
         """link.Receiver."""
         self.link = link
 
-    def received(self, link: Link, frame: Frame) -> None:
+    def on_frame(self, link: Link, frame: Frame) -> None:
         """link.Receiver."""
         if frame.kind is Kind.ANSWERS and not frame.flags & Flag.ERROR and frame.frame not in self.unary:
             for answer in pb.StreamResponse.FromString(frame.payload).answers:
@@ -85,7 +85,7 @@ class Gateway:
             self.started.append(frame.ordinals)
         self.frames.put_nowait(frame)
 
-    def disconnected(self, link: Link, error: Exception | None) -> None:
+    def on_disconnect(self, link: Link, error: Exception | None) -> None:
         """link.Receiver."""
 
     def send(self, calls: Sequence[pb.Call], **fields: Any) -> int:

@@ -14,11 +14,11 @@ from layerwire.errors import InternalError
 from layerwire.inference_v2 import open_inference_pb2 as oip
 from layerwire.v1 import layerwire_pb2
 from layerwire.wire import arrays, dtypes
+from layerwire.wire.dtypes import INFERENCE_NAMES, OF_INFERENCE
 from layerwire_server.programs.check import ProgramLimits
 from layerwire_server.programs.variant import Facts
 from layerwire_server.storage import Store
 from layerwire_server.worker.call import Call, Model
-from layerwire_server.worker.datatypes import BY_NAME, NAMES
 from layerwire_server.worker.lanes.lane import Batch
 from layerwire_server.worker.plan import CallLimits, Plans
 from layerwire_server.worker.reading import inference, parse_limits
@@ -92,8 +92,9 @@ async def test_timeouts_are_microseconds_and_the_earliest_counts(decoder):
 
 
 def test_every_dtype_has_one_name():
-    assert {name: NAMES[found.dtype] for name, found in BY_NAME.items()} == {name: name for name in BY_NAME}
-    assert NAMES.keys() == dtypes.DTYPE_NAMES.keys()
+    names = {name: INFERENCE_NAMES[row.code] for name, row in OF_INFERENCE.items()}
+    assert names == {name: name for name in OF_INFERENCE}
+    assert INFERENCE_NAMES.keys() == dtypes.DTYPE_NAMES.keys()
 
 
 def test_contents_that_grow_by_parsing_are_no_data():

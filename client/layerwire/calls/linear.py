@@ -5,7 +5,7 @@ It knows their messages; neither channels nor torch.
 
 from __future__ import annotations
 
-from layerwire.calls.request import Answer_co, Family, Request, TensorLike, given
+from layerwire.calls.request import Answer_co, Family, Request, TensorLike, tensors_by_field
 from layerwire.v1 import operators_pb2 as messages
 
 _LINEAR = messages.LinearOperator(linear=messages.Linear())
@@ -22,8 +22,8 @@ class LinearCalls(Family[Answer_co]):
 
         Shape: [..., in_features] -> [..., out_features]
         """
-        tensors = given(input=input, weight=weight, bias=bias)
-        return self._call(Request("linear", _LINEAR, tensors, ("output",), "linear", timeout))
+        tensors = tensors_by_field(input=input, weight=weight, bias=bias)
+        return self.call(Request("linear", _LINEAR, tensors, ("output",), "linear", timeout))
 
     def bilinear(
         self,
@@ -38,5 +38,5 @@ class LinearCalls(Family[Answer_co]):
 
         Shape: [..., in1_features] and [..., in2_features] -> [..., out_features]
         """
-        tensors = given(input=input1, weight=weight, bias=bias, input2=input2)
-        return self._call(Request("linear", _BILINEAR, tensors, ("output",), "bilinear", timeout))
+        tensors = tensors_by_field(input=input1, weight=weight, bias=bias, input2=input2)
+        return self.call(Request("linear", _BILINEAR, tensors, ("output",), "bilinear", timeout))

@@ -33,11 +33,11 @@ class Other(NamedTuple):
 
 COMMANDS = {
     "call": Command("layerwire.cli.call", "Call one operator by its torch.nn.functional name."),
-    "delete": Command("layerwire.cli.deleting", "Forget programs or weights on a server."),
+    "delete": Command("layerwire.cli.delete", "Forget programs or weights on a server."),
     "demo": Command("layerwire.demo.command", "A photograph and a small CNN through a server of its own."),
     "describe": Command("layerwire.cli.describe", "Show a program's layers, shapes, parameters and operations."),
     "health": Command("layerwire.cli.health", "Tell whether a server is serving."),
-    "import": Command("layerwire.cli.importing", "Give the tensors of a safetensors file names."),
+    "import": Command("layerwire.cli.import_weights", "Give the tensors of a safetensors file names."),
     "info": Command("layerwire.cli.info", "Show versions, workers, limits and operators of a server."),
     "programs": Command("layerwire.cli.programs", "List the programs of a server with their versions."),
     "put-weights": Command("layerwire.cli.put_weights", "Give a tensor a name on a server."),

@@ -33,9 +33,9 @@ Examples:
 
 def functions() -> dict[str, Callable[..., Any]]:
     """The methods that are operators, by name."""
-    from layerwire.calls import methods
+    from layerwire.calls import operator_methods
 
-    return methods()
+    return operator_methods()
 
 
 class Functions(click.Group):

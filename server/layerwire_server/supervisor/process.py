@@ -39,11 +39,11 @@ class Duty:
 
 
 class Process:
-    """A running child. Started by `start`; `ended` returns its exit status.
+    """A running child. Started by `start`; `wait` returns its exit status.
 
     Attributes:
         ready: set when it does its work.
-        info: what it told when it was ready.
+        info: what it said of itself when it was ready.
         last_beat: when it gave its last sign of life, on the monotonic clock.
     """
 
@@ -51,11 +51,11 @@ class Process:
         self.duty = duty
         self.ready = asyncio.Event()
         self.info: dict[str, Any] = {}
-        self.started = self.last_beat = time.monotonic()
-        self.ready_at: float | None = None
+        self.start_seconds = self.last_beat = time.monotonic()
+        self.ready_seconds: float | None = None
         self._popen = popen
         self._control = control
-        self._hearing: asyncio.Task[None] | None = None
+        self._listener: asyncio.Task[None] | None = None
 
     @classmethod
     async def start(cls, duty: Duty, module: str, values: Message, handle: Callable[[Message], None]) -> Process:
@@ -82,7 +82,7 @@ class Process:
         control = await Control.connect(ours)
         process = cls(duty, popen, control)
         control.send("start", **asdict(duty), **values)
-        process._hearing = asyncio.create_task(control.receive(lambda message: process._hear(message, handle)))
+        process._listener = asyncio.create_task(control.receive(lambda message: process._on_message(message, handle)))
         return process
 
     @property
@@ -99,11 +99,11 @@ class Process:
         """Tells it something of control.py's list."""
         self._control.send(kind, **values)
 
-    async def ended(self) -> int:
+    async def wait(self) -> int:
         """Waits for its end, and until all that it told is heard; the exit status, negative for a signal."""
         status = await self._popen.wait()
-        if self._hearing is not None:
-            await self._hearing
+        if self._listener is not None:
+            await self._listener
         return status
 
     def kill(self) -> None:
@@ -111,10 +111,10 @@ class Process:
         with contextlib.suppress(ProcessLookupError):
             self._popen.kill()
 
-    def _hear(self, message: Message, handle: Callable[[Message], None]) -> None:
+    def _on_message(self, message: Message, handle: Callable[[Message], None]) -> None:
         self.last_beat = time.monotonic()
         if message["kind"] == "ready":
             self.info = message["info"]
-            self.ready_at = time.monotonic()
+            self.ready_seconds = time.monotonic()
             self.ready.set()
         handle(message)

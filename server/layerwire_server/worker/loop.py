@@ -78,11 +78,11 @@ class WorkerLoop:
 
     # what gateways say
 
-    def connected(self, link: Link) -> None:
+    def on_connect(self, link: Link) -> None:
         """link.Receiver: a gateway is there."""
         link.send(Frame(Kind.HELLO, payload=self._hello))
 
-    def received(self, link: Link, frame: Frame) -> None:
+    def on_frame(self, link: Link, frame: Frame) -> None:
         """link.Receiver: a gateway says something."""
         handle = self._kinds.get(frame.kind)
         if handle is None:
@@ -91,7 +91,7 @@ class WorkerLoop:
         else:
             handle(link, frame)
 
-    def disconnected(self, link: Link, error: Exception | None) -> None:
+    def on_disconnect(self, link: Link, error: Exception | None) -> None:
         """link.Receiver: a gateway is gone, and nobody wants its answers."""
         if error is not None:
             log.warning("link to a gateway broke: %s", error)

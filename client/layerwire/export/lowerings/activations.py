@@ -70,10 +70,14 @@ def _log_sigmoid_parts(call: Call) -> list[Value | None]:
     return [_activate(call, "logsigmoid"), None]
 
 
-_PLAIN = ("relu", "relu6", "selu", "silu", "mish", "tanh", "sigmoid", "hardsigmoid", "hardswish")
+_FIELDS = messages.ActivateOperator.DESCRIPTOR.fields
 
 ACTIVATIONS: dict[str, Lowering] = {
-    **{f"aten.{name}.default": _activation(name) for name in _PLAIN},
+    **{
+        f"aten.{field.name}.default": _activation(field.name)
+        for field in _FIELDS
+        if field.message_type and not field.message_type.fields
+    },
     "aten.log_sigmoid.default": _activation("logsigmoid"),
     "aten.log_sigmoid_forward.default": _log_sigmoid_parts,
     "aten.leaky_relu.default": _activation("leaky_relu", negative_slope="negative_slope"),

@@ -12,11 +12,10 @@ from typing import Any
 import grpc
 
 from layerwire.inference_v2 import open_inference_pb2
-from layerwire_server.gateway.inference.statistics import StatisticsMethod
+from layerwire_server.gateway.inference.statistics import StatisticsRpc
 from layerwire_server.gateway.inference.stream import InferStreams
-from layerwire_server.gateway.rpc import Services
-from layerwire_server.gateway.unary import UnaryMethod, UnaryPending
-from layerwire_server.gateway.workers import Crew
+from layerwire_server.gateway.rpc import Context, Services, WorkerRpc
+from layerwire_server.gateway.workers import Workers
 from layerwire_server.link import Family
 
 SERVICE_NAME: str = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
@@ -29,19 +28,18 @@ FORWARDED = {
 }
 
 
-class ModelReadyMethod(UnaryMethod):
-    """ModelReady: while the server isn't ready no model is; else a worker is asked whether it is there."""
+class ModelReadyRpc(WorkerRpc):
+    """ModelReady: while the server isn't ready no model is; else a worker says whether it is there."""
 
     def __init__(self, services: Services, ready: Callable[[], bool]) -> None:
-        super().__init__(
-            "ModelReady", Family.MODEL_READY, services.router, services.admission, services.metrics, services.log
-        )
+        super().__init__("ModelReady", Family.MODEL_READY, services)
         self._ready = ready
 
-    async def _work(self, pending: UnaryPending) -> bytes:
+    async def work(self, payload: bytes, context: Context, number: int) -> bytes:
+        """See WorkerRpc."""
         if not self._ready():
             return open_inference_pb2.ModelReadyResponse().SerializeToString()
-        return await super()._work(pending)
+        return await super().work(payload, context, number)
 
 
 class Inference:
@@ -52,29 +50,26 @@ class Inference:
 
     Args:
         services: router, books, metrics and log.
-        crew: the workers.
+        workers: the links to them.
         max_stream_bytes: most bytes that a stream may hold.
         ready: whether the server takes calls.
     """
 
-    def __init__(self, services: Services, crew: Crew, max_stream_bytes: int, ready: Callable[[], bool]) -> None:
+    def __init__(self, services: Services, workers: Workers, max_stream_bytes: int, ready: Callable[[], bool]) -> None:
         self._services = services
-        self._crew = crew
+        self._workers = workers
         self._ready = ready
-        self.streams = InferStreams(
-            services.router, services.admission, max_stream_bytes, services.metrics, services.log
-        )
+        self.streams = InferStreams(services, max_stream_bytes)
 
     def methods(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
         """Handlers of all methods."""
         services = self._services
         unary: dict[str, Callable[[bytes, Any], Awaitable[bytes]]] = {
-            name: UnaryMethod(name, family, services.router, services.admission, services.metrics, services.log).handle
-            for name, family in FORWARDED.items()
+            name: WorkerRpc(name, family, services).handle for name, family in FORWARDED.items()
         }
         unary |= {
-            "ModelReady": ModelReadyMethod(services, self._ready).handle,
-            "ModelStatistics": StatisticsMethod(services, self._crew).handle,
+            "ModelReady": ModelReadyRpc(services, self._ready).handle,
+            "ModelStatistics": StatisticsRpc(services, self._workers).handle,
             "ServerLive": self._server_live,
             "ServerReady": self._server_ready,
             "ServerMetadata": self._server_metadata,

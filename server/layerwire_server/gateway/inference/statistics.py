@@ -5,45 +5,38 @@ It knows workers' answers; nothing of what they count.
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import Iterable
 from typing import Any
 
 from layerwire.errors import UnavailableError
 from layerwire.inference_v2.open_inference_pb2 import ModelStatistics, ModelStatisticsResponse
-from layerwire_server.gateway.rpc import Services
-from layerwire_server.gateway.unary import RefusedError, UnaryMethod, UnaryPending
-from layerwire_server.gateway.workers import Crew
+from layerwire_server.gateway.refusal import RefusedError
+from layerwire_server.gateway.rpc import Context, Services, WorkerRpc
+from layerwire_server.gateway.workers import Workers
 from layerwire_server.link import Family, Flag, Frame, Kind
 
 
-class StatisticsMethod(UnaryMethod):
+class StatisticsRpc(WorkerRpc):
     """The RPC."""
 
-    def __init__(self, services: Services, crew: Crew) -> None:
-        super().__init__(
-            "ModelStatistics",
-            Family.MODEL_STATISTICS,
-            services.router,
-            services.admission,
-            services.metrics,
-            services.log,
-        )
-        self._crew = crew
+    def __init__(self, services: Services, workers: Workers) -> None:
+        super().__init__("ModelStatistics", Family.MODEL_STATISTICS, services)
+        self._workers = workers
 
-    async def _work(self, pending: UnaryPending) -> bytes:
-        frame = Frame(Kind.UNARY, payload=pending.payload, family=pending.family, arrived=pending.arrived)
-        answers = await asyncio.gather(*(worker.ask(frame) for worker in self._crew.workers if worker.live))
-        given = [answer for answer in answers if answer is not None]
-        well = [bytes(answer.payload) for answer in given if not answer.flags & Flag.ERROR]
-        if well:
-            return summed(map(ModelStatisticsResponse.FromString, well)).SerializeToString()
-        if given:
-            raise RefusedError(bytes(given[0].payload))
+    async def work(self, payload: bytes, context: Context, number: int) -> bytes:
+        """See WorkerRpc."""
+        frame = Frame(Kind.UNARY, payload=payload, family=self.family, arrived=time.monotonic())
+        answers = [answer for answer in await self._workers.ask_all(frame) if answer is not None]
+        statistics = [bytes(answer.payload) for answer in answers if not answer.flags & Flag.ERROR]
+        if statistics:
+            return total(map(ModelStatisticsResponse.FromString, statistics)).SerializeToString()
+        if answers:
+            raise RefusedError(bytes(answers[0].payload))
         raise RefusedError(UnavailableError("the server has no worker now"))
 
 
-def summed(answers: Iterable[ModelStatisticsResponse]) -> ModelStatisticsResponse:
+def total(answers: Iterable[ModelStatisticsResponse]) -> ModelStatisticsResponse:
     """All workers' statistics as one."""
     totals: dict[tuple[str, str], ModelStatistics] = {}
     for answer in answers:

@@ -15,6 +15,7 @@ from layerwire.inference_v2.open_inference_pb2 import (
     ModelInferResponse,
     ModelStreamInferResponse,
 )
+from layerwire.wire.protobuf import prefix
 from layerwire_server.gateway import spans
 from layerwire_server.gateway.pending import Pending
 from layerwire_server.gateway.refusal import status_of
@@ -38,12 +39,12 @@ class InferPending(Pending):
 
     def answer(self, payload: bytes, last: bool) -> None:
         """Router: the answer."""
-        self.owner.take(self, _wrapped(payload), last=True)
+        self.owner.take(self, _stream_answer(payload), last=True)
 
     def fail(self, error: LayerwireError | bytes) -> None:
         """Router: the error, which is this request's alone."""
         message = ModelStreamInferResponse(error_message=status_of(error).message or "unknown error")
-        answer = _wrapped(spans.infer_names(self.payload))
+        answer = _stream_answer(spans.infer_names(self.payload))
         self.owner.take(self, message.SerializeToString() + answer, last=True)
 
 
@@ -69,5 +70,5 @@ class InferStream(Stream):
         return iter(replies)
 
 
-def _wrapped(answer: bytes) -> bytes:
-    return spans.prefix(_ANSWER, len(answer) + len(_FINAL)) + answer + _FINAL
+def _stream_answer(answer: bytes) -> bytes:
+    return prefix(_ANSWER, len(answer) + len(_FINAL)) + answer + _FINAL

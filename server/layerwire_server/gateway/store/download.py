@@ -10,7 +10,7 @@ import os
 
 from layerwire.errors import UnavailableError
 from layerwire.v1 import store_pb2
-from layerwire_server.gateway.rpc import Context, FileMethod, Services, parse
+from layerwire_server.gateway.rpc import Context, Rpc, Services, parse
 from layerwire_server.link import SPAN, Family
 from layerwire_server.storage import DamagedError, Store
 
@@ -18,7 +18,7 @@ PIECE_BYTES = 1 << 20
 STALL_SECONDS = 30.0  # with a piece that the client doesn't read
 
 
-class Downloading:
+class DownloadRpc:
     """The RPC GetWeights.
 
     Args:
@@ -29,21 +29,22 @@ class Downloading:
     def __init__(self, services: Services, store: Store) -> None:
         self._services = services
         self._store = store
-        self._method = FileMethod("GetWeights", "get_weights", services)
+        self._rpc = Rpc("GetWeights", services, "get_weights", exhausted="store_bytes")
 
-    async def give(self, payload: bytes, context: Context) -> None:
+    async def get_weights(self, payload: bytes, context: Context) -> None:
         """gRPC: GetWeights."""
-        await self._method.serve(self._give(payload, context), context)
+        await self._rpc.serve(self._write_tensor(payload, context), context)
 
-    async def _give(self, payload: bytes, context: Context) -> None:
-        found = parse(store_pb2.GetWeightsResponse(), await self._services.ask(Family.FIND_WEIGHTS, payload, context))
-        begin, end = SPAN.unpack(found.data)
-        with await asyncio.to_thread(self._store.open_weights, found.info.tensor.digest) as file:
-            await self._write(context, store_pb2.GetWeightsResponse(info=found.info))
+    async def _write_tensor(self, payload: bytes, context: Context) -> None:
+        answer = await self._services.ask(Family.FIND_WEIGHTS, payload, context)
+        place = parse(store_pb2.GetWeightsResponse(), answer)
+        begin, end = SPAN.unpack(place.data)
+        with await asyncio.to_thread(self._store.open_weights, place.info.tensor.digest) as file:
+            await self._write(context, store_pb2.GetWeightsResponse(info=place.info))
             while begin < end:
                 piece = await asyncio.to_thread(os.pread, file.fileno(), min(PIECE_BYTES, end - begin), begin)
                 if not piece:
-                    raise DamagedError(f"the store's file with digest {found.info.tensor.digest} has become shorter")
+                    raise DamagedError(f"the store's file with digest {place.info.tensor.digest} has become shorter")
                 await self._write(context, store_pb2.GetWeightsResponse(data=piece))
                 begin += len(piece)
 
@@ -54,4 +55,4 @@ class Downloading:
                 await context.write(message)
         except TimeoutError:
             raise UnavailableError(f"get_weights: nothing was read for {STALL_SECONDS:g} s") from None
-        self._method.sent.add(len(message))
+        self._rpc.sent_bytes.add(len(message))

@@ -17,9 +17,8 @@ import grpc
 
 from layerwire.errors import InvalidArgumentError, UnavailableError, invalid
 from layerwire.v1 import store_pb2
-from layerwire_server.gateway.refusal import code_of, status_of
-from layerwire_server.gateway.rpc import Context, FileMethod, Services, parse
-from layerwire_server.gateway.unary import RefusedError
+from layerwire_server.gateway.refusal import RefusedError, code_of, status_of
+from layerwire_server.gateway.rpc import Context, Rpc, Services, parse
 from layerwire_server.link import Family
 from layerwire_server.storage import Upload, Uploads
 
@@ -30,7 +29,7 @@ _ROOM_BYTES = 64  # what a message has beside its piece
 _NO_VERDICT = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 
 
-class Uploading:
+class UploadRpcs:
     """The RPCs GetUpload and Upload.
 
     Args:
@@ -41,24 +40,24 @@ class Uploading:
     def __init__(self, services: Services, uploads: Uploads) -> None:
         self._services = services
         self._uploads = uploads
-        self._getting = FileMethod("GetUpload", "get_upload", services)
-        self._taking = FileMethod("Upload", "upload", services)
+        self._get_upload = Rpc("GetUpload", services, "get_upload", exhausted="store_bytes")
+        self._upload = Rpc("Upload", services, "upload", exhausted="store_bytes")
 
-    async def get(self, payload: bytes, context: Context) -> bytes:
+    async def get_upload(self, payload: bytes, context: Context) -> bytes:
         """gRPC: GetUpload."""
-        return await self._getting.serve(self._received(payload), context)
+        return await self._get_upload.serve(self._progress(payload), context)
 
-    async def take(self, requests: AsyncIterator[bytes], context: Context) -> bytes:
+    async def upload(self, requests: AsyncIterator[bytes], context: Context) -> bytes:
         """gRPC: Upload."""
-        return await self._taking.serve(self._take(requests, context), context)
+        return await self._upload.serve(self._store_file(requests, context), context)
 
-    async def _received(self, payload: bytes) -> bytes:
+    async def _progress(self, payload: bytes) -> bytes:
         request = parse(store_pb2.GetUploadRequest(), payload)
-        found = await asyncio.to_thread(self._uploads.received, request.digest)
-        answer = store_pb2.GetUploadResponse(complete=found.complete, received_bytes=found.received_bytes)
+        progress = await asyncio.to_thread(self._uploads.progress, request.digest)
+        answer = store_pb2.GetUploadResponse(complete=progress.complete, received_bytes=progress.received_bytes)
         return answer.SerializeToString()
 
-    async def _take(self, requests: AsyncIterator[bytes], context: Context) -> bytes:
+    async def _store_file(self, requests: AsyncIterator[bytes], context: Context) -> bytes:
         header = (await self._next(requests) or store_pb2.UploadRequest()).header
         if not header.digest:
             raise invalid("upload", "header", "is required, in the first message")
@@ -77,30 +76,28 @@ class Uploading:
         return answer
 
     async def _begin(self, header: store_pb2.UploadHeader) -> Upload:
-        beginning = asyncio.ensure_future(
-            asyncio.to_thread(self._uploads.begin, header.digest, header.size, header.offset)
-        )
+        begin = asyncio.ensure_future(asyncio.to_thread(self._uploads.begin, header.digest, header.size, header.offset))
         try:
-            return await asyncio.shield(beginning)  # its thread goes on, and what it opens must be closed
+            return await asyncio.shield(begin)  # its thread goes on, and what it opens must be closed
         except asyncio.CancelledError:
-            beginning.add_done_callback(_close)
+            begin.add_done_callback(_close)
             raise
 
     async def _write_all(self, upload: Upload, requests: AsyncIterator[bytes]) -> None:
-        writing: asyncio.Future[None] | None = None
+        write: asyncio.Future[None] | None = None
         try:
             while (request := await self._next(requests)) is not None:
                 if request.WhichOneof("piece") != "data":
                     raise invalid("upload", "data", "is required in every message but the first")
-                if writing is not None:
-                    await writing
-                writing = asyncio.ensure_future(self._write(upload, request.data))
-            if writing is not None:
-                await writing
+                if write is not None:
+                    await write
+                write = asyncio.ensure_future(self._write(upload, request.data))
+            if write is not None:
+                await write
         finally:
-            if writing is not None and not writing.done():
+            if write is not None and not write.done():
                 with suppress(Exception):  # another error ends the upload
-                    await asyncio.shield(writing)
+                    await asyncio.shield(write)
 
     async def _write(self, upload: Upload, data: bytes) -> None:
         admission = self._services.admission
@@ -126,7 +123,7 @@ class Uploading:
             raise UnavailableError(f"upload: {rule}", operator="upload") from None
         if payload is None:
             return None
-        self._taking.received.add(len(payload))
+        self._upload.received_bytes.add(len(payload))
         if len(payload) > MAX_PIECE_BYTES + _ROOM_BYTES:
             raise invalid("upload", "data", f"must be at most {MAX_PIECE_BYTES} bytes a message, got {len(payload)}")
         request: store_pb2.UploadRequest = parse(store_pb2.UploadRequest(), payload)
@@ -146,6 +143,6 @@ class Uploading:
             raise
 
 
-def _close(beginning: asyncio.Future[Upload]) -> None:
-    if not beginning.cancelled() and beginning.exception() is None:
-        asyncio.get_running_loop().run_in_executor(None, beginning.result().close)
+def _close(begin: asyncio.Future[Upload]) -> None:
+    if not begin.cancelled() and begin.exception() is None:
+        asyncio.get_running_loop().run_in_executor(None, begin.result().close)

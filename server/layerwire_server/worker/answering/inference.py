@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from layerwire.inference_v2.open_inference_pb2 import ModelInferResponse
 from layerwire.wire import protobuf
+from layerwire.wire.dtypes import INFERENCE_NAMES
 from layerwire_server.worker.call import Call, Written
-from layerwire_server.worker.datatypes import NAMES
 
 _RAW = ModelInferResponse.RAW_OUTPUT_CONTENTS_FIELD_NUMBER
 
@@ -25,7 +25,7 @@ def written(call: Call, outputs: list[memoryview], _timing: bytes) -> Written:
         outputs=[
             ModelInferResponse.InferOutputTensor(
                 name=plan.output_names[index],
-                datatype=NAMES[plan.outputs[index].dtype],
+                datatype=INFERENCE_NAMES[plan.outputs[index].dtype],
                 shape=plan.outputs[index].shape,
             )
             for index in wanted.outputs

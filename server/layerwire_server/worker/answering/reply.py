@@ -210,5 +210,5 @@ def _tensors(call: Call) -> list[tuple[framing.Slot, dtypes.TensorSpec | str]]:
     named = zip(plan.output_names, plan.outputs, strict=True)
     keyed = _MAPS.get(plan.operator.family)
     if keyed is not None:
-        return [(framing.Keyed(keyed, name), spec) for name, spec in named]
+        return [(framing.MapEntry(keyed, name), spec) for name, spec in named]
     return [(numbers[name], spec) for name, spec in named]

@@ -8,9 +8,9 @@ from __future__ import annotations
 from layerwire.errors import NotFoundError
 from layerwire.inference_v2 import open_inference_pb2
 from layerwire.v1 import program_pb2
+from layerwire.wire.dtypes import INFERENCE_NAMES
 from layerwire_server.link import Family
 from layerwire_server.programs.program import Program
-from layerwire_server.worker.datatypes import NAMES
 from layerwire_server.worker.lanes.lane import Limits
 from layerwire_server.worker.other_requests import description
 from layerwire_server.worker.other_requests.store import Method
@@ -84,7 +84,7 @@ class Models:
             for tensor in tensors:
                 sides.add(
                     name=tensor.name,
-                    data_type=f"TYPE_{NAMES[tensor.dtype]}",
+                    data_type=f"TYPE_{INFERENCE_NAMES[tensor.dtype]}",
                     dims=tensor.shape[1:] if batched else tensor.shape,
                 )
         if batched:
@@ -130,7 +130,7 @@ class Models:
 
 def _metadata_of(tensor: program_pb2.ProgramInput) -> open_inference_pb2.ModelMetadataResponse.TensorMetadata:
     return open_inference_pb2.ModelMetadataResponse.TensorMetadata(
-        name=tensor.name, datatype=NAMES[tensor.dtype], shape=tensor.shape
+        name=tensor.name, datatype=INFERENCE_NAMES[tensor.dtype], shape=tensor.shape
     )
 
 

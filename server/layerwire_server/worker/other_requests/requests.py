@@ -14,7 +14,7 @@ from typing import Any
 
 from layerwire.errors import InternalError, LayerwireError, ResourceExhaustedError
 from layerwire.v1 import layerwire_pb2
-from layerwire_server import storage_status
+from layerwire_server.errors import caller_error
 from layerwire_server.link import QUARANTINED, Family, Flag, Frame, Kind, Link
 from layerwire_server.storage import InvalidNameError, StoreError
 from layerwire_server.worker.answering.reply import Reply
@@ -106,9 +106,9 @@ class Errands:
         except StoreError as error:
             # Its words begin with what breaks the rule: "name must be ...".
             field = str(error).split(maxsplit=1)[0] if isinstance(error, InvalidNameError) else ""
-            if storage_status.told(error, method.name).code.name == "INTERNAL":
+            if caller_error(error, method.name).code.name == "INTERNAL":
                 log.exception("%s failed", method.name)
-            raise storage_status.told(error, method.name, field) from None
+            raise caller_error(error, method.name, field) from None
         if len(answer) > self._max_answer_bytes:
             rule = f"{len(answer)} bytes, over the server's --max-message-bytes {self._max_answer_bytes}"
             raise ResourceExhaustedError(f"{method.name}: the answer takes {rule}", operator=method.name)

@@ -14,13 +14,12 @@ import numpy as np
 from layerwire.errors import InvalidArgumentError, UnimplementedError, invalid
 from layerwire.inference_v2.open_inference_pb2 import ModelInferRequest
 from layerwire.v1 import layerwire_pb2
-from layerwire.wire.dtypes import DTYPE_NAMES, TensorSpec
+from layerwire.wire.dtypes import DTYPE_NAMES, OF_INFERENCE, ElementType, TensorSpec
 from layerwire_server.operators.operator import Operator
 from layerwire_server.programs.graph import MAX_INPUTS, MAX_OUTPUTS
 from layerwire_server.programs.program import MAX_INTERMEDIATES, Program
 from layerwire_server.programs.run import Run
 from layerwire_server.worker.call import Content, Options
-from layerwire_server.worker.datatypes import BY_NAME, Datatype
 from layerwire_server.worker.reading.inputs import Brought
 from layerwire_server.worker.tensors import checked_spec
 
@@ -140,12 +139,12 @@ def _named(tensors: Iterable[Any]) -> Mapping[str, tuple[int, Any]]:
     return found
 
 
-def _spec_of(tensor: ModelInferRequest.InferInputTensor) -> tuple[Datatype, TensorSpec]:
-    datatype = BY_NAME.get(tensor.datatype)
+def _spec_of(tensor: ModelInferRequest.InferInputTensor) -> tuple[ElementType, TensorSpec]:
+    datatype = OF_INFERENCE.get(tensor.datatype)
     if datatype is None:
-        known = ", ".join(BY_NAME)
+        known = ", ".join(OF_INFERENCE)
         raise invalid("infer", tensor.name, f"must have a datatype among {known}, got {tensor.datatype[:_SHOWN]!r}")
-    return datatype, checked_spec(datatype.dtype, tuple(tensor.shape), "infer", tensor.name)
+    return datatype, checked_spec(datatype.code, tuple(tensor.shape), "infer", tensor.name)
 
 
 def _check_no_contents(tensor: ModelInferRequest.InferInputTensor) -> None:
@@ -153,13 +152,13 @@ def _check_no_contents(tensor: ModelInferRequest.InferInputTensor) -> None:
         raise invalid("infer", tensor.name, "must not have contents, since raw_input_contents are there")
 
 
-def _typed(tensor: ModelInferRequest.InferInputTensor, datatype: Datatype, spec: TensorSpec) -> bytes:
+def _typed(tensor: ModelInferRequest.InferInputTensor, datatype: ElementType, spec: TensorSpec) -> bytes:
     """The bytes of typed contents."""
     filled = [field.name for field, _ in tensor.contents.ListFields()]
     if not datatype.contents:
-        raise invalid("infer", tensor.name, f"must come raw, as its datatype is {datatype.name}")
+        raise invalid("infer", tensor.name, f"must come raw, as its datatype is {datatype.inference}")
     if any(name != datatype.contents for name in filled):
-        raise invalid("infer", tensor.name, f"must have {datatype.contents} for {datatype.name}, got {filled[0]}")
+        raise invalid("infer", tensor.name, f"must have {datatype.contents} for {datatype.inference}, got {filled[0]}")
     values = getattr(tensor.contents, datatype.contents)
     count = math.prod(spec.shape)
     if len(values) != count:

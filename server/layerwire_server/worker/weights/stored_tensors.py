@@ -13,6 +13,7 @@ import torch
 
 from layerwire.errors import NotFoundError
 from layerwire.wire.dtypes import DTYPES, TensorSpec
+from layerwire.wire.safetensors import TensorEntry
 from layerwire_server.operators.operator import TORCH_DTYPES
 from layerwire_server.programs.graph import Stored
 from layerwire_server.storage import safetensors
@@ -31,9 +32,9 @@ class Originals:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._headers: OrderedDict[str, dict[str, safetensors.TensorEntry]] = OrderedDict()
+        self._headers: OrderedDict[str, dict[str, TensorEntry]] = OrderedDict()
 
-    def header(self, digest: str) -> dict[str, safetensors.TensorEntry]:
+    def header(self, digest: str) -> dict[str, TensorEntry]:
         """The tensors of a file by key.
 
         Raises:
@@ -71,14 +72,14 @@ class Originals:
                 mapped[digest] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         return [self._tensor(mapped[stored.digest], self._entry(stored)) for stored in wanted]
 
-    def _entry(self, stored: Stored) -> safetensors.TensorEntry:
+    def _entry(self, stored: Stored) -> TensorEntry:
         entry = self.header(stored.digest).get(stored.key)
         if entry is None:
             raise NotFoundError(f"weights {stored.digest} have no tensor {stored.key[:200]!r}")
         return entry
 
     @staticmethod
-    def _tensor(content: mmap.mmap, entry: safetensors.TensorEntry) -> torch.Tensor:
+    def _tensor(content: mmap.mmap, entry: TensorEntry) -> torch.Tensor:
         dtype = TORCH_DTYPES[DTYPES[entry.dtype]]
         if entry.begin == entry.end:
             return torch.empty(entry.shape, dtype=dtype)

@@ -20,11 +20,11 @@ import torch
 
 from layerwire.errors import InternalError, LayerwireError, ResourceExhaustedError
 from layerwire.wire.dtypes import TensorSpec
+from layerwire_server.errors import caller_error
 from layerwire_server.programs.bind import bind
 from layerwire_server.programs.graph import Stored
 from layerwire_server.programs.variant import Variant
 from layerwire_server.storage.errors import StoreError
-from layerwire_server.storage_status import told
 from layerwire_server.worker.tensors import spec_of_tensor
 from layerwire_server.worker.weights.single_flight import Once
 from layerwire_server.worker.weights.stored_tensors import Originals
@@ -72,7 +72,7 @@ async def brought(absent: Absent) -> LayerwireError | None:
     except LayerwireError as error:
         return error
     except StoreError as error:
-        return told(error, "store")
+        return caller_error(error, "store")
     except (OSError, RuntimeError) as error:
         error_id = secrets.token_hex(8)
         log.exception("weights or a program can't be brought", extra={"fields": {"error_id": error_id}})

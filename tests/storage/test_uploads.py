@@ -15,8 +15,8 @@ from layerwire_server.storage import (
     BusyError,
     DigestError,
     InvalidNameError,
+    Progress,
     ReadOnlyError,
-    Received,
     Store,
     StoreFullError,
     Uploads,
@@ -48,15 +48,15 @@ def finish(upload):
 
 
 def test_a_whole_file(store, uploads):
-    assert uploads.received(DIGEST) == Received(complete=False, received_bytes=0)
+    assert uploads.progress(DIGEST) == Progress(complete=False, received_bytes=0)
     with uploads.begin(DIGEST, 2000) as upload:
         upload.write(CONTENT[:700])
-        assert uploads.received(DIGEST) == Received(complete=False, received_bytes=700)
+        assert uploads.progress(DIGEST) == Progress(complete=False, received_bytes=700)
         upload.write(memoryview(CONTENT)[700:])
         path = upload.seal()
         assert path.read_bytes() == CONTENT and not store.has_weights(DIGEST)
         upload.commit()
-    assert uploads.received(DIGEST) == Received(complete=True, received_bytes=2000)
+    assert uploads.progress(DIGEST) == Progress(complete=True, received_bytes=2000)
     with store.open_weights(DIGEST) as file:
         assert file.read() == CONTENT
     assert not parts(store)
@@ -77,13 +77,13 @@ def test_it_goes_on_where_it_broke_off(store, uploads, offset):
 def test_whatever_breaks_off_goes_on(tmp_path_factory, breaks, piece_bytes):
     store = Store(tmp_path_factory.mktemp("store"))
     for back, length in breaks:
-        received = Uploads(store).received(DIGEST).received_bytes
+        received = Uploads(store).progress(DIGEST).received_bytes
         offset = max(0, received - back)
         with Uploads(store).begin(DIGEST, 2000, offset) as upload:
             piece = CONTENT[offset : offset + length]
             upload.write(piece)
-        assert Uploads(store).received(DIGEST).received_bytes == offset + len(piece)
-    offset = Uploads(store).received(DIGEST).received_bytes
+        assert Uploads(store).progress(DIGEST).received_bytes == offset + len(piece)
+    offset = Uploads(store).progress(DIGEST).received_bytes
     with Uploads(store).begin(DIGEST, 2000, offset) as upload:
         for begin in range(offset, 2000, piece_bytes):
             upload.write(CONTENT[begin : begin + piece_bytes])
@@ -95,7 +95,7 @@ def test_an_empty_file(store, uploads):
     digest = hashlib.sha256(b"").hexdigest()
     with uploads.begin(digest, 0) as upload:
         finish(upload)
-    assert uploads.received(digest) == Received(complete=True, received_bytes=0)
+    assert uploads.progress(digest) == Progress(complete=True, received_bytes=0)
 
 
 @pytest.mark.parametrize(
@@ -139,12 +139,12 @@ def test_offsets_beyond_what_is_there(store, uploads, offset):
         upload.write(CONTENT[:700])
     with pytest.raises(DigestError, match="offset"):
         uploads.begin(DIGEST, 2000, offset)
-    assert uploads.received(DIGEST).received_bytes == 700
+    assert uploads.progress(DIGEST).received_bytes == 700
 
 
 @pytest.mark.parametrize("digest", ["", "../" * 21 + "a", DIGEST.upper(), DIGEST + ".part"])
 def test_digests_that_are_none(uploads, digest):
-    for call in (lambda: uploads.received(digest), lambda: uploads.begin(digest, 1)):
+    for call in (lambda: uploads.progress(digest), lambda: uploads.begin(digest, 1)):
         with pytest.raises(InvalidNameError):
             call()
 
@@ -155,14 +155,14 @@ def test_a_damaged_file_is_mended(store, uploads, monkeypatch):
         finish(upload)
     with monkeypatch.context() as patch:
         patch.setattr(hashlib, "file_digest", None)
-        assert uploads.received(DIGEST).complete  # it was summed as it came
+        assert uploads.progress(DIGEST).complete  # it was summed as it came
     store.weights_files.path(DIGEST).write_bytes(CONTENT[:-1] + b"x")
     for taking in (uploads, Uploads(Store(store.directory))):
-        assert taking.received(DIGEST) == Received(complete=False, received_bytes=0)
+        assert taking.progress(DIGEST) == Progress(complete=False, received_bytes=0)
     with uploads.begin(DIGEST, 2000) as upload:
         upload.write(CONTENT)
         finish(upload)
-    assert Uploads(Store(store.directory)).received(DIGEST).complete
+    assert Uploads(Store(store.directory)).progress(DIGEST).complete
 
 
 def test_discarded(store, uploads):
@@ -242,13 +242,13 @@ def test_the_newer_need_not_wait_until_the_older_has_hashed(store, uploads, monk
         except BusyError as error:
             outcome.append(str(error))
 
-    ended = module.Upload.end
+    original = module.Upload.end
 
-    def end(upload, because):
+    def end(upload, reason):
         if upload._descriptor is not None:  # the one that hashes; it must see why before it is let go on
-            upload._ended_because = upload._ended_because or because
+            upload._end_reason = upload._end_reason or reason
             go_on.set()
-        ended(upload, because)
+        original(upload, reason)
 
     thread = threading.Thread(target=begin)
     monkeypatch.setattr(os, "read", held)
@@ -268,7 +268,7 @@ def test_another_process_is_busy_and_dies(store, uploads):
     with pytest.raises(BusyError, match="another process"):
         uploads.begin(DIGEST, 2000)
     assert store.sweep(-1) == 0  # not even a part of the future goes while it is written
-    assert uploads.received(DIGEST).received_bytes == 4
+    assert uploads.progress(DIGEST).received_bytes == 4
     child.kill()
     child.communicate(timeout=10)
     with uploads.begin(DIGEST, 2000) as upload:
@@ -363,7 +363,7 @@ def test_a_full_small_disk(tmp_path):
         subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
         with pytest.raises(ReadOnlyError):
             Uploads(store).begin(hashlib.sha256(b"").hexdigest(), 0)
-        assert Uploads(Store(place)).received(DIGEST).complete
+        assert Uploads(Store(place)).progress(DIGEST).complete
     finally:
         subprocess.run(["umount", "-l", str(place)], check=True)
 

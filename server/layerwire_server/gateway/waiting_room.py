@@ -17,11 +17,11 @@ from layerwire.errors import (
     to_status,
 )
 from layerwire.v1 import layerwire_pb2
+from layerwire.wire.protobuf import MalformedError
 from layerwire_server.gateway.pending import Pending
 from layerwire_server.gateway.spans import (
     UNARY_NUMBERS,
     Span,
-    UnclearError,
     call_spans,
     cancelled_ids,
     envelope,
@@ -62,7 +62,7 @@ class WaitingRoom:
 
     def cancel(self, frames: Iterable[Pending], payload: bytes) -> None:
         """Answers CANCELLED to those calls of these frames that a StreamRequest cancels."""
-        with contextlib.suppress(UnclearError):
+        with contextlib.suppress(MalformedError):
             ids = cancelled_ids(payload)
             for pending in list(frames):
                 stay = self._stays.get(pending.number)
@@ -96,7 +96,7 @@ class _Stay:
         self.until = until
         self._deadlines: list[tuple[float, int]] = []  # and ordinals; the earliest last
         self._ids: dict[int, list[int]] | None = None  # ordinals by id, once they are asked for
-        with contextlib.suppress(UnclearError):
+        with contextlib.suppress(MalformedError):
             self._read_deadlines()
 
     def late(self, now: float) -> list[int]:
@@ -104,15 +104,15 @@ class _Stay:
         late = []
         while self._deadlines and self._deadlines[-1][0] <= now:
             late.append(self._deadlines.pop()[1])
-        return [ordinal for ordinal in late if ordinal not in self.pending.answered]
+        return [ordinal for ordinal in late if ordinal not in self.pending.answered_ordinals]
 
     def ordinals_of(self, ids: set[int]) -> list[int]:
         """The ordinals of the calls with these ids."""
         if self._ids is None:
             self._ids = {}
-            with contextlib.suppress(UnclearError):
+            with contextlib.suppress(MalformedError):
                 for ordinal, span in enumerate(call_spans(self.pending.payload)):
-                    with contextlib.suppress(UnclearError):
+                    with contextlib.suppress(MalformedError):
                         call_id = envelope(self.pending.payload, span).call_id
                         self._ids.setdefault(call_id, []).append(ordinal)
         return [ordinal for call_id in ids & self._ids.keys() for ordinal in self._ids[call_id]]
@@ -123,14 +123,14 @@ class _Stay:
         if pending.kind is Kind.UNARY:
             pending.fail(error)
             return True
-        owed = [ordinal for ordinal in ordinals if ordinal not in pending.answered]
-        if not owed:
+        open_ordinals = [ordinal for ordinal in ordinals if ordinal not in pending.answered_ordinals]
+        if not open_ordinals:
             return False
         spans = call_spans(pending.payload)
-        pending.answered.update(owed)
-        pending.quarantined.difference_update(owed)
-        last = len(pending.answered) == len(spans)
-        pending.answer(_answers(pending.payload, [spans[ordinal] for ordinal in owed], error), last)
+        pending.answered_ordinals.update(open_ordinals)
+        pending.quarantined_ordinals.difference_update(open_ordinals)
+        last = len(pending.answered_ordinals) == len(spans)
+        pending.answer(_answers(pending.payload, [spans[ordinal] for ordinal in open_ordinals], error), last)
         return last
 
     def _read_deadlines(self) -> None:
@@ -142,7 +142,7 @@ class _Stay:
                 self._note(0, number, (0, len(payload)))
             return
         for ordinal, span in enumerate(call_spans(payload)):
-            with contextlib.suppress(UnclearError):
+            with contextlib.suppress(MalformedError):
                 _, number, request = envelope(payload, span)
                 self._note(ordinal, number, request)
         self._deadlines.sort(reverse=True)

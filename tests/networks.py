@@ -297,7 +297,7 @@ NETWORKS: dict[str, Network] = {
 }
 
 
-def made(make, seed=0):
+def build(make, seed=0):
     """A seeded module in evaluation whose running statistics and scales differ from channel to channel."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -38,10 +38,10 @@ def serving(server: Server) -> bool:
 def resident_bytes(pid: int) -> int:
     """What a process has in memory."""
     try:
-        found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+        resident = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     except FileNotFoundError:
-        return 0  # that it is gone is found by its absence from Target.pids
-    return 0 if found is None else int(found[1]) * 1024
+        return 0  # that it is gone is seen by its absence from Server.processes
+    return 0 if resident is None else int(resident[1]) * 1024
 
 
 class Bystander:

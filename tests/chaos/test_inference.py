@@ -52,8 +52,8 @@ def test_statistics_are_those_of_all_workers(server: Server) -> None:
         )
 
         def statistics() -> oip.ModelStatistics:
-            (found,) = ask(oip.ModelStatisticsRequest(name="linear", version="1"), timeout=PATIENCE_SECONDS).model_stats
-            return found
+            (model,) = ask(oip.ModelStatisticsRequest(name="linear", version="1"), timeout=PATIENCE_SECONDS).model_stats
+            return model
 
         before = statistics()
         answers = list(pool.map(lambda number: method(request(number), timeout=PATIENCE_SECONDS), range(REQUESTS)))

@@ -20,9 +20,9 @@ from layerwire.demo import callers, command, digits, photograph, server
 def row(output: str, name: str) -> list[float]:
     """The numbers of a row of the table: layer by layer, deployed."""
     number = r"([\d.,e+-]+)"
-    found = re.search(rf"^\s*{re.escape(name)}\s+{number}\D+{number}", output, flags=re.MULTILINE)
-    assert found, output
-    return [float(value.replace(",", "")) for value in found.groups()]
+    cells = re.search(rf"^\s*{re.escape(name)}\s+{number}\D+{number}", output, flags=re.MULTILINE)
+    assert cells, output
+    return [float(value.replace(",", "")) for value in cells.groups()]
 
 
 def check(shown: str, output: Path) -> None:
@@ -90,13 +90,13 @@ def test_server_that_cannot_start(tmp_path):
 def test_server_is_stopped_when_its_user_fails(tmp_path, cli):
     def use() -> None:
         with server.started(tmp_path / "log", "--device", "cpu") as (address, _):
-            found.append(address)
+            addresses.append(address)
             raise KeyError("a mistake")
 
-    found: list[str] = []
+    addresses: list[str] = []
     with pytest.raises(KeyError):
         use()
-    assert cli("health", found[0]).exit_code == 2
+    assert cli("health", addresses[0]).exit_code == 2
 
 
 @pytest.mark.parametrize("missing", command.NEEDS)
@@ -111,8 +111,8 @@ def test_an_output_that_cannot_be_made_is_one_sentence(cli, tmp_path):
     (tmp_path / "file").touch()
     result = cli("demo", "--output", tmp_path / "file" / "x")
     assert result.exit_code == 2
-    told = f"Error: Invalid value for '--output': {tmp_path}/file/x can't be written: Not a directory"
-    assert result.stderr.splitlines()[-1] == told
+    sentence = f"Error: Invalid value for '--output': {tmp_path}/file/x can't be written: Not a directory"
+    assert result.stderr.splitlines()[-1] == sentence
 
 
 def test_an_address_that_is_none_is_one_sentence(cli):

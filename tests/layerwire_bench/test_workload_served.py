@@ -18,7 +18,7 @@ from layerwire_bench.sending.examples import example
 from layerwire_bench.sending.tensors import Making
 from layerwire_bench.sending.workload import Sample
 from tests.layerwire_bench.asked import asked
-from tests.networks import NETWORKS, inputs, made
+from tests.networks import NETWORKS, build, inputs
 from tests.through_server.conftest import client  # noqa: F401  # a fixture
 
 FLOATS = ("float32", "float64", "float16", "bfloat16")
@@ -139,7 +139,7 @@ def test_stored_weights_are_fetched(client):  # noqa: F811
 @pytest.mark.parametrize("name", ["lenet", "vgg", "segnet", "temporal"])
 def test_programs_give_what_they_should(client, name):  # noqa: F811
     network = NETWORKS[name]
-    client.deploy(name, made(network.make), *inputs(network, 2))
+    client.deploy(name, build(network.make), *inputs(network, 2))
     program = programs.stored_program(client, name)
     assert program.note is None
     assert set(program.constants) == {one.name for one in program.definition.constants if one.HasField("stored")}

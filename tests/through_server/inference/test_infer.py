@@ -73,7 +73,7 @@ def test_versions(ask, version, scale):
 
 
 @pytest.mark.parametrize(
-    ("asked", "names"),
+    ("outputs", "names"),
     [
         ([], ["sum", "difference"]),
         (["difference"], ["difference"]),
@@ -83,11 +83,11 @@ def test_versions(ask, version, scale):
     ],
     ids=["all", "one", "another order", "twice", "one inside"],
 )
-def test_outputs_are_those_that_were_asked_for(ask, asked, names):
-    found = floats(ask("ModelInfer", infer("pair", {"b": B, "a": A}, asked)))
+def test_outputs_are_those_that_were_asked_for(ask, outputs, names):
+    arrays = floats(ask("ModelInfer", infer("pair", {"b": B, "a": A}, outputs)))
     values = {"sum": A + B, "plus": A + B, "difference": A - B}
-    assert list(found) == names
-    for name, array in found.items():
+    assert list(arrays) == names
+    for name, array in arrays.items():
         assert array.tolist() == values[name].tolist()
 
 

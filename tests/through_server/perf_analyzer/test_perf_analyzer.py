@@ -21,11 +21,11 @@ _COUNT = re.compile(r"(Inference|Execution|Successful request) count: (\d+)")
 
 def tool() -> str:
     """The program, if there is one that runs here."""
-    found = os.environ.get("LAYERWIRE_PERF_ANALYZER") or shutil.which("perf_analyzer")
-    if found is None:
+    path = os.environ.get("LAYERWIRE_PERF_ANALYZER") or shutil.which("perf_analyzer")
+    if path is None:
         return ""
-    ran = subprocess.run([found, "--version"], capture_output=True, text=True, check=False)
-    return found if ran.returncode == 0 else ""
+    ran = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+    return path if ran.returncode == 0 else ""
 
 
 PERF_ANALYZER = tool()

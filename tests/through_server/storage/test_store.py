@@ -28,10 +28,10 @@ def test_small_and_large_and_named_weights_are_one_file(lw: layerwire.Client) ->
     digest = lw.put_weights("one/small", X)
     assert lw.put_weights("one/pinned", X, pinned=True) == digest
     both = lw.put_weights({"two/a": X, "two/b": torch.ones(3, dtype=torch.float64)})
-    assert {found.name: (found.digest, found.key, found.pinned) for found in lw.weights("one/")} == {
+    assert {weights.name: (weights.digest, weights.key, weights.pinned) for weights in lw.weights("one/")} == {
         "one/pinned": (digest, "tensor", True), "one/small": (digest, "tensor", False),
     }  # fmt: skip
-    assert {found.digest for found in lw.weights("two/")} == {both}
+    assert {weights.digest for weights in lw.weights("two/")} == {both}
     assert lw.get_weights("two/b").tolist() == [1.0, 1.0, 1.0]
 
 
@@ -39,11 +39,11 @@ def test_a_file_is_imported_and_forgotten(lw: layerwire.Client, tmp_path: Path) 
     path = tmp_path / "model.safetensors"
     tensors = {"fc.weight": np.arange(8, dtype=np.float32).reshape(2, 4), "fc.bias": np.ones(2, np.float32)}
     safetensors.numpy.save_file(tensors, path, metadata={"format": "pt"})
-    told: list[tuple[int, int]] = []
-    assert lw.import_weights(path, "imported/", progress=lambda *args: told.append(args)) == [
+    reports: list[tuple[int, int]] = []
+    assert lw.import_weights(path, "imported/", progress=lambda *args: reports.append(args)) == [
         "imported/fc.bias", "imported/fc.weight",
     ]  # fmt: skip
-    assert told[-1] == (path.stat().st_size, path.stat().st_size)
+    assert reports[-1] == (path.stat().st_size, path.stat().st_size)
     assert lw.upload(path) == hashlib.sha256(path.read_bytes()).hexdigest()
     y = lw.linear(X, "imported/fc.weight", "imported/fc.bias")
     np.testing.assert_array_equal(y, [[7.0, 23.0]])
@@ -92,7 +92,7 @@ class Cutter:
 
 def test_an_upload_goes_on_after_the_connection_was_cut(stored: Stored, tmp_path: Path) -> None:
     content = np.random.default_rng(2).integers(0, 255, 48 << 20, np.uint8)
-    told: list[int] = []
+    sizes: list[int] = []
 
     def some_is_there() -> bool:
         return any(part.stat().st_size >= 2 << 20 for part in (stored.store / "uploads").glob("*.part"))
@@ -103,16 +103,16 @@ def test_an_upload_goes_on_after_the_connection_was_cut(stored: Stored, tmp_path
         closing(Cutter(stored.address, some_is_there)) as cutter,
         layerwire.Client(cutter.address, timeout=PATIENCE_SECONDS) as lw,
     ):
-        lw.import_weights(path, "cut/", progress=lambda there, _: told.append(there))
+        lw.import_weights(path, "cut/", progress=lambda there, _: sizes.append(there))
         assert cutter.cuts == 1
         np.testing.assert_array_equal(lw.get_weights("cut/x"), content)
-    (back,) = (index for index in range(1, len(told)) if told[index] <= told[index - 1])
-    assert told[back] > 2 << 20  # it didn't begin anew
+    (back,) = (index for index in range(1, len(sizes)) if sizes[index] <= sizes[index - 1])
+    assert sizes[back] > 2 << 20  # it didn't begin anew
 
 
 def uploaded(stub: store_pb2_grpc.StoreServiceStub, content: bytes, **changed: object) -> None:
-    told = {"digest": hashlib.sha256(content).hexdigest(), "size": len(content), **changed}
-    messages = [store_pb2.UploadRequest(header=store_pb2.UploadHeader(**told))]  # type: ignore[arg-type]
+    fields = {"digest": hashlib.sha256(content).hexdigest(), "size": len(content), **changed}
+    messages = [store_pb2.UploadRequest(header=store_pb2.UploadHeader(**fields))]  # type: ignore[arg-type]
     stub.Upload(iter([*messages, store_pb2.UploadRequest(data=content)]), timeout=PATIENCE_SECONDS)
 
 
@@ -195,8 +195,8 @@ def test_versions(lw: layerwire.Client) -> None:
     with pytest.raises(FailedPreconditionError, match="is the default one"):
         lw.delete_program("v", 9)
     lw.delete_program("v", 1)
-    (found,) = lw.programs("v")
-    assert (found.default_version, [version.version for version in found.versions]) == (9, [2, 9])
+    (program,) = lw.programs("v")
+    assert (program.default_version, [version.version for version in program.versions]) == (9, [2, 9])
     lw.delete_program("v")
     assert lw.programs("v") == []
 

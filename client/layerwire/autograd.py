@@ -65,7 +65,7 @@ class _RecordedCall(NamedTuple):
 
     Attributes:
         calls: whose server computes.
-        request: what is asked for.
+        request: the call as the caller made it.
         names: of its torch tensors.
         answer: what the call returned, with None in place of tensors; one entry when there is one.
     """
@@ -129,7 +129,7 @@ class _RemoteCall(torch.autograd.Function):
             name: answer[name].to(tensor.device) if is_needed[name] else None
             for name, tensor in zip(is_needed, tensors, strict=True)
         }
-        if torch.is_grad_enabled():  # create_graph: who goes back through the gradients is told that there's no way
+        if torch.is_grad_enabled():  # create_graph: going back through the gradients is an error
             once = _OnceDifferentiable.apply(  # type: ignore[no-untyped-call]
                 request.function, len(inputs), *(results[name] for name in inputs), *tensors
             )

@@ -1,4 +1,4 @@
-"""The two faces of the SDK: Client blocks its thread, AsyncClient its task; both make calls of the same methods.
+"""Client, whose methods block their thread, and AsyncClient, whose methods are awaited; their calls are the same.
 
 It knows what callers see; how calls travel is the engine's business.
 """

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeAlias
 
 from layerwire.calls import Calls
 from layerwire.errors import invalid
-from layerwire.export import Exported, export
+from layerwire.export import ExportedModule, export
 from layerwire.store import programs, uploads
 from layerwire.store.uploads import Progress, UploadReport
 from layerwire.transport.engine import Engine
@@ -209,13 +209,13 @@ class RemoteProgram(StoredProgram):
     `Client.differentiate` has them.
     """
 
-    def __call__(self, *inputs: Any, **named: Any) -> Any:
+    def __call__(self, *inputs: Any, **keywords: Any) -> Any:
         """Runs it; arguments by position or by name.
 
         Raises:
             InvalidArgumentError: an argument is missing or too many, or the server refuses it.
         """
-        return self._assemble(self._call(inputs, named))
+        return self._assemble(self._call(inputs, keywords))
 
     def awaitable(self, calls: Calls[Coroutine[Any, Any, Any]]) -> AsyncRemoteProgram:
         """The same to be awaited, by an AsyncClient's operators."""
@@ -228,9 +228,9 @@ class RemoteProgram(StoredProgram):
 class AsyncRemoteProgram(StoredProgram):
     """A stored program as a function to be awaited; autograd doesn't go through it, as its backward can't wait."""
 
-    async def __call__(self, *inputs: Any, **named: Any) -> Any:
+    async def __call__(self, *inputs: Any, **keywords: Any) -> Any:
         """As `RemoteProgram.__call__`."""
-        return self._assemble(await self._call(inputs, named))
+        return self._assemble(await self._call(inputs, keywords))
 
 
 def by_name(outputs: Mapping[str, Any]) -> Any:
@@ -254,32 +254,32 @@ def deploy(
         TypeError: the module is not a torch.nn.Module, or an input is no tensor.
         LayerwireError: the server refuses the program or can't be reached.
     """
-    exported = export(module, *example_inputs, name=name, fold_batch_norm=fold_batch_norm)
-    upload = UploadReport(0, 0) if exported.weights is None else store.upload(exported.weights, progress)
-    request = store_pb2.PutProgramRequest(name=name, program=exported.program, pinned=pinned)
+    network = export(module, *example_inputs, name=name, fold_batch_norm=fold_batch_norm)
+    upload = UploadReport(0, 0) if network.weights is None else store.upload(network.weights, progress)
+    request = store_pb2.PutProgramRequest(name=name, program=network.program, pinned=pinned)
     version = store.put_program(request)
-    outputs = store.run(name, version.version, exported.example_inputs)
-    report = _report(exported, version, upload, outputs)
-    inputs = [one.name for one in exported.program.inputs]
-    return RemoteProgram(store.run, name, inputs, assemble=exported.assemble, report=report)
+    outputs = store.run(name, version.version, network.example_inputs)
+    report = _report(network, version, upload, outputs)
+    inputs = [one.name for one in network.program.inputs]
+    return RemoteProgram(store.run, name, inputs, assemble=network.assemble, report=report)
 
 
 def _report(
-    exported: Exported, version: store_pb2.PutProgramResponse, upload: UploadReport, outputs: Mapping[str, Any]
+    network: ExportedModule, version: store_pb2.PutProgramResponse, upload: UploadReport, outputs: Mapping[str, Any]
 ) -> Report:
-    differences = {key: _difference(local, outputs[key]) for key, local in exported.example_outputs.items()}
+    differences = {key: _difference(local, outputs[key]) for key, local in network.example_outputs.items()}
     return Report(
-        name=exported.name,
+        name=network.name,
         version=version.version,
         digest=version.digest,
-        nodes=len(exported.program.nodes),
-        parameters=sum(tensor.numel() for tensor in exported.tensors.values()),
+        nodes=len(network.program.nodes),
+        parameters=sum(tensor.numel() for tensor in network.tensors.values()),
         weights_bytes=upload.file_bytes,
         sent_bytes=upload.sent_bytes,
-        free_batch=exported.free_batch,
+        free_batch=network.free_batch,
         differences={key: difference for key, (difference, _) in differences.items()},
         magnitudes={key: magnitude for key, (_, magnitude) in differences.items()},
-        notes=exported.notes,
+        notes=network.notes,
     )
 
 

@@ -254,7 +254,7 @@ def _nearest(name: str) -> str:
     return next(iter(difflib.get_close_matches(name.lower(), Settings.model_fields, 1)), "")
 
 
-def strangers(environment: Mapping[str, str]) -> dict[str, str]:
+def unknown_variables(environment: Mapping[str, str]) -> dict[str, str]:
     """Variables that look like settings and are none, each with the nearest that is one, or "".
 
     What Kubernetes sets for a service of the same name is no mistake.

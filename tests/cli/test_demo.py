@@ -20,9 +20,9 @@ from layerwire.demo import callers, command, digits, photograph, server
 def row(output: str, name: str) -> list[float]:
     """The numbers of a row of the table: layer by layer, deployed."""
     number = r"([\d.,e+-]+)"
-    cells = re.search(rf"^\s*{re.escape(name)}\s+{number}\D+{number}", output, flags=re.MULTILINE)
-    assert cells, output
-    return [float(value.replace(",", "")) for value in cells.groups()]
+    match = re.search(rf"^\s*{re.escape(name)}\s+{number}\D+{number}", output, flags=re.MULTILINE)
+    assert match, output
+    return [float(value.replace(",", "")) for value in match.groups()]
 
 
 def check(shown: str, output: Path) -> None:
@@ -83,13 +83,13 @@ def test_a_demo_ends_its_server(tmp_path, cli, monkeypatch):
 
 
 def test_server_that_cannot_start(tmp_path):
-    with pytest.raises(server.ServerError, match="No such option"), server.started(tmp_path / "log", "--nonsense"):
+    with pytest.raises(server.ServerError, match="No such option"), server.running(tmp_path / "log", "--nonsense"):
         pytest.fail("it started")
 
 
 def test_server_is_stopped_when_its_user_fails(tmp_path, cli):
     def use() -> None:
-        with server.started(tmp_path / "log", "--device", "cpu") as (address, _):
+        with server.running(tmp_path / "log", "--device", "cpu") as (address, _):
             addresses.append(address)
             raise KeyError("a mistake")
 
@@ -111,8 +111,8 @@ def test_an_output_that_cannot_be_made_is_one_sentence(cli, tmp_path):
     (tmp_path / "file").touch()
     result = cli("demo", "--output", tmp_path / "file" / "x")
     assert result.exit_code == 2
-    sentence = f"Error: Invalid value for '--output': {tmp_path}/file/x can't be written: Not a directory"
-    assert result.stderr.splitlines()[-1] == sentence
+    message = f"Error: Invalid value for '--output': {tmp_path}/file/x can't be written: Not a directory"
+    assert result.stderr.splitlines()[-1] == message
 
 
 def test_an_address_that_is_none_is_one_sentence(cli):
@@ -150,7 +150,7 @@ def test_difference_sees_one_wrong_element():
 
 
 def test_measured_quantiles():
-    measured = callers.Measured([0.4, 0.1, 0.5, 0.3, 0.2])
+    measured = callers.Measurement([0.4, 0.1, 0.5, 0.3, 0.2])
     assert [measured.quantile_seconds(part) for part in (0, 0.5, 0.99, 1)] == [0.1, 0.3, 0.5, 0.5]
 
 

@@ -55,19 +55,17 @@ def test_no_programs(cli, address):
 
 
 def test_describe(cli, address, net):
-    description = json.loads(cli("describe", address, net, "--json").stdout)
-    assert [node["operator"] for node in description["nodes"]] == ["conv2d", "batch_norm", "relu"]
-    conv, norm, relu = description["nodes"]
+    program = json.loads(cli("describe", address, net, "--json").stdout)
+    assert [node["operator"] for node in program["nodes"]] == ["conv2d", "batch_norm", "relu"]
+    conv, norm, relu = program["nodes"]
     assert conv["outputs"] == relu["outputs"] == ["float32 [1, 8, 4, 4]"]
     assert (conv["parameters"], norm["parameters"]) == (3 * 8 * 9 + 8, 4 * 8)
     assert (norm["folded_into"], norm["floating_point_operations"]) == (conv["name"], 0)
     assert conv["floating_point_operations"] >= 2 * 27 * 8 * 16
-    assert description["floating_point_operations"] == sum(
-        node["floating_point_operations"] for node in description["nodes"]
-    )
-    assert description["inputs"][0]["tensor"] == "float32 [-1, 3, 6, 6]"
-    assert description["outputs"][0]["tensor"] == "float32 [-1, 8, 4, 4]"
-    assert description["batched"] is True
+    assert program["floating_point_operations"] == sum(node["floating_point_operations"] for node in program["nodes"])
+    assert program["inputs"][0]["tensor"] == "float32 [-1, 3, 6, 6]"
+    assert program["outputs"][0]["tensor"] == "float32 [-1, 8, 4, 4]"
+    assert program["batched"] is True
     shown = cli("describe", address, net, "--version", 1).stdout
     for words in ("version 1", "conv2d", "float32 [1, 8, 4, 4]", f"in {conv['name']}", "total", "calls share batches"):
         assert words in shown
@@ -153,7 +151,7 @@ def test_import_into_a_directory_that_a_server_then_serves(cli, file, tmp_path):
     result = cli("import", "--store", store, file, "--prefix", "net/")
     assert (result.exit_code, result.stdout) == (0, "net/fc.bias\nnet/fc.weight\n")
     with (
-        server.started(tmp_path / "log", "--device", "cpu", "--store", str(store)) as (address, _),
+        server.running(tmp_path / "log", "--device", "cpu", "--store", str(store)) as (address, _),
         layerwire.Client(address) as lw,
     ):
         y = lw.linear(np.ones((1, 4), np.float32), "net/fc.weight", "net/fc.bias")

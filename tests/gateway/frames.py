@@ -16,15 +16,15 @@ class RecordingLink:
     """Keeps what it is sent."""
 
     def __init__(self):
-        self.sent = []
+        self.frames = []
 
     def send(self, frame):
-        self.sent.append(frame)
+        self.frames.append(frame)
 
     def take(self):
         """The frames since the last time."""
-        sent, self.sent = self.sent, []
-        return sent
+        frames, self.frames = self.frames, []
+        return frames
 
 
 class RecordingPending(Pending):
@@ -60,7 +60,7 @@ def answers(pending, *ordinals, last=False, error=False, payload=b"answer"):
     return Frame(Kind.ANSWERS, pending.number, payload, flags, ordinals=ordinals)
 
 
-def started(pending, *ordinals):
+def started_frame(pending, *ordinals):
     return Frame(Kind.STARTED, pending.number, ordinals=ordinals)
 
 
@@ -74,8 +74,8 @@ def relu(data=b"data", **options):
 
 def calls(requests):
     """A message of calls: {id: request}."""
-    made = [pb.Call(id=call_id, activate=request) for call_id, request in requests.items()]
-    return pb.StreamRequest(calls=pb.Calls(calls=made)).SerializeToString()
+    messages = [pb.Call(id=call_id, activate=request) for call_id, request in requests.items()]
+    return pb.StreamRequest(calls=pb.Calls(calls=messages)).SerializeToString()
 
 
 def cancel(*ids):
@@ -85,8 +85,8 @@ def cancel(*ids):
 def statuses(pending):
     """The errors that some calls were answered with: {id: name of the code}."""
     codes = {code.value[0]: code.name for code in grpc.StatusCode}
-    found = [answer for payload, _ in pending.answers for answer in pb.StreamResponse.FromString(payload).answers]
-    return {answer.id: codes[answer.status.code] for answer in found}
+    all_answers = [answer for payload, _ in pending.answers for answer in pb.StreamResponse.FromString(payload).answers]
+    return {answer.id: codes[answer.status.code] for answer in all_answers}
 
 
 def kill_twice(router, ordinal, now=0.0, **kwargs):
@@ -94,6 +94,6 @@ def kill_twice(router, ordinal, now=0.0, **kwargs):
     pending = ask(router, **kwargs)
     router.down(up(router, now), now)
     worker = up(router, now)
-    router.deliver(worker, started(pending, ordinal))
+    router.deliver(worker, started_frame(pending, ordinal))
     router.down(worker, now)
     return pending

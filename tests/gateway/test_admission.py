@@ -64,8 +64,8 @@ def test_grpc_takes_in_what_is_somewhat_too_large(limit, received):
 
 
 def test_every_reason_is_there_before_it_is_met(admission, metrics):
-    told = {tuple(labels): value for labels, value in metrics.snapshot()["layerwire_rejected_total"]}
-    assert told == {(reason,): 0 for reason in REJECTIONS["gateway"]}
+    values = {tuple(labels): value for labels, value in metrics.snapshot()["layerwire_rejected_total"]}
+    assert values == {(reason,): 0 for reason in REJECTIONS["gateway"]}
 
 
 def test_the_books_are_even_in_the_end(admission):

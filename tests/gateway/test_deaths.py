@@ -16,7 +16,7 @@ from layerwire_server.metrics import Metrics
 from tests.gateway.frames import (
     answers,
     ask,
-    started,
+    started_frame,
     up,
 )
 
@@ -54,10 +54,10 @@ def test_the_call_that_ran_alone_in_a_second_death_is_quarantined_and_the_others
     router.deliver(one, answers(pending, 0))
     router.down(one, 1.0)
     two = up(router)
-    router.deliver(two, started(pending))
-    router.deliver(two, started(pending, 1))
+    router.deliver(two, started_frame(pending))
+    router.deliver(two, started_frame(pending, 1))
     router.deliver(two, answers(pending, 1))
-    router.deliver(two, started(pending, 3))
+    router.deliver(two, started_frame(pending, 3))
     router.down(two, 2.0)
     three = up(router)
     (frame,) = three.take()
@@ -73,7 +73,7 @@ def test_a_death_between_two_calls_quarantines_nobody(router, metrics):
     pending = ask(router)
     router.down(one, 1.0)
     two = up(router)
-    router.deliver(two, started(pending, 0))
+    router.deliver(two, started_frame(pending, 0))
     router.deliver(two, answers(pending, 0))
     router.down(two, 2.0)
     (frame,) = up(router).take()
@@ -96,7 +96,7 @@ def test_what_kills_as_a_whole_fails_as_a_whole(router, metrics, kind, ordinals)
     pending = ask(router, kind=kind)
     router.down(up(router), 1.0)
     worker = up(router)
-    router.deliver(worker, started(pending, *ordinals))
+    router.deliver(worker, started_frame(pending, *ordinals))
     router.down(worker, 2.0)
     assert isinstance(pending.error, InternalError)
     assert pending.error.error_id == f"{pending.number:016x}"
@@ -107,7 +107,7 @@ def test_what_kills_as_a_whole_fails_as_a_whole(router, metrics, kind, ordinals)
 def test_what_runs_in_company_when_its_worker_dies_is_not_to_blame(router):
     one = up(router)
     pending = ask(router)
-    router.deliver(one, started(pending, 1))
+    router.deliver(one, started_frame(pending, 1))
     router.down(one, 1.0)
     (frame,) = up(router).take()
     assert frame.ordinals == ()
@@ -142,29 +142,29 @@ class Deaths(RuleBasedStateMachine):
     @rule(data=st.data(), runs_next=st.booleans())
     def worker_answers(self, data, runs_next):
         for worker in self.workers:
-            for frame in worker.sent[:1]:
+            for frame in worker.frames[:1]:
                 done = {ordinal & ~QUARANTINED for ordinal in frame.ordinals if not ordinal & QUARANTINED}
                 done |= {ordinal for payload, _ in self.frames[frame.frame].answers for ordinal in payload}
-                owed = sorted(set(range(self.calls[frame.frame])) - done)
-                if not owed:
+                open_ordinals = sorted(set(range(self.calls[frame.frame])) - done)
+                if not open_ordinals:
                     continue
-                some = owed[: data.draw(st.integers(1, len(owed)))]
-                last = len(some) == len(owed)
+                some = open_ordinals[: data.draw(st.integers(1, len(open_ordinals)))]
+                last = len(some) == len(open_ordinals)
                 pending = self.frames[frame.frame]
                 self.router.deliver(worker, answers(pending, *some, last=last, payload=bytes(some)))
                 if last:
-                    worker.sent.pop(0)
+                    worker.frames.pop(0)
                 elif frame.flags & Flag.ISOLATE and runs_next:
-                    self.router.deliver(worker, started(pending, owed[len(some)]))
+                    self.router.deliver(worker, started_frame(pending, open_ordinals[len(some)]))
 
     @invariant()
     def nothing_is_lost_or_answered_twice(self):
         for number, pending in getattr(self, "frames", {}).items():
-            answered = [ordinal for payload, _ in pending.answers for ordinal in payload]
-            assert len(answered) == len(set(answered))
+            ordinals = [ordinal for payload, _ in pending.answers for ordinal in payload]
+            assert len(ordinals) == len(set(ordinals))
             assert pending.error is None
-            complete = len(answered) == self.calls[number]
-            held = sum(frame.frame == number for worker in self.workers for frame in worker.sent)
+            complete = len(ordinals) == self.calls[number]
+            held = sum(frame.frame == number for worker in self.workers for frame in worker.frames)
             assert held == (1 if self.workers and not complete else 0)
 
     def teardown(self):
@@ -175,8 +175,8 @@ class Deaths(RuleBasedStateMachine):
             self.router.down(one, 0.0)
         for frame in worker.take():
             done = {ordinal for payload, _ in self.frames[frame.frame].answers for ordinal in payload}
-            owed = tuple(sorted(set(range(self.calls[frame.frame])) - done))
-            self.router.deliver(worker, answers(self.frames[frame.frame], *owed, last=True, payload=bytes(owed)))
+            rest = tuple(sorted(set(range(self.calls[frame.frame])) - done))
+            self.router.deliver(worker, answers(self.frames[frame.frame], *rest, last=True, payload=bytes(rest)))
         self.workers = [worker]
         for pending in self.frames.values():
             assert pending.answers[-1][1]

@@ -25,8 +25,8 @@ def test_the_least_loaded_worker_gets_the_next_frame(router):
     ask(router, payload=b"x" * 100_000)
     ask(router)
     ask(router)
-    assert sorted(len(worker.sent) for worker in workers) == [1, 2]
-    assert max(len(worker.sent[0].payload) for worker in workers if len(worker.sent) == 1) == 100_000
+    assert sorted(len(worker.frames) for worker in workers) == [1, 2]
+    assert max(len(worker.frames[0].payload) for worker in workers if len(worker.frames) == 1) == 100_000
 
 
 def test_load_is_given_back_when_a_frame_is_answered(router):
@@ -37,8 +37,8 @@ def test_load_is_given_back_when_a_frame_is_answered(router):
         other.take()
         router.deliver(worker, answers(pending, 0, last=True))
     big = [ask(router), ask(router)]
-    assert len(one.sent) == len(other.sent) == 1
-    assert {pending.number for pending in big} == {one.sent[0].frame, other.sent[0].frame}
+    assert len(one.frames) == len(other.frames) == 1
+    assert {pending.number for pending in big} == {one.frames[0].frame, other.frames[0].frame}
 
 
 def test_late_answers_are_dropped(router, metrics):

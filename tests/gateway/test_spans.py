@@ -67,11 +67,11 @@ def test_garbage_is_unclear_or_what_protobuf_sees(garbage, some, at):
     with contextlib.suppress(MalformedError):
         walker.cancelled_ids(payload)
     try:
-        found = [walker.envelope(payload, span).call_id for span in walker.call_spans(payload)]
+        ids = [walker.envelope(payload, span).call_id for span in walker.call_spans(payload)]
     except MalformedError:
         return
     with contextlib.suppress(DecodeError):
-        assert found == [call.id for call in pb.StreamRequest.FromString(payload).calls.calls]
+        assert ids == [call.id for call in pb.StreamRequest.FromString(payload).calls.calls]
 
 
 @pytest.mark.parametrize("payload", [b"\x0a\x05", b"\x0b", b"\x0a" + b"\x80" * 20, b"\x10\x01" * 20], ids=repr)

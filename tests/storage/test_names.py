@@ -98,14 +98,14 @@ def test_what_was_returned_never_changes(store):
 
 def test_pages():
     entries = {f"net/{number:03}": number for number in range(25)} | {"other": 0}
-    found, after = [], ""
+    pages, after = [], ""
     while True:
         entries_of_page, after = page(entries, "net/", after, 10)
-        found += entries_of_page
+        pages += entries_of_page
         assert len(entries_of_page) <= 10
         if not after:
             break
-    assert found == [(name, number) for name, number in entries.items() if name != "other"]
+    assert pages == [(name, number) for name, number in entries.items() if name != "other"]
     assert page(entries, "net/", "", 25)[1] == ""
 
 

@@ -1,4 +1,4 @@
-"""The activations of torch.nn.functional as methods, and `activate`, which takes their name as an argument.
+"""Turns calls of the activations of torch.nn.functional into Requests; `activate` takes their name as an argument.
 
 It knows their messages; neither channels nor torch.
 """

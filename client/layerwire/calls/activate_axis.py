@@ -1,4 +1,4 @@
-"""The activations of torch.nn.functional that look along an axis, as methods: glu and the kinds of softmax.
+"""Turns calls of the activations that look along an axis into Requests: glu and the kinds of softmax.
 
 It knows their messages; neither channels nor torch.
 """

@@ -1,4 +1,4 @@
-"""Arguments as the wire wants them: sizes, integers, numbers and flags, each refused here if no message could hold it.
+"""Turns an argument of a call into what the wire wants, or refuses it: sizes, integers, numbers, flags.
 
 It knows numpy's scalars; no operator in particular. Whether a value is in range is the server's to say.
 """

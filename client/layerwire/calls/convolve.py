@@ -1,4 +1,4 @@
-"""The convolutions of torch.nn.functional as methods.
+"""Turns calls of the convolutions of torch.nn.functional into Requests.
 
 It knows their messages; neither channels nor torch.
 """

@@ -1,10 +1,13 @@
-"""The linear functions of torch.nn.functional as methods.
+"""Turns calls of the linear functions of torch.nn.functional into Requests.
 
 It knows their messages; neither channels nor torch.
 """
 
 from __future__ import annotations
 
+from typing import SupportsFloat, SupportsIndex
+
+from layerwire.calls.arguments import integer, number
 from layerwire.calls.request import Answer_co, Family, Request, TensorLike, tensors_by_field
 from layerwire.v1 import operators_pb2 as messages
 
@@ -13,7 +16,7 @@ _BILINEAR = messages.LinearOperator(bilinear=messages.Bilinear())
 
 
 class LinearCalls(Family[Answer_co]):
-    """linear, bilinear."""
+    """linear, bilinear, cosine_similarity."""
 
     def linear(
         self, input: TensorLike, weight: TensorLike, bias: TensorLike | None = None, *, timeout: float | None = None
@@ -40,3 +43,23 @@ class LinearCalls(Family[Answer_co]):
         """
         tensors = tensors_by_field(input=input1, weight=weight, bias=bias, input2=input2)
         return self.call(Request("linear", _BILINEAR, tensors, ("output",), "bilinear", timeout))
+
+    def cosine_similarity(
+        self,
+        x1: TensorLike,
+        x2: TensorLike,
+        dim: SupportsIndex = 1,
+        eps: SupportsFloat = 1e-8,
+        *,
+        timeout: float | None = None,
+    ) -> Answer_co:
+        """Cosine of the angle between x1 and x2 along dim of the shape that both are broadcast to.
+
+        Shape: two that broadcast to [..., L, ...] -> [..., ...] without the axis
+        """
+        message = messages.CosineSimilarity(
+            dim=integer("cosine_similarity", "dim", dim), eps=number("cosine_similarity", "eps", eps)
+        )
+        operator = messages.LinearOperator(cosine_similarity=message)
+        tensors = {"input": x1, "input2": x2}
+        return self.call(Request("linear", operator, tensors, ("output",), "cosine_similarity", timeout))

@@ -1,4 +1,4 @@
-"""The max pools of torch.nn.functional as methods: plain, adaptive, fractional.
+"""Turns calls of the max pools of torch.nn.functional into Requests: plain, adaptive, fractional.
 
 It knows their messages; neither channels nor torch.
 """

@@ -1,4 +1,4 @@
-"""The pools of torch.nn.functional that take means, as methods: average, adaptive average, power mean.
+"""Turns calls of the pools that take means into Requests: average, adaptive average, power mean.
 
 It knows their messages; neither channels nor torch.
 """

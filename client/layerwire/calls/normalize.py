@@ -1,4 +1,4 @@
-"""The normalisations of torch.nn.functional as methods.
+"""Turns calls of the normalisations of torch.nn.functional into Requests.
 
 It knows their messages; neither channels nor torch.
 """

@@ -1,4 +1,4 @@
-"""unfold and fold of torch.nn.functional as methods.
+"""Turns calls of unfold and fold of torch.nn.functional into Requests.
 
 It knows their messages; neither channels nor torch.
 """

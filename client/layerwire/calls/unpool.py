@@ -1,4 +1,4 @@
-"""The unpooling functions of torch.nn.functional as methods.
+"""Turns calls of the unpooling functions of torch.nn.functional into Requests.
 
 It knows their messages; neither channels nor torch.
 """

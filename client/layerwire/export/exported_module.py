@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from layerwire.export.graph import Value
-from layerwire.export.lower import Lowered
+from layerwire.export.lower import Translation
 from layerwire.export.names import Names
-from layerwire.export.refusal import Unsupported, UnsupportedCall, UnsupportedModuleError
+from layerwire.export.refusal import LoweringError, UnsupportedCall, UnsupportedModuleError
 from layerwire.export.trace import Trace, evaluation, trace
 from layerwire.export.weights import content
 from layerwire.v1 import program_pb2
@@ -20,7 +20,7 @@ from layerwire.wire.safetensors import SafetensorsFile
 
 
 @dataclass(frozen=True, eq=False)
-class Exported:
+class ExportedModule:
     """What `export` made of a module.
 
     Attributes:
@@ -46,7 +46,9 @@ class Exported:
     assemble: Callable[[Mapping[str, Any]], Any]
 
 
-def export(module: Any, *example_inputs: Any, name: str = "module", fold_batch_norm: bool | None = None) -> Exported:
+def export(
+    module: Any, *example_inputs: Any, name: str = "module", fold_batch_norm: bool | None = None
+) -> ExportedModule:
     """Makes a program of a torch.nn.Module, in evaluation whatever its mode; the module is left as it was.
 
     Axis 0 of the inputs becomes free where the module can take any number of rows. Weights are not copied.
@@ -69,43 +71,45 @@ def export(module: Any, *example_inputs: Any, name: str = "module", fold_batch_n
     notes = _training_notes(module)
     with evaluation(module):
         with torch.no_grad():
-            returned = module(*examples)
-        traced, lowered = _lowered(name, module, examples)
-    leaves = _named_leaves(traced.exported.call_spec.out_spec)
+            example_output = module(*examples)
+        torch_trace, translation = _translate(name, module, examples)
+    leaves = _named_leaves(torch_trace.exported_program.call_spec.out_spec)
     try:
-        outputs = [(key, value) for key, value in zip(leaves, lowered.outputs, strict=True) if isinstance(value, Value)]
-        program, tensors = lowered.graph.build(outputs)
-    except Unsupported as error:
+        outputs = [
+            (key, value) for key, value in zip(leaves, translation.outputs, strict=True) if isinstance(value, Value)
+        ]
+        program, tensors = translation.graph.build(outputs)
+    except LoweringError as error:
         raise UnsupportedModuleError(name, [UnsupportedCall("", "", reason=str(error))]) from None
-    weights = _stored(program, tensors)
+    weights = _weights_file(program, tensors)
     if fold_batch_norm is not None:
         program.fold_batch_norm = fold_batch_norm
-    given = torch.utils._pytree.tree_leaves(returned)  # noqa: SLF001
-    return Exported(
+    example_leaves = torch.utils._pytree.tree_leaves(example_output)  # noqa: SLF001
+    return ExportedModule(
         name=name,
         program=program,
         tensors=tensors,
         weights=weights,
-        free_batch=traced.free_batch,
-        notes=(*notes, *traced.notes),
+        free_batch=torch_trace.free_batch,
+        notes=(*notes, *torch_trace.notes),
         example_inputs={one.name: example for one, example in zip(program.inputs, examples, strict=True)},
-        example_outputs={key: given[leaves.index(key)] for key, _ in outputs},
-        assemble=_assembler(traced.exported.call_spec.out_spec, leaves, lowered.outputs),
+        example_outputs={key: example_leaves[leaves.index(key)] for key, _ in outputs},
+        assemble=_assembler(torch_trace.exported_program.call_spec.out_spec, leaves, translation.outputs),
     )
 
 
-def _lowered(name: str, module: Any, examples: Sequence[Any]) -> tuple[Trace, Lowered]:
+def _translate(name: str, module: Any, examples: Sequence[Any]) -> tuple[Trace, Translation]:
     """The module with a free batch axis, or with that of the example where only so every call can be mapped."""
-    traced = trace(name, module, examples)
-    lowered = Lowered(traced)
-    if lowered.refused and traced.free_batch:
-        why = str(lowered.refused[0])
-        traced = trace(name, module, examples, fixed_because=why)
-        fixed = Lowered(traced)
-        lowered = lowered if fixed.refused else fixed
-    if lowered.refused:
-        raise UnsupportedModuleError(name, lowered.refused)
-    return traced, lowered
+    torch_trace = trace(name, module, examples)
+    translation = Translation(torch_trace)
+    if translation.unsupported_calls and torch_trace.free_batch:
+        why = str(translation.unsupported_calls[0])
+        torch_trace = trace(name, module, examples, fixed_because=why)
+        with_fixed_batch = Translation(torch_trace)
+        translation = translation if with_fixed_batch.unsupported_calls else with_fixed_batch
+    if translation.unsupported_calls:
+        raise UnsupportedModuleError(name, translation.unsupported_calls)
+    return torch_trace, translation
 
 
 def _tensor(position: int, example: Any) -> Any:
@@ -122,14 +126,14 @@ def _tensor(position: int, example: Any) -> Any:
 def _training_notes(module: Any) -> tuple[str, ...]:
     """Submodules whose training mode would have given something else."""
     kinds = ("torch.nn.modules.batchnorm", "torch.nn.modules.instancenorm", "torch.nn.modules.dropout")
-    changed = [path for path, one in module.named_modules() if one.training and type(one).__module__ in kinds]
-    if not changed:
+    in_training = [path for path, one in module.named_modules() if one.training and type(one).__module__ in kinds]
+    if not in_training:
         return ()
-    more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-    return (f"in training mode, deployed in evaluation: {', '.join(changed[:3])}{more}",)
+    more = f" and {len(in_training) - 3} more" if len(in_training) > 3 else ""
+    return (f"in training mode, deployed in evaluation: {', '.join(in_training[:3])}{more}",)
 
 
-def _stored(program: program_pb2.Program, tensors: Mapping[str, Any]) -> SafetensorsFile | None:
+def _weights_file(program: program_pb2.Program, tensors: Mapping[str, Any]) -> SafetensorsFile | None:
     """The file of a program's tensors, whose digest goes into the program."""
     if not tensors:
         return None
@@ -144,19 +148,19 @@ def _named_leaves(spec: Any) -> list[str]:
     """A name for each leaf of what a module returns: "output", "output.1", "scores", "levels.0"."""
     from torch.utils import _pytree
 
-    names, made = Names(), []
+    names, leaves = Names(), []
     for path, _ in _pytree.tree_flatten_with_path(spec.unflatten(range(spec.num_leaves)))[0]:
         steps = [
             str(next(getattr(entry, kind) for kind in ("key", "idx", "name") if hasattr(entry, kind))) for entry in path
         ]
         is_keyed = steps and not steps[0].isdigit()
-        made.append(names.claim(".".join(steps if is_keyed else ["output", *steps])))
-    return made
+        leaves.append(names.claim(".".join(steps if is_keyed else ["output", *steps])))
+    return leaves
 
 
-def _assembler(spec: Any, leaves: Sequence[str], fixed: Sequence[Any]) -> Callable[[Mapping[str, Any]], Any]:
+def _assembler(spec: Any, leaves: Sequence[str], values: Sequence[Any]) -> Callable[[Mapping[str, Any]], Any]:
     def assemble(outputs: Mapping[str, Any]) -> Any:
-        pairs = zip(leaves, fixed, strict=True)
+        pairs = zip(leaves, values, strict=True)
         return spec.unflatten([outputs[name] if isinstance(value, Value) else value for name, value in pairs])
 
     return assemble

@@ -1,4 +1,4 @@
-"""Programs of the store as functions of an engine: put, listed, described, their default versions, forgotten.
+"""Programs of the store as functions of an engine: put, list, describe, move the default version, delete.
 
 It knows channels and the contract; neither threads nor torch.
 """

@@ -1,4 +1,4 @@
-"""Weights of the store as functions of an engine: put, named, listed, brought back, forgotten.
+"""Weights of the store as functions of an engine: put, name, list, get, delete.
 
 It knows channels and the contract; neither threads nor operators.
 """

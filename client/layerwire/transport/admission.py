@@ -1,4 +1,4 @@
-"""How much may be unanswered at once: calls and bytes of one client, first come first served beyond that.
+"""Lets a call in or makes it wait: a bound on the unanswered calls and bytes of a client, first come first served.
 
 It knows neither calls nor loops; any thread may enter and leave.
 """

@@ -61,7 +61,7 @@ class Call:
         nbytes: bytes in a frame.
         tries: answers that asked to try again.
         connection: where it was sent, or waits to be.
-        is_finished: whether its promise was kept or broken, or nobody waits for it.
+        is_finished: whether its promise has a result or an error, or nobody waits for it.
     """
 
     __slots__ = (

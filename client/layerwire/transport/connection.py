@@ -1,4 +1,4 @@
-"""The stream to one address: calls that wait to be sent, calls that are on it, and its breaking and mending.
+"""Sends calls to one address in frames on a stream, hands answers up, and opens the stream again when it breaks.
 
 It knows gRPC's streams and frames of calls; neither callers nor other addresses, of which its owner takes care.
 """
@@ -85,7 +85,7 @@ class Connection:
             self._rouse()
 
     def give_up(self, call: Call) -> None:
-        """Tells the server that a call is no longer wanted, if it was told of it at all."""
+        """Cancels a call at the server, if it was sent at all."""
         if self.sent_calls.pop(call.id, None) is not None:
             self._cancelled_ids.append(call.id)
             self._rouse()

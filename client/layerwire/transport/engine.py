@@ -72,7 +72,7 @@ class Engine:
             )
 
     def submit(self, call: Call) -> None:
-        """Sends a call that was admitted. Its promise is kept or broken, whatever happens."""
+        """Sends a call that was admitted. Its promise gets a result or an error, whatever happens."""
         call.id = next(self._ids)
         self._budget.earn()
         self._deadlines.add(call)

@@ -1,4 +1,4 @@
-"""What a server says of its health, asked once or watched.
+"""Whether a server says that it serves, once or each time that it changes.
 
 It knows grpc.health.v1 and gRPC's calls; nothing of Layerwire.
 """

@@ -1,4 +1,4 @@
-"""How calls are treated, and the timing that answers can carry.
+"""A call's options as it takes them along, and the timing that its answer can bring.
 
 It knows the contract's CallOptions and Timing; neither operators nor channels.
 """

@@ -1,4 +1,4 @@
-"""Which failed calls are sent again, and when. Pure rules: time and chance are arguments.
+"""Decides which failed calls are sent again, and when. Pure rules: time and chance are arguments.
 
 It knows errors; neither calls nor channels. Calls are pure functions of their bytes, so sending again is always safe;
 what the rules prevent is a storm of it on a server that is in trouble (gRFC A6).

@@ -1,4 +1,4 @@
-"""Where a client's engine runs: on the background thread's loop for threads, on the running loop for tasks.
+"""Takes a request from the caller's thread or task to the engine's loop, and its answer back.
 
 It knows engines, threads and loops; no operator.
 """

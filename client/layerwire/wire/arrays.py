@@ -1,4 +1,4 @@
-"""What goes in and comes out as arrays: numpy, torch, or plain numbers to bytes and back.
+"""Turns arrays, tensors and plain numbers into a call's bytes, and an answer's bytes into what the caller uses.
 
 It knows numpy, and torch only where the caller has imported it already; neither operators nor channels.
 """

@@ -1,4 +1,4 @@
-"""Bytes of stream messages: templates that spell a repeated message once.
+"""Spells the bytes of a call or an answer: templates of stream messages, with gaps for id and data.
 
 It knows tensors' specs and the protobuf wire format; neither arrays nor gRPC.
 

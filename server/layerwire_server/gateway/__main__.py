@@ -12,7 +12,7 @@ from layerwire_server.gateway.service import Gateway
 
 
 async def run(this: child.Child) -> None:
-    """Serves until told to stop."""
+    """Serves until `stopping` is set."""
     gateway = Gateway(this)
     await gateway.start()
     keep = asyncio.create_task(gateway.keep())

@@ -41,7 +41,7 @@ class DrainRate:
         self._since = now
 
     def seconds_for(self, amount: float, now: float) -> float:
-        """How long `amount` will take, within what is sensible to tell a client."""
+        """How long `amount` will take, within what is sensible as advice to a client."""
         rate = self._amount_at(now) / _MEMORY_SECONDS
         seconds = amount / rate if rate > 0 else _MOST_RETRY_SECONDS
         return min(max(seconds, _LEAST_RETRY_SECONDS), _MOST_RETRY_SECONDS)
@@ -51,7 +51,7 @@ class DrainRate:
 
 
 class Admission:
-    """The books of what one gateway holds.
+    """Counts what one gateway holds.
 
     Attributes:
         nbytes: bytes of requests and answers held, streams' included.
@@ -90,8 +90,8 @@ class Admission:
         """Takes a unary request in.
 
         Raises:
-            ResourceExhaustedError: it is too large, as `check` tells; or there is no room, then retry_after_seconds
-                tells when there should be.
+            ResourceExhaustedError: it is too large, as in `check`; or there is no room, then retry_after_seconds
+                is when there should be.
         """
         self.check(nbytes)
         if self.requests >= self._max_requests:

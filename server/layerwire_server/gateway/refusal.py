@@ -21,7 +21,7 @@ _MAX_MESSAGE_CHARACTERS = 1000
 
 
 class RefusedError(Exception):
-    """A request ended by an error, which `error` tells."""
+    """A request ended by an error, `error`."""
 
     def __init__(self, error: LayerwireError | bytes) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ def code_of(status: status_pb2.Status) -> grpc.StatusCode:
 
 
 async def refuse(context: grpc.aio.ServicerContext[Any, Any], status: status_pb2.Status, number: int) -> NoReturn:
-    """Ends the RPC with this status; `number` tells the client what to look for in the log."""
+    """Ends the RPC with this status; `number` is what the client can look for in the log."""
     message = status.message[:_MAX_MESSAGE_CHARACTERS]
     details = status.SerializeToString()
     if len(details) > _MAX_DETAILS_BYTES:

@@ -15,9 +15,9 @@ from collections.abc import Collection
 from typing import Protocol
 
 from layerwire.errors import InternalError
+from layerwire_server.gateway.backlog import Backlog
 from layerwire_server.gateway.pending import DECODING, Pending
 from layerwire_server.gateway.quarantine import Quarantine
-from layerwire_server.gateway.waiting_room import WaitingRoom
 from layerwire_server.link import Flag, Frame, Kind, request_id
 from layerwire_server.metrics import Metrics
 
@@ -52,7 +52,7 @@ class Router:
 
     def __init__(self, unavailable_after_seconds: float, metrics: Metrics) -> None:
         self._live: dict[FrameLink, LiveWorker] = {}
-        self._waiting_room = WaitingRoom(unavailable_after_seconds)
+        self._backlog = Backlog(unavailable_after_seconds)
         self._quarantine = Quarantine()
         # Numbers are unique over restarts and gateways, so that they serve as request ids in all logs.
         self._numbers = itertools.count(secrets.randbits(31) << 32 | 1)
@@ -76,22 +76,22 @@ class Router:
         self._place(pending, pending.arrived)
 
     def abandon(self, pending: Pending) -> None:
-        """Nobody wants the answers any more."""
+        """The answers are no longer of use."""
         worker = pending.holder
         if self._finish(pending) and worker is not None:
             worker.link.send(Frame(Kind.CANCEL_FRAME, pending.number, stream=pending.stream))
 
     def cancel_calls(self, frames: Collection[Pending], stream: int, payload: bytes) -> None:
-        """Passes on which calls of a stream, whose unfinished frames are given, are no longer wanted."""
-        if self._waiting_room:
-            self._waiting_room.cancel(frames, payload)
+        """Passes on which calls of a stream, whose unfinished frames are given, are cancelled."""
+        if self._backlog:
+            self._backlog.cancel(frames, payload)
         for worker in {pending.holder for pending in frames if pending.holder is not None}:
             worker.link.send(Frame(Kind.CANCEL_CALLS, payload=payload, stream=stream))
 
     def up(self, link: FrameLink, now: float) -> None:
         """A worker is live from now on."""
         self._live[link] = LiveWorker(link)
-        for pending in self._waiting_room.leave_all():
+        for pending in self._backlog.remove_all():
             self._place(pending, now)
 
     def down(self, link: FrameLink, now: float) -> None:
@@ -129,14 +129,14 @@ class Router:
 
     def expire(self, now: float) -> None:
         """Ends what waited too long for a worker."""
-        self._unavailable.add(self._waiting_room.expire(now))
+        self._unavailable.add(self._backlog.expire(now))
 
     def _place(self, pending: Pending, now: float) -> None:
         if self._quarantine:
             guilty = self._quarantine.guilty(pending.payload, pending.family, now)
             pending.quarantined_ordinals |= guilty - pending.answered_ordinals
         if not self._live:
-            self._waiting_room.enter(pending, now)
+            self._backlog.add(pending, now)
             return
         worker = min(self._live.values(), key=_load) if len(self._live) > 1 else next(iter(self._live.values()))
         pending.holder = worker
@@ -148,7 +148,7 @@ class Router:
         """Forgets a frame; says whether it was there."""
         worker, pending.holder = pending.holder, None
         if worker is None:
-            return self._waiting_room.leave(pending)
+            return self._backlog.remove(pending)
         worker.load -= _FRAME_LOAD_BYTES + len(pending.payload)
         return worker.pending.pop(pending.number, None) is not None
 

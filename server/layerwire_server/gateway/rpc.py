@@ -25,7 +25,9 @@ from layerwire_server.link import Family, Kind, request_id
 from layerwire_server.metrics import Metrics
 from layerwire_server.storage import StoreError
 
-_LARGE_BYTES = 65536  # from here on an answer is held in the books until the client has it
+_LARGE_BYTES = 65536  # from here on an answer is counted by Admission until the client has it
+# gRPC rounds timeouts up on their way, so clients give up before the deadline that is known here: 12 ms in one trial.
+_ROUNDING_SECONDS = 0.02
 
 Value = TypeVar("Value")
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -52,7 +54,7 @@ class UnaryPending(Pending):
 
 
 class Services:
-    """What all RPCs share: router, books, metrics, log."""
+    """What all RPCs share: router, admission, metrics, log."""
 
     def __init__(self, router: Router, admission: Admission, metrics: Metrics, log: Log) -> None:
         self.router = router
@@ -111,7 +113,7 @@ class Rpc:
             work: what is to be done once the call is admitted.
             context: gRPC's.
             number: the call's.
-            nbytes: bytes that it brought.
+            nbytes: bytes of its request.
         """
         admission, begin = self.services.admission, time.monotonic()
         number = number or self.services.router.next_number()
@@ -124,7 +126,9 @@ class Rpc:
             if isinstance(answer, bytes) and len(answer) > _LARGE_BYTES:
                 self._hold(len(answer), context)
         except asyncio.CancelledError:
-            self._count("DEADLINE_EXCEEDED" if context.time_remaining() == 0 else "CANCELLED")
+            remaining_seconds: float | None = context.time_remaining()
+            is_late = remaining_seconds is not None and remaining_seconds < _ROUNDING_SECONDS
+            self._count("DEADLINE_EXCEEDED" if is_late else "CANCELLED")
             raise
         except Exception as error:
             status = status_of(self._answer_to(error, number))

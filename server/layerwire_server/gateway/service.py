@@ -17,12 +17,10 @@ import grpc
 from layerwire.v1 import layerwire_pb2
 from layerwire_server.child.child import Child
 from layerwire_server.config import Settings
-from layerwire_server.gateway import health, reflection
+from layerwire_server.gateway import health, inference, reflection, store
 from layerwire_server.gateway.admission import Admission, max_received_bytes
-from layerwire_server.gateway.inference import service as inference
 from layerwire_server.gateway.router import Router
 from layerwire_server.gateway.rpc import Services, WorkerRpc
-from layerwire_server.gateway.store import service as store
 from layerwire_server.gateway.stream import Streams
 from layerwire_server.gateway.workers import LINK_ROOM_BYTES, WorkerLink, Workers
 from layerwire_server.link import MAX_CALLS, Family

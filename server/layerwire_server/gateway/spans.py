@@ -1,4 +1,4 @@
-"""The calls of a message as far as a gateway tells them apart: where each lies, its id, how long it is wanted.
+"""The calls of a message as far as a gateway tells them apart: where each lies, its id, how long its answer is of use.
 
 It knows the wire format of StreamRequest down to a call's options; nothing of operators and tensors. Lengths are
 followed, nothing is parsed.
@@ -124,7 +124,7 @@ def options(payload: bytes, number: int, request: Span) -> list[tuple[Span, Span
 def infer_names(payload: bytes) -> bytes:
     """Model, version and id of a ModelInferRequest as they stand in it, which is as they stand in the answer.
 
-    Empty where they can't be told apart.
+    Empty where they can't be made out.
     """
     spans = [(0, 0)]
     with contextlib.suppress(MalformedError, UnicodeDecodeError):
@@ -146,7 +146,7 @@ def _places(payload: bytes, marks: frozenset[int], request: Span) -> list[tuple[
 
 
 def timeout_seconds(payload: bytes, number: int, request: Span) -> float:
-    """How long after its arrival a call is wanted; infinity if for ever, or if what it says is for a worker to refuse.
+    """How long after its arrival a call's answer is of use; infinity if for ever, or if a worker is to refuse it.
 
     Raises:
         MalformedError: the request can't be followed.

@@ -94,7 +94,7 @@ class Streams:
         return Stream(self, context)
 
     def drain(self) -> None:
-        """Reads no stream further; each ends when what it brought is answered."""
+        """Reads no stream further; each ends when its calls are answered."""
         for stream in self.open:
             stream.drain()
 

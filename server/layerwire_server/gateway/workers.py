@@ -26,9 +26,9 @@ class WorkerLink:
 
     def __init__(self, index: int, workers: Workers) -> None:
         self.index = index
-        self.hello: dict[str, Any] = {}  # what it told last; stays when it is gone
+        self.hello: dict[str, Any] = {}  # its last greeting; stays when it is gone
         self.live = False
-        self.late = False  # its canary is out for too long: it may come back, but health tells
+        self.late = False  # its canary is out for too long: it may come back, but health shows it
         self._workers = workers
         self._link: Link | None = None
         self._end = asyncio.Event()
@@ -56,7 +56,7 @@ class WorkerLink:
             self._link.send(frame)
 
     async def names_changed(self) -> None:
-        """Tells it that the store's names are others; returns when it has adopted them, or is gone.
+        """Lets it read the store's names again; returns when it has adopted them, or is gone.
 
         That may take as long as it takes to load a large program. A worker that hangs is found by its canary.
         """
@@ -206,5 +206,5 @@ class Workers:
         return await asyncio.gather(*(link.ask(frame) for link in self.links if link.live))
 
     async def names_changed(self) -> None:
-        """Tells every worker that the store's names are others; those that link later read the store then."""
+        """Lets every worker read the store's names again; those that link later read the store then."""
         await asyncio.gather(*(link.names_changed() for link in self.links if link.is_linked))

@@ -95,6 +95,8 @@ def broadcast(operator: Operator, field: str, left: Sequence[int], right: Sequen
 def broadcast_multiple(shapes: Sequence[Sequence[int]], multiples: Sequence[int]) -> int | None:
     """row_multiple of what is broadcast: rows lie along the output's axis 0, and nothing else does."""
     axes = max(map(len, shapes))
+    if len({shape[0] for shape, multiple in zip(shapes, multiples, strict=True) if multiple}) > 1:
+        return None
     for shape, multiple in zip(shapes, multiples, strict=True):
         if len(shape) != axes if multiple else len(shape) == axes and shape[0] != 1:
             return None

@@ -57,7 +57,7 @@ def serve(**values: str | bool | None) -> None:
 
 def _serve(settings: Settings, places: list[str]) -> int:
     logger = log.start(settings.log_level, settings.log_format, process="supervisor")
-    for name, like in config.strangers(os.environ).items():
+    for name, like in config.unknown_variables(os.environ).items():
         logger.warning("a variable is no setting", variable=name, nearest=like or "none")
     with _runtime_directory() as runtime_directory:
         reservation = ports.Reservation(settings.listen, config.flag("listen"), share=settings.gateways > 1)
@@ -142,9 +142,9 @@ def _open_page(address: str, supervisor: Supervisor, loop: asyncio.AbstractEvent
     def refresh() -> None:
         asyncio.run_coroutine_threadsafe(supervisor.refresh(), loop).result(_REFRESH_SECONDS)
         process_stats.measure(supervisor.metrics, "supervisor")
-        supervisor.ledger.update("supervisor", supervisor.metrics.snapshot())
+        supervisor.snapshots.update("supervisor", supervisor.metrics.snapshot())
 
-    return exposition.Page(address, exposition.LayerwireCollector(supervisor.ledger, refresh))
+    return exposition.Page(address, exposition.LayerwireCollector(supervisor.snapshots, refresh))
 
 
 def _announce(

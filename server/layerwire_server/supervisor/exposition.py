@@ -23,7 +23,7 @@ from layerwire_server.supervisor.ports import PortError, split
 Values: TypeAlias = dict[tuple[str, ...], Any]  # label values -> number, or [counts, sum] of a histogram
 
 
-class Ledger:
+class Snapshots:
     """The last snapshot of each process, and what those that are gone had counted, so that no total ever shrinks."""
 
     def __init__(self) -> None:
@@ -72,20 +72,20 @@ def _sum(one: Any, other: Any) -> Any:
 
 
 class LayerwireCollector(Collector):
-    """Prometheus' view of a ledger.
+    """Prometheus' view of the snapshots.
 
     Args:
-        refresh: brings the ledger up to date; called for each page.
+        refresh: brings the snapshots up to date; called for each page.
     """
 
-    def __init__(self, ledger: Ledger, refresh: Callable[[], None]) -> None:
-        self._ledger = ledger
+    def __init__(self, snapshots: Snapshots, refresh: Callable[[], None]) -> None:
+        self._snapshots = snapshots
         self._refresh = refresh
 
     def collect(self) -> Iterator[Family]:
         """prometheus_client: every metric, also those without values yet."""
         self._refresh()
-        sums = self._ledger.totals()
+        sums = self._snapshots.totals()
         for name, metric in METRICS.items():
             yield _FAMILIES[metric.kind](name, metric, sums.get(name, {}))
 

@@ -1,6 +1,6 @@
 """One child process from its start to its end, as the supervisor holds it.
 
-It knows how to start, hear, stop and kill it; nothing of restarts or of other children.
+It knows how to start, listen to, stop and kill it; nothing of restarts or of other children.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ENVIRONMENT = {"MALLOC_ARENA_MAX": "2"}
 
 
 @dataclass(frozen=True)
-class Duty:
+class ChildSpec:
     """What a child is for."""
 
     role: str  # "gateway" or "worker"
@@ -47,8 +47,8 @@ class Process:
         last_beat: when it gave its last sign of life, on the monotonic clock.
     """
 
-    def __init__(self, duty: Duty, popen: asyncio.subprocess.Process, control: Control) -> None:
-        self.duty = duty
+    def __init__(self, spec: ChildSpec, popen: asyncio.subprocess.Process, control: Control) -> None:
+        self.spec = spec
         self.ready = asyncio.Event()
         self.info: dict[str, Any] = {}
         self.start_seconds = self.last_beat = time.monotonic()
@@ -58,14 +58,14 @@ class Process:
         self._listener: asyncio.Task[None] | None = None
 
     @classmethod
-    async def start(cls, duty: Duty, module: str, values: Message, handle: Callable[[Message], None]) -> Process:
+    async def start(cls, spec: ChildSpec, module: str, values: Message, handle: Callable[[Message], None]) -> Process:
         """Starts `python -m module` and hears it.
 
         Args:
-            duty: what it is for.
+            spec: what it is for.
             module: what to run.
-            values: start-up data beyond the duty; in its "runtime_directory" torch keeps what it compiles.
-            handle: gets what it tells, other than that it is ready or alive.
+            values: start-up data beyond the spec; in its "runtime_directory" torch keeps what it compiles.
+            handle: gets its messages, other than that it is ready or alive.
         """
         defaults = _ENVIRONMENT | {
             # Else a folder for each user stays in $TMPDIR for ever.
@@ -80,8 +80,8 @@ class Process:
                 env=defaults | os.environ,
             )
         control = await Control.connect(ours)
-        process = cls(duty, popen, control)
-        control.send("start", **asdict(duty), **values)
+        process = cls(spec, popen, control)
+        control.send("start", **asdict(spec), **values)
         process._listener = asyncio.create_task(control.receive(lambda message: process._on_message(message, handle)))
         return process
 
@@ -100,7 +100,7 @@ class Process:
         self._control.send(kind, **values)
 
     async def wait(self) -> int:
-        """Waits for its end, and until all that it told is heard; the exit status, negative for a signal."""
+        """Waits for its end, and until all its messages are handled; the exit status, negative for a signal."""
         status = await self._popen.wait()
         if self._listener is not None:
             await self._listener

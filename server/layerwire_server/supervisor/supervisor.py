@@ -18,8 +18,8 @@ from layerwire_server.child.control import Message
 from layerwire_server.child.log import Log
 from layerwire_server.config import Settings
 from layerwire_server.metrics import Metrics
-from layerwire_server.supervisor.exposition import Ledger
-from layerwire_server.supervisor.process import Duty, Process
+from layerwire_server.supervisor.exposition import Snapshots
+from layerwire_server.supervisor.process import ChildSpec, Process
 
 MODULES = {"gateway": "layerwire_server.gateway", "worker": "layerwire_server.worker"}
 MAX_FAILED_STARTS = 5
@@ -52,36 +52,36 @@ class Backoff:
 
 
 class Keeper:
-    """Keeps a process on one duty: starts it, replaces it when it dies or hangs, ends it."""
+    """Keeps a process for one spec: starts it, replaces it when it dies or hangs, ends it."""
 
-    def __init__(self, duty: Duty, supervisor: Supervisor) -> None:
-        self.duty = duty
+    def __init__(self, spec: ChildSpec, supervisor: Supervisor) -> None:
+        self.spec = spec
         self.process: Process | None = None
         self.first_ready = asyncio.Event()
         self.snapshot_number = 0  # of the last request for a snapshot that was answered
         self._supervisor = supervisor
         self._stop = asyncio.Event()
-        labels = {duty.role: str(duty.index)}
-        self._restarts = supervisor.metrics.counter(f"layerwire_{duty.role}_restarts_total", **labels)
+        labels = {spec.role: str(spec.index)}
+        self._restarts = supervisor.metrics.counter(f"layerwire_{spec.role}_restarts_total", **labels)
         self._up = (
-            supervisor.metrics.gauge("layerwire_worker_up", worker=str(duty.index), device=duty.device)
-            if duty.role == "worker"
+            supervisor.metrics.gauge("layerwire_worker_up", worker=str(spec.index), device=spec.device)
+            if spec.role == "worker"
             else None
         )
 
     async def keep(self) -> None:
-        """Keeps a process on duty until `stop`.
+        """Keeps a process running until `stop`.
 
         Raises:
             CrashLoopError: it ends MAX_FAILED_STARTS times in a row before it is ready.
         """
         backoff = Backoff()
-        log = self._supervisor.log.bind(child=self.duty.name)
+        log = self._supervisor.log.bind(child=self.spec.name)
         while not self._stop.is_set():
-            process = self.process = await self._supervisor.start(self.duty, self._on_message)
+            process = self.process = await self._supervisor.start(self.spec, self._on_message)
             log.info("child started", pid=process.pid, restarts=int(self._restarts.value))
             status = await process.wait()
-            self._supervisor.ledger.retire(self.duty.name)
+            self._supervisor.snapshots.retire(self.spec.name)
             self._set_up_gauge(0)
             if self._stop.is_set():
                 log.info("child stopped", pid=process.pid, status=_status_name(status))
@@ -92,7 +92,7 @@ class Keeper:
             log.error("child died", pid=process.pid, status=_status_name(status), up_seconds=shown_seconds,
                       again_in_seconds=delay_seconds)  # fmt: skip
             if backoff.failed_starts >= MAX_FAILED_STARTS:
-                raise CrashLoopError(f"{self.duty.name} ended {MAX_FAILED_STARTS} times in a row before it was ready")
+                raise CrashLoopError(f"{self.spec.name} ended {MAX_FAILED_STARTS} times in a row before it was ready")
             self._restarts.add()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), delay_seconds)
@@ -100,13 +100,13 @@ class Keeper:
     def watch(self, now: float, hang_seconds: float) -> None:
         """Kills the process if it hangs."""
         if self.process is not None and self.process.hangs(now, hang_seconds):
-            self._supervisor.log.error("child hangs and is killed", child=self.duty.name, pid=self.process.pid)
+            self._supervisor.log.error("child hangs and is killed", child=self.spec.name, pid=self.process.pid)
             self.process.kill()
 
     def replace(self, reason: str) -> None:
         """Kills a process that others found broken; one that isn't ready yet is its successor already."""
         if self.process is not None and self.process.ready.is_set():
-            self._supervisor.log.error("child is replaced", child=self.duty.name, reason=reason)
+            self._supervisor.log.error("child is replaced", child=self.spec.name, reason=reason)
             self.process.kill()
 
     async def stop(self, grace_seconds: float) -> None:
@@ -120,7 +120,7 @@ class Keeper:
         try:
             await asyncio.wait_for(self.process.wait(), grace_seconds)
         except TimeoutError:
-            self._supervisor.log.warning("child doesn't stop and is killed", child=self.duty.name)
+            self._supervisor.log.warning("child doesn't stop and is killed", child=self.spec.name)
             self.process.kill()
 
     def kill(self) -> None:
@@ -135,9 +135,9 @@ class Keeper:
             self._set_up_gauge(1)
             if self.process is not None and self.process.ready_seconds is not None:
                 seconds = round(self.process.ready_seconds - self.process.start_seconds, 1)
-                self._supervisor.log.info("child is ready", child=self.duty.name, seconds=seconds)
+                self._supervisor.log.info("child is ready", child=self.spec.name, seconds=seconds)
         elif message["kind"] == "metrics":
-            self._supervisor.ledger.update(self.duty.name, message["snapshot"])
+            self._supervisor.snapshots.update(self.spec.name, message["snapshot"])
             self.snapshot_number = max(self.snapshot_number, message["request"])
             self._supervisor.on_snapshot()
         elif message["kind"] == "misbehaves":
@@ -164,27 +164,27 @@ class Supervisor:
     ) -> None:  # fmt: skip
         self.settings = settings
         self.log = log
-        self.ledger = Ledger()
+        self.snapshots = Snapshots()
         self.metrics = Metrics()
         self._modules = modules or MODULES
         self._runtime_directory = runtime_directory
         self._requests = itertools.count(1)
         self._snapshot_event = asyncio.Event()
         places = [device for device in devices for _ in range(settings.workers)]
-        self.workers = [Keeper(Duty("worker", index, device), self) for index, device in enumerate(places)]
-        self.gateways = [Keeper(Duty("gateway", index), self) for index in range(settings.gateways)]
+        self.workers = [Keeper(ChildSpec("worker", index, device), self) for index, device in enumerate(places)]
+        self.gateways = [Keeper(ChildSpec("gateway", index), self) for index in range(settings.gateways)]
         self._keepers = [*self.workers, *self.gateways]
 
-    async def start(self, duty: Duty, handle: Callable[[Message], None]) -> Process:
-        """Starts a process for a duty."""
-        if duty.role == "worker":  # of its predecessor, so that gateways wait for the new one
-            (self._runtime_directory / f"worker-{duty.index}.sock").unlink(missing_ok=True)
+    async def start(self, spec: ChildSpec, handle: Callable[[Message], None]) -> Process:
+        """Starts a process for a spec."""
+        if spec.role == "worker":  # of its predecessor, so that gateways wait for the new one
+            (self._runtime_directory / f"worker-{spec.index}.sock").unlink(missing_ok=True)
         values = {
             "settings": self.settings.to_json(),
             "workers": len(self.workers),
             "runtime_directory": str(self._runtime_directory),
         }
-        return await Process.start(duty, self._modules[duty.role], values, handle)
+        return await Process.start(spec, self._modules[spec.role], values, handle)
 
     async def run(self, stop: asyncio.Event, stop_now: asyncio.Event, on_ready: Callable[[], None]) -> bool:
         """Keeps all children until `stop`, then drains; at once with `stop_now`. Whether all was finished.
@@ -218,12 +218,12 @@ class Supervisor:
         self.workers[index].replace(reason)
 
     def on_snapshot(self) -> None:
-        """A child told its metrics."""
+        """A child's metrics came."""
         self._snapshot_event.set()
         self._snapshot_event = asyncio.Event()
 
     async def refresh(self) -> None:
-        """Has every child tell its metrics now; one that takes too long counts by what it told last."""
+        """Has every child send its metrics now; one that takes too long counts by what it sent last."""
         request = next(self._requests)
         live_keepers = [
             keeper for keeper in self._keepers if keeper.process is not None and keeper.process.ready.is_set()

@@ -104,7 +104,7 @@ def test_another_client_by_reflection(address):
         rpc = reflected.service(SERVICE).methods_by_name[method]
         request, answer = map(message_factory.GetMessageClass, (rpc.input_type, rpc.output_type))
         call = channel.unary_unary(f"/{words[-1]}", request.SerializeToString, answer.FromString)
-        got = call(json_format.Parse(words[words.index("-d") + 1], request()), timeout=10)
+        got = call(json_format.Parse(words[words.index("-d") + 1], request()), timeout=300)
     assert json_format.MessageToDict(got, preserving_proto_field_name=True) == json.loads(block("json", "{"))
 
 

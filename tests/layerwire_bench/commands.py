@@ -15,7 +15,7 @@ RELU = ["relu", "--shape", "1,10"]
 
 def bench(*words, quick=True, **options):
     command = [*BENCH, *map(str, words), *(QUICK if quick else [])]
-    return subprocess.run(command, capture_output=True, text=True, timeout=100, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=500, **options)
 
 
 def measured(ended):

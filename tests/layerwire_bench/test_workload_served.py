@@ -40,7 +40,7 @@ def sent(lw: layerwire.Client, samples: Iterable[Sample], times: int) -> list[tu
 
 def outputs(sample: Sample, future) -> dict[str, np.ndarray]:
     """What was answered, by name."""
-    value = future.result(60)
+    value = future.result(300)
     if isinstance(value, dict):
         return value
     values = value if isinstance(value, tuple) else (value,)

@@ -171,7 +171,7 @@ def _sample(
 ) -> Sample:
     """A sample, by the numbers of its entry and of itself."""
     random = making.random(*numbers)
-    inputs = {
+    inputs: dict[str, Any] = {
         one.name: tensors.drawn(random, source.shape, one.dtype) if isinstance(source, Shaped) else source
         for one in program.inputs
         for source in [sources[one.name]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -22,6 +23,12 @@ UNSAFE_MODULES = {"pickle", "_pickle", "cPickle", "marshal", "shelve", "dill", "
 # Receiving from these unpickles.
 PICKLING = {"Queue", "SimpleQueue", "JoinableQueue", "Pipe", "Manager", "Listener"}
 UNSAFE_CALLS = {"eval", "exec", "compile", "__import__"}
+
+
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    """A file's syntax tree; each rule walks it."""
+    return ast.parse(path.read_text())
 
 
 def dotted(node: ast.expr) -> str:
@@ -132,7 +139,7 @@ RULES: dict[Rule, list[str]] = {  # rule -> what it must catch
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_sources_keep_the_rule(rule):
-    broken = [f"{path.relative_to(ROOT)}:{line}" for path in SOURCES for line in rule(ast.parse(path.read_text()))]
+    broken = [f"{path.relative_to(ROOT)}:{line}" for path in SOURCES for line in rule(tree_of(path))]
     assert not broken, rule.__doc__
 
 
@@ -152,7 +159,7 @@ def test_lanes_are_a_pure_rule():
     foreign = [
         f"{path.relative_to(ROOT)}:{line} {name}"
         for path in paths
-        for line, name in imports(ast.parse(path.read_text()))
+        for line, name in imports(tree_of(path))
         if name.split(".")[0] not in sys.stdlib_module_names and name.rpartition(".")[0] not in among_themselves
     ]
     assert not foreign, "lanes import the standard library only"

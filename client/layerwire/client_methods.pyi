@@ -321,6 +321,15 @@ class BlockingMethods(Calls[Any]):
     @overload
     def bilinear(self, input1: ArrayLike, input2: TorchTensor[Tensor], weight: TensorLike, bias: TensorLike | None = None, *, timeout: float | None = None) -> Tensor: ...
     @overload
+    def cosine_similarity(self, x1: NDArray[Scalar], x2: ArrayLike, dim: SupportsIndex = 1, eps: SupportsFloat = 1e-08, *, timeout: float | None = None) -> NDArray[Scalar]:
+        """Cosine of the angle between x1 and x2 along dim of the shape that both are broadcast to."""
+    @overload
+    def cosine_similarity(self, x1: Numbers | str, x2: ArrayLike, dim: SupportsIndex = 1, eps: SupportsFloat = 1e-08, *, timeout: float | None = None) -> NDArray[Any]: ...
+    @overload
+    def cosine_similarity(self, x1: TorchTensor[Tensor], x2: TensorLike, dim: SupportsIndex = 1, eps: SupportsFloat = 1e-08, *, timeout: float | None = None) -> Tensor: ...
+    @overload
+    def cosine_similarity(self, x1: ArrayLike, x2: TorchTensor[Tensor], dim: SupportsIndex = 1, eps: SupportsFloat = 1e-08, *, timeout: float | None = None) -> Tensor: ...
+    @overload
     def max_pool1d(self, input: NDArray[Scalar], kernel_size: Size, stride: Size | None = None, padding: Size = 0, dilation: Size = 1, ceil_mode: bool = False, return_indices: Literal[False] = False, *, timeout: float | None = None) -> NDArray[Scalar]:
         """Maximum over windows; `stride` None is `kernel_size`."""
     @overload
@@ -793,6 +802,7 @@ class SubmittedMethods(Family[CallFuture[Any]]):
     conv_tbc = with_future(BlockingMethods.conv_tbc)
     linear = with_future(BlockingMethods.linear)
     bilinear = with_future(BlockingMethods.bilinear)
+    cosine_similarity = with_future(BlockingMethods.cosine_similarity)
     max_pool1d = with_future(BlockingMethods.max_pool1d)
     max_pool2d = with_future(BlockingMethods.max_pool2d)
     max_pool3d = with_future(BlockingMethods.max_pool3d)
@@ -868,6 +878,7 @@ class AwaitableMethods(Family[Coroutine[Any, Any, Any]]):
     conv_tbc = with_awaitable(BlockingMethods.conv_tbc)
     linear = with_awaitable(BlockingMethods.linear)
     bilinear = with_awaitable(BlockingMethods.bilinear)
+    cosine_similarity = with_awaitable(BlockingMethods.cosine_similarity)
     max_pool1d = with_awaitable(BlockingMethods.max_pool1d)
     max_pool2d = with_awaitable(BlockingMethods.max_pool2d)
     max_pool3d = with_awaitable(BlockingMethods.max_pool3d)
@@ -943,6 +954,7 @@ class TimedBlockingMethods(Family[Timed[Any]]):
     conv_tbc = with_timing(BlockingMethods.conv_tbc)
     linear = with_timing(BlockingMethods.linear)
     bilinear = with_timing(BlockingMethods.bilinear)
+    cosine_similarity = with_timing(BlockingMethods.cosine_similarity)
     max_pool1d = with_timing(BlockingMethods.max_pool1d)
     max_pool2d = with_timing(BlockingMethods.max_pool2d)
     max_pool3d = with_timing(BlockingMethods.max_pool3d)
@@ -1018,6 +1030,7 @@ class TimedSubmittedMethods(Family[CallFuture[Timed[Any]]]):
     conv_tbc = with_timed_future(BlockingMethods.conv_tbc)
     linear = with_timed_future(BlockingMethods.linear)
     bilinear = with_timed_future(BlockingMethods.bilinear)
+    cosine_similarity = with_timed_future(BlockingMethods.cosine_similarity)
     max_pool1d = with_timed_future(BlockingMethods.max_pool1d)
     max_pool2d = with_timed_future(BlockingMethods.max_pool2d)
     max_pool3d = with_timed_future(BlockingMethods.max_pool3d)
@@ -1093,6 +1106,7 @@ class TimedAwaitableMethods(Family[Coroutine[Any, Any, Timed[Any]]]):
     conv_tbc = with_timed_awaitable(BlockingMethods.conv_tbc)
     linear = with_timed_awaitable(BlockingMethods.linear)
     bilinear = with_timed_awaitable(BlockingMethods.bilinear)
+    cosine_similarity = with_timed_awaitable(BlockingMethods.cosine_similarity)
     max_pool1d = with_timed_awaitable(BlockingMethods.max_pool1d)
     max_pool2d = with_timed_awaitable(BlockingMethods.max_pool2d)
     max_pool3d = with_timed_awaitable(BlockingMethods.max_pool3d)

@@ -183,7 +183,7 @@ def _tensors_by_name(tensors: Iterable[Any]) -> Mapping[str, tuple[int, Any]]:
 def _spec_of(tensor: ModelInferRequest.InferInputTensor) -> tuple[ElementType, TensorSpec]:
     datatype = OF_INFERENCE.get(tensor.datatype)
     if datatype is None:
-        among = "BOOL, UINT8, INT8, INT16, INT32, INT64, FP16, BF16, FP32, FP64"  # those of OF_INFERENCE, smallest first
+        among = "BOOL, UINT8, INT8, INT16, INT32, INT64, FP16, BF16, FP32, FP64"
         raise invalid("infer", tensor.name, f"must have a datatype among {among}, got {tensor.datatype[:_SHOWN]!r}")
     return datatype, checked_spec(datatype.code, tuple(tensor.shape), "infer", tensor.name)
 

@@ -68,7 +68,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
 }
 
 
-def refreshed(text: str) -> str:
+def with_fresh_tables(text: str) -> str:
     """The text with its tables as the code wants them."""
     for name, table in TABLES.items():
         opening, closing = f"<!-- {name} -->\n", f"<!-- /{name} -->"
@@ -80,4 +80,4 @@ def refreshed(text: str) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(refreshed(README.read_text()))
+    README.write_text(with_fresh_tables(README.read_text()))

@@ -31,10 +31,10 @@ def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
 
 
-def dotted(node: ast.expr) -> str:
+def dotted_name(node: ast.expr) -> str:
     """`a.b.c` of an attribute chain, `c` of a name; "" of anything else."""
     if isinstance(node, ast.Attribute):
-        return f"{dotted(node.value)}.{node.attr}"
+        return f"{dotted_name(node.value)}.{node.attr}"
     return node.id if isinstance(node, ast.Name) else ""
 
 
@@ -50,12 +50,12 @@ def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
 def names(tree: ast.AST) -> Iterator[tuple[int, str]]:
     """Line and full name of everything that is imported or reached by attribute."""
     yield from imports(tree)
-    yield from ((node.lineno, dotted(node)) for node in ast.walk(tree) if isinstance(node, ast.Attribute))
+    yield from ((node.lineno, dotted_name(node)) for node in ast.walk(tree) if isinstance(node, ast.Attribute))
 
 
 def calls(tree: ast.AST) -> Iterator[tuple[ast.Call, str]]:
     """Every call with the dotted name of what is called."""
-    yield from ((node, dotted(node.func)) for node in ast.walk(tree) if isinstance(node, ast.Call))
+    yield from ((node, dotted_name(node.func)) for node in ast.walk(tree) if isinstance(node, ast.Call))
 
 
 def no_pickle(tree: ast.AST) -> Iterator[int]:

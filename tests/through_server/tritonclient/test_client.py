@@ -27,7 +27,7 @@ def test_client(served: Server) -> None:
     command += [str(FOLDER / file) for file in files]
     environment = os.environ | {"LAYERWIRE_TEST_ADDRESS": served.address}
     ran = subprocess.run(
-        command, capture_output=True, text=True, env=environment, cwd=FOLDER.parents[1], timeout=PATIENCE_SECONDS
+        command, capture_output=True, text=True, env=environment, cwd=FOLDER.parents[2], timeout=PATIENCE_SECONDS
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     for file in files:

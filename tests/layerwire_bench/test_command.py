@@ -15,21 +15,21 @@ import numpy as np
 import pytest
 
 import layerwire
-from layerwire_bench.report import as_json
-from tests.layerwire_bench.commands import BENCH, RELU, UNCHECKED, bench, measured
+from layerwire_bench.report import files
+from tests.layerwire_bench.commands import BENCH, RELU, UNCHECKED, bench, bench_process, measured
 from tests.readme_tables import README
 
 
 def test_a_sweep_leaves_its_files(served, tmp_path):
-    files = {form: tmp_path / f"found.{form}" for form in ("json", "csv", "html")}
-    words = [word for form, path in files.items() for word in (f"--{form}", path)]
-    ended = bench(
+    paths = {form: tmp_path / f"found.{form}" for form in ("json", "csv", "html")}
+    words = [word for form, path in paths.items() for word in (f"--{form}", path)]
+    ended = bench_process(
         served.address, "max_pool2d", "--shape", "1,3,32,32", "--kernel-size", 2, "--concurrency", "1,4",
         "--metrics", served.metrics_address, "--verify", "all", *words,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     assert "calls/s" in ended.stdout
-    run = as_json.from_json(files["json"].read_text())
+    run = files.from_json(paths["json"].read_text())
     assert [point.load.callers for point in run.points] == [1, 4]
     assert run.workload == ("max_pool2d (1,3,32,32) float32, kernel_size=2",)
     for point in run.points:
@@ -42,29 +42,15 @@ def test_a_sweep_leaves_its_files(served, tmp_path):
         assert point.server.kernel.mean_seconds > 0
         assert point.client.cpu_seconds > 0
     assert {"worker-0", "gateway-0"} <= run.points[0].server.cpu_seconds.keys()
-    assert len(list(csv.reader(io.StringIO(files["csv"].read_text())))) == 3
-    assert "<svg" in files["html"].read_text()
+    assert len(list(csv.reader(io.StringIO(paths["csv"].read_text())))) == 3
+    assert "<svg" in paths["html"].read_text()
 
 
 @pytest.mark.parametrize("arrivals", ["constant", "poisson"])
 def test_an_open_loop_keeps_its_rate(served, arrivals):
-    [point] = measured(
-        bench(
-            served.address,
-            *RELU,
-            "--rate",
-            200,
-            "--arrivals",
-            arrivals,
-            "--window",
-            "1s",
-            "--duration",
-            "2s",
-            "--json",
-            "-",
-            quick=False,
-        )
-    ).points
+    pace = ["--window", "1s", "--duration", "2s"]
+    words = [*RELU, "--rate", 200, "--arrivals", arrivals, *pace, "--json", "-"]
+    [point] = measured(bench(served.address, *words, quick=False)).points
     assert point.load.mode == arrivals
     # Of Poisson arrivals in 2 s the count is 400 with a deviation of 20; the client may have had to wait for its turn.
     assert 0.75 * 400 <= point.calls <= 1.25 * 400
@@ -73,26 +59,8 @@ def test_an_open_loop_keeps_its_rate(served, arrivals):
 
 def test_every_way_to_call_can_be_compared(served):
     for other in ("unary", "oip", "local"):
-        run = measured(
-            bench(
-                served.address,
-                "run",
-                "linear",
-                "--concurrency",
-                4,
-                "--compare",
-                "stream",
-                other,
-                "--rounds",
-                2,
-                "--duration",
-                "200ms",
-                "--verify",
-                "all",
-                "--json",
-                "-",
-            )
-        )
+        words = ["--concurrency", 4, "--compare", "stream", other, "--rounds", 2, "--duration", "200ms"]
+        run = measured(bench(served.address, "run", "linear", *words, "--verify", "all", "--json", "-"))
         assert run.kind == "comparison"
         [ratio] = run.ratios
         assert (ratio.rounds, ratio.baseline) == (2, f"stream@{served.address}")
@@ -112,18 +80,8 @@ def test_several_client_processes_share_the_load(served):
 
 
 def test_a_search_ends_between_two_rates(served):
-    run = measured(
-        bench(
-            served.address,
-            *RELU,
-            "--slo",
-            "30s",
-            "--rate",
-            "20:40",
-            "--json",
-            "-",
-        )
-    )
+    words = ["--slo", "30s", "--rate", "20:40", "--duration", "500ms"]
+    run = measured(bench(served.address, *RELU, *words, "--json", "-"))
     assert run.kind == "search"
     assert run.search.best_rate == 40
     assert run.search.first_failed_rate is None
@@ -132,7 +90,7 @@ def test_a_search_ends_between_two_rates(served):
 
 
 def test_a_search_that_nothing_keeps_says_so(served):
-    ended = bench(served.address, *RELU, *UNCHECKED, "--slo", "1us", "--rate", "5:10")
+    ended = bench(served.address, *RELU, *UNCHECKED, "--slo", "1us", "--rate", "50:100", "--duration", "500ms")
     assert ended.returncode == 1
     assert "no rate kept 0.001 ms" in ended.stderr
 
@@ -207,6 +165,7 @@ STANDS_FOR = {
     "resnet": "linear",
     "1000:9000:2000": "100:300:100",  # no test of speed
     "1:256:x4": "1:16:x4",
+    "10ms": "30s",
 }
 
 
@@ -223,6 +182,8 @@ def test_the_readmes_commands_work(served, command, tmp_path):
     words = [STANDS_FOR.get(word, word) or served.address for word in shlex.split(command)]
     if not {"--concurrency", "--rate", "--slo"} & set(words):
         words += ["--concurrency", "1,2"]
+    if "--slo" in words:
+        words += ["--rate", "20:40", "--duration", "200ms"]
     if "--compare" in words:
         words += ["--rounds", "2", "--duration", "200ms"]
     words = [str(tmp_path / word) if word.endswith(".html") else word for word in words]
@@ -233,18 +194,8 @@ def test_the_readmes_commands_work(served, command, tmp_path):
 
 def test_a_terminal_shows_how_it_goes(served):
     ours, theirs = pty.openpty()
-    words = [
-        *BENCH,
-        served.address,
-        *RELU,
-        *UNCHECKED,
-        "--concurrency",
-        "1,2",
-        "--window",
-        "300ms",
-        "--warmup",
-        "300ms",
-    ]
+    pace = ["--window", "300ms", "--warmup", "300ms", "--max-windows", "3"]
+    words = [*BENCH, served.address, *RELU, *UNCHECKED, "--concurrency", "1,2", *pace]
     environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "60"}
     with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=theirs, env=environment) as process:
         os.close(theirs)

@@ -18,7 +18,7 @@ import pytest
 
 from layerwire.v1 import layerwire_pb2 as pb
 from layerwire.v1 import layerwire_pb2_grpc
-from layerwire_bench.report import as_json
+from layerwire_bench.report import files
 from tests.layerwire_bench.commands import BENCH, QUICK, RELU, UNCHECKED, bench
 
 
@@ -64,7 +64,7 @@ def test_a_server_that_dies_midway_ends_the_run_and_leaves_what_there_was(tmp_pa
     assert process.returncode == 3
     assert "no answer any more: UNAVAILABLE" in rest
     assert "Traceback" not in rest
-    run = as_json.from_json(found.read_text())
+    run = files.from_json(found.read_text())
     assert run.failure is not None
     assert run.points[0].calls > 0
     assert run.points[-1].errors["UNAVAILABLE"] > 0
@@ -84,7 +84,7 @@ def test_interrupted_it_reports_what_there_is(served, tmp_path, number):
     assert "interrupted" in rest
     assert "Traceback" not in rest
     assert "calls" in table
-    run = as_json.from_json(found.read_text())
+    run = files.from_json(found.read_text())
     assert run.interrupted
     assert 1 <= len(run.points) < 50
     assert not run.points[-1].errors
@@ -118,7 +118,7 @@ def test_calls_that_an_overload_keeps_from_being_sent_are_told(served, tmp_path)
     words = ["--rate", 900_000, "--duration", "500ms", "--max-errors", 1, "--json", found]
     ended = bench(served.address, *RELU, *UNCHECKED, *words)
     assert ended.returncode == 0, ended.stderr
-    [point] = as_json.from_json(found.read_text()).points
+    [point] = files.from_json(found.read_text()).points
     assert point.unsent > 100_000
     assert point.latency.p50_seconds > 0.01
     assert "due and never sent" in ended.stdout
@@ -184,7 +184,7 @@ def test_wrong_answers_are_loud_and_errors_are_counted_by_status(tmp_path):
     assert status == 1
     assert "WRONG ANSWERS: relu: output" in errors
     assert "wrong" in output.lower()
-    [point] = as_json.from_json(found.read_text()).points
+    [point] = files.from_json(found.read_text()).points
     assert point.wrong > 0
     assert point.errors.keys() == {"RESOURCE_EXHAUSTED"}
     assert point.parts[0].wrong == point.wrong

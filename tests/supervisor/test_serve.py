@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import urllib.request
 from pathlib import Path
 
@@ -20,7 +21,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from layerwire_server.supervisor import ports
 
 READY = re.compile(r"layerwire \S+ ready on (\S+) \(1 worker on cpu, metrics on (\S+)\) in \d+\.\d s\n")
-SERVE = "from layerwire_server.supervisor.command import serve; serve()"
+# With patience for children that stop on a busy machine.
+SERVE = """
+from layerwire_server.supervisor import supervisor
+from layerwire_server.supervisor.command import serve
+supervisor._STOP_ROOM_SECONDS = 300.0
+serve()
+"""
 
 
 class Server:
@@ -65,11 +72,18 @@ class Server:
 
 
 @pytest.fixture
-def server(tmp_path):
+def short_path():
+    """A directory for servers' own: with one of pytest's the paths of their sockets would be too long."""
+    with tempfile.TemporaryDirectory(prefix="test-") as path:
+        yield Path(path)
+
+
+@pytest.fixture
+def server(short_path):
     servers = []
 
     def make(*flags):
-        directory = tmp_path / str(len(servers))
+        directory = short_path / str(len(servers))
         directory.mkdir()
         servers.append(Server(directory, *flags))
         return servers[-1]
@@ -230,14 +244,14 @@ with directory() as it: print(it, flush=True); input()
 
 
 @pytest.fixture
-def holder(tmp_path):
+def holder(short_path):
     """Starts processes that hold runtime directories, all in one parent."""
     processes = []
 
     def start():
         one = subprocess.Popen(
             [sys.executable, "-c", HOLD],
-            env={**os.environ, "TMPDIR": str(tmp_path)},
+            env={**os.environ, "TMPDIR": str(short_path)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -251,13 +265,13 @@ def holder(tmp_path):
         one.communicate()
 
 
-def test_the_directory_of_a_killed_server_goes_with_the_next_start(holder, tmp_path):
+def test_the_directory_of_a_killed_server_goes_with_the_next_start(holder, short_path):
     _, held = holder()
     killed, left = holder()
     killed.kill()
     killed.wait(300)
-    other = tmp_path / "layerwire-data"  # somebody's, not a server's
+    other = short_path / "layerwire-data"  # somebody's, not a server's
     other.mkdir()
     assert left.is_dir()
     _, new = holder()
-    assert {path for path in tmp_path.iterdir() if path.is_dir()} == {held, other, new}
+    assert {path for path in short_path.iterdir() if path.is_dir()} == {held, other, new}

@@ -44,7 +44,7 @@ test: $(READY) ## Run the tests; `make test ARGS="-k lanes -x"` runs some
 	$(BIN)/python -m pytest -m "not debian" $(ARGS)
 
 test-deploy: $(READY) ## Run the tests that need Debian packages, and install those where that is allowed
-	tests/packages.sh
+	tools/packages.sh
 	LAYERWIRE_DOCKER_COMPOSE=$${LAYERWIRE_DOCKER_COMPOSE:-$(CURDIR)/.tools/docker-compose} \
 	$(BIN)/python -m pytest -m debian $(ARGS)
 

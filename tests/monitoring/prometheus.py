@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.monitoring.deployed import PROMETHEUS
+from tests.monitoring.deploy_files import PROMETHEUS
 
 _START_SECONDS = 20.0
 _LISTENING = re.compile(r'msg="Listening on" address=(\S+)')

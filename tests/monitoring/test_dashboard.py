@@ -8,11 +8,11 @@ import re
 import pytest
 import yaml
 
-from tests.monitoring import deployed
+from tests.monitoring import deploy_files
 
-DASHBOARD = deployed.dashboard()
+DASHBOARD = deploy_files.dashboard()
 PANELS = DASHBOARD["panels"]
-PROVISIONING = deployed.GRAFANA / "provisioning"
+PROVISIONING = deploy_files.GRAFANA / "provisioning"
 WIDTH = 24
 COLOURS = {"green", "orange", "red", "blue", "transparent"}
 UNITS = {"none", "short", "cps", "s", "bytes", "percentunit"}
@@ -84,7 +84,7 @@ def test_queries_are_about_the_chosen_servers():
     (variable,) = DASHBOARD["templating"]["list"]
     assert variable["name"] == "instance"
     assert variable["datasource"]["uid"] == read("datasources/prometheus.yml")["datasources"][0]["uid"]
-    for query in deployed.queries():
+    for query in deploy_files.queries():
         for selector in re.findall(r"layerwire_\w+(?::\w+)?\{[^}]*\}", query.expression):
             assert 'instance=~"$instance"' in selector, query.panel
         assert not re.search(r"layerwire_\w+(?!\w)(?![\w:{])", query.expression), f"{query.panel}: of all servers"
@@ -93,13 +93,13 @@ def test_queries_are_about_the_chosen_servers():
 
 def test_rate_intervals_are_made_from_the_real_scrape_interval():
     (source,) = read("datasources/prometheus.yml")["datasources"]
-    scraping = yaml.safe_load((deployed.PROMETHEUS / "prometheus.yml").read_text())["global"]
+    scraping = yaml.safe_load((deploy_files.PROMETHEUS / "prometheus.yml").read_text())["global"]
     assert source["jsonData"]["timeInterval"] == scraping["scrape_interval"]
 
 
 def test_the_dashboard_lies_where_grafana_looks():
     (provider,) = read("dashboards/layerwire.yml")["providers"]
-    compose = (deployed.DEPLOY.parent / "docker-compose.yml").read_text()
+    compose = (deploy_files.DEPLOY.parent / "docker-compose.yml").read_text()
     mounts = dict(re.findall(r"- \./deploy/grafana/(\w+):([/\w]+):ro", compose))
     assert mounts["provisioning"] == "/etc/grafana/provisioning"
     assert mounts["dashboards"] == provider["options"]["path"]
@@ -108,7 +108,7 @@ def test_the_dashboard_lies_where_grafana_looks():
 
 def test_colours_change_where_alerts_fire():
     """Thresholds of the top row repeat those of the alerts that read the same series."""
-    alerts = deployed.alerts()
+    alerts = deploy_files.alerts()
     last = {named(panel): panel["fieldConfig"]["defaults"]["thresholds"]["steps"][-1]["value"] for panel in PANELS}
     for panel, alert in (
         ("Failed", "LayerwireErrorRate"),

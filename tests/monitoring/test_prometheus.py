@@ -9,14 +9,14 @@ import time
 
 import pytest
 
-from tests.monitoring import deployed
-from tests.monitoring.load import callers
+from tests.monitoring import deploy_files
+from tests.monitoring.callers import callers
 from tests.monitoring.test_names import runbook_queries
 
 pytestmark = pytest.mark.debian
 PATIENCE_SECONDS = 60.0
 RATE_INTERVAL = "8s"
-QUERIES = deployed.queries()
+QUERIES = deploy_files.queries()
 
 # What comes with failing calls only, and with a worker's death.
 FAILING = {("Status", "ErrorRate"), ("Failed", ""), ("Errors: calls not served, by status", "INTERNAL")}
@@ -45,7 +45,7 @@ EXPECTED = {
 def answers(prometheus, query):
     """The query's series by name, with their values."""
     found = prometheus.query(query.filled_in(RATE_INTERVAL))
-    return {deployed.legend(query.legend, series.labels): series.points[-1][1] for series in found}
+    return {deploy_files.legend(query.legend, series.labels): series.points[-1][1] for series in found}
 
 
 def until(condition, what):
@@ -105,7 +105,7 @@ def test_every_rule_can_be_evaluated_and_every_runbook_query_asked(idle, monitor
         rate = "instance:layerwire_calls_failed_per_calls:ratio_rate5m > 0"
         until(lambda: monitored.prometheus.query(rate), lambda: "no failure was counted")
     rules = monitored.prometheus.rules()
-    assert len(rules) == len(list(deployed.rules()))
+    assert len(rules) == len(list(deploy_files.rules()))
     assert [(rule["name"], rule.get("lastError")) for rule in rules if rule["health"] != "ok"] == []
     for query in runbook_queries():
         monitored.prometheus.query(query)  # an error is raised

@@ -11,8 +11,8 @@ from pathlib import Path
 import click
 
 from layerwire_bench.machine import machine
-from tools.benchmarks import chain, footprint, measuring, servers, tables, upload
-from tools.benchmarks.standing import COMPARISONS
+from tools.benchmarks import chain, footprint, measurement, servers, tables, upload
+from tools.benchmarks.comparisons import COMPARISONS
 
 FILE = Path(__file__).parents[2] / "BENCHMARKS.md"
 START, END = "<!-- figures -->\n", "<!-- /figures -->\n"
@@ -28,10 +28,10 @@ def sections(rounds: int, seconds: float, callers: int, only: str) -> list[str]:
     with servers.both() as addresses:
         for one in COMPARISONS:
             if only in one.title:
-                run = measuring.compare(one, addresses, one.callers or callers, rounds, seconds)
+                run = measurement.compare(one, addresses, one.callers or callers, rounds, seconds)
                 found.append(tables.comparison(one.title, run, one.targets, one.wanted))
         if only in "search":
-            runs = {name: measuring.search(SEARCHED, addresses, name, BOUND_SECONDS) for name in SEARCH_TARGETS}
+            runs = {name: measurement.search(SEARCHED, addresses, name, BOUND_SECONDS) for name in SEARCH_TARGETS}
             found.append(tables.searches(SEARCHED.title, BOUND_SECONDS, runs))
         if only in "layer by layer":
             found.append(chain.measured(addresses.layerwire, callers, rounds, seconds))

@@ -1,6 +1,6 @@
 """How many small calls a second the SDK makes against a server that does next to nothing.
 
-python -m tests.client.speed [callers] [seconds]
+python -m tools.client_speed [callers] [seconds]
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ from layerwire_bench.plan import Job, Pace, TargetSpec
 from layerwire_bench.result import Load, Run
 from layerwire_bench.servers.discover import server_info
 from layerwire_bench.servers.server_metrics import PageCounts
+from tools.benchmarks.comparisons import Comparison
 from tools.benchmarks.servers import Addresses
-from tools.benchmarks.standing import Comparison
 
 TIMEOUT_SECONDS = 30.0
 

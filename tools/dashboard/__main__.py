@@ -1,4 +1,4 @@
-"""Draws docs/dashboard.png: the dashboard over two minutes of a real server's life. `python -m tests.monitoring.draw`.
+"""Draws docs/dashboard.png: the dashboard over two minutes of a real server's life. `python -m tools.dashboard`.
 
 It knows the story that is told; how panels are drawn is picture.py's affair. Needs Debian's package prometheus.
 """
@@ -15,10 +15,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tests.chaos.conftest import Server
-from tests.monitoring import deployed
-from tests.monitoring.load import callers
-from tests.monitoring.picture import Lines, draw
+from tests.monitoring import deploy_files
+from tests.monitoring.callers import callers
 from tests.monitoring.prometheus import Pace, Prometheus, started
+
+from tools.dashboard.picture import Lines, draw
 
 PICTURE = Path(__file__).parents[2] / "docs/dashboard.png"
 PACE = Pace(scrape="1s", window="12s", patience="4s")
@@ -72,12 +73,12 @@ def live(server: Server) -> list[float]:
 def lines(prometheus: Prometheus, start: float, end: float) -> dict[int, Lines]:
     """What every panel shows of that time, by the panel's id."""
     found: dict[int, Lines] = {}
-    for panel in deployed.dashboard()["panels"]:
+    for panel in deploy_files.dashboard()["panels"]:
         shown = found[panel["id"]] = {}
-        for query in (query for query in deployed.queries() if query.panel == panel["title"]):
+        for query in (query for query in deploy_files.queries() if query.panel == panel["title"]):
             for series in prometheus.query_range(query.filled_in(RATE_INTERVAL), start, end, 1):
                 points = [(moment - start, value) for moment, value in series.points]
-                shown[deployed.legend(query.legend, series.labels)] = points
+                shown[deploy_files.legend(query.legend, series.labels)] = points
     return found
 
 
@@ -91,7 +92,7 @@ def main() -> None:
     begun = [moment - moments[0] for moment in moments]
     told = ", ".join(f"{begin:.0f} s: {what}" for begin, (_, what, *_) in zip(begun, STORY, strict=False))
     paces = f"The rules' five minutes are {PACE.window} here, and alerts wait {PACE.patience}."
-    draw(deployed.dashboard(), data, begun, f"From {told}.\n{paces}", output)
+    draw(deploy_files.dashboard(), data, begun, f"From {told}.\n{paces}", output)
     print(f"wrote {output}")
 
 

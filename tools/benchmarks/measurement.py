@@ -27,12 +27,12 @@ def compare(comparison: Comparison, addresses: Addresses, callers: int, rounds: 
     """All targets in turn, round by round."""
     pace = Pace(warmup_seconds=0.5, window_seconds=0.5, duration_seconds=seconds)
     plan = _plan(comparison, addresses, comparison.targets, (Load("closed", callers=callers),), pace, rounds, None)
-    return _conducted(plan)
+    return _run(plan)
 
 
 def search(comparison: Comparison, addresses: Addresses, target: str, bound_seconds: float) -> Run:
     """The highest rate of Poisson arrivals at which 99% of calls are answered in time."""
-    return _conducted(_plan(comparison, addresses, (target,), (), Pace(), 1, Bound(bound_seconds)))
+    return _run(_plan(comparison, addresses, (target,), (), Pace(), 1, Bound(bound_seconds)))
 
 
 def _plan(
@@ -53,7 +53,7 @@ def _plan(
     return Plan(job, loads, pace, 1, rounds, bound, counts, servers, "make bench")
 
 
-def _conducted(plan: Plan) -> Run:
+def _run(plan: Plan) -> Run:
     with live.display(Console(stderr=True), plan.points) as display:
         run = Conductor(plan, display).run()
     if run.failure is not None or run.interrupted:

@@ -137,9 +137,9 @@ def predicted_and_actual(local: Local, case: Case, unit_seconds: float) -> tuple
         plan = local.decode(case).plan
     except LayerwireError:
         return None
-    given = request_of(case).tensors
+    inputs = request_of(case).tensors
     roles = zip(plan.operator.inputs, plan.specs, strict=True)
-    tensors = [None if spec is None else given[role.name] for role, spec in roles]
+    tensors = [None if spec is None else inputs[role.name] for role, spec in roles]
     return plan.cost * unit_seconds, best_seconds(lambda: plan.operator.run(*tensors))
 
 
@@ -152,14 +152,14 @@ def main() -> None:
     count = off = 0
     for dtype in sys.argv[1:] or DTYPES:
         for name, function, args, kwargs in (*activations(dtype), *spatial(dtype), *others(dtype)):
-            found = predicted_and_actual(local, Case(name, function, args, kwargs), unit_seconds)
-            if found is None or found[1] < LEAST_SECONDS:
+            seconds = predicted_and_actual(local, Case(name, function, args, kwargs), unit_seconds)
+            if seconds is None or seconds[1] < LEAST_SECONDS:
                 continue
             count += 1
-            ratio = found[0] / found[1]
+            ratio = seconds[0] / seconds[1]
             if not 1 / WITHIN <= ratio <= WITHIN:
                 off += 1
-                print(f"{dtype:9} {name:28} predicted {ratio:7.2f} times the actual {found[1] * 1e3:.3f} ms")
+                print(f"{dtype:9} {name:28} predicted {ratio:7.2f} times the actual {seconds[1] * 1e3:.3f} ms")
     print(f"{off} of {count} are more than {WITHIN:g} times off; an operation took {unit_seconds * 1e9:.4f} ns")
 
 

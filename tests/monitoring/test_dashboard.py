@@ -22,12 +22,12 @@ def read(path):
     return yaml.safe_load((PROVISIONING / path).read_text())
 
 
-def named(panel):
+def title_of(panel):
     return panel["title"]
 
 
 def test_ids_and_titles_are_unique():
-    assert len({panel["id"] for panel in PANELS}) == len(PANELS) == len({named(panel) for panel in PANELS})
+    assert len({panel["id"] for panel in PANELS}) == len(PANELS) == len({title_of(panel) for panel in PANELS})
     for panel in PANELS:
         references = [target["refId"] for target in panel["targets"]]
         assert len(set(references)) == len(references)
@@ -47,11 +47,11 @@ def test_panels_fill_the_grid_and_do_not_overlap():
 def test_the_top_row_says_whether_all_is_well():
     top = [panel for panel in PANELS if panel["gridPos"]["y"] == 0]
     assert {panel["type"] for panel in top} == {"stat"}
-    assert named(top[0]) == "Status"
+    assert title_of(top[0]) == "Status"
     assert all(panel["type"] == "timeseries" for panel in PANELS if panel not in top)
 
 
-@pytest.mark.parametrize("panel", PANELS, ids=named)
+@pytest.mark.parametrize("panel", PANELS, ids=title_of)
 def test_panel_is_complete(panel):
     defaults = panel["fieldConfig"]["defaults"]
     assert panel["description"]
@@ -64,14 +64,14 @@ def test_panel_is_complete(panel):
     assert all(target["legendFormat"] for target in panel["targets"]) or panel["type"] == "stat"
 
 
-@pytest.mark.parametrize("panel", PANELS, ids=named)
+@pytest.mark.parametrize("panel", PANELS, ids=title_of)
 def test_panel_asks_the_provisioned_datasource(panel):
     sources = [*read("datasources/prometheus.yml")["datasources"]]
     assert [source["uid"] for source in sources] == [panel["datasource"]["uid"]]
     assert [source["type"] for source in sources] == [panel["datasource"]["type"]]
 
 
-@pytest.mark.parametrize("panel", PANELS, ids=named)
+@pytest.mark.parametrize("panel", PANELS, ids=title_of)
 def test_colours_are_those_of_series_there_can_be(panel):
     literal = {target["legendFormat"] for target in panel["targets"] if "{{" not in target["legendFormat"]}
     templates = "".join(target["legendFormat"] for target in panel["targets"] if "{{" in target["legendFormat"])
@@ -93,8 +93,8 @@ def test_queries_are_about_the_chosen_servers():
 
 def test_rate_intervals_are_made_from_the_real_scrape_interval():
     (source,) = read("datasources/prometheus.yml")["datasources"]
-    scraping = yaml.safe_load((deploy_files.PROMETHEUS / "prometheus.yml").read_text())["global"]
-    assert source["jsonData"]["timeInterval"] == scraping["scrape_interval"]
+    defaults = yaml.safe_load((deploy_files.PROMETHEUS / "prometheus.yml").read_text())["global"]
+    assert source["jsonData"]["timeInterval"] == defaults["scrape_interval"]
 
 
 def test_the_dashboard_lies_where_grafana_looks():
@@ -109,7 +109,7 @@ def test_the_dashboard_lies_where_grafana_looks():
 def test_colours_change_where_alerts_fire():
     """Thresholds of the top row repeat those of the alerts that read the same series."""
     alerts = deploy_files.alerts()
-    last = {named(panel): panel["fieldConfig"]["defaults"]["thresholds"]["steps"][-1]["value"] for panel in PANELS}
+    last = {title_of(panel): panel["fieldConfig"]["defaults"]["thresholds"]["steps"][-1]["value"] for panel in PANELS}
     for panel, alert in (
         ("Failed", "LayerwireErrorRate"),
         ("Turned away", "LayerwireQueueSaturated"),

@@ -43,7 +43,7 @@ def labels_of(metric: str) -> set[str]:
         return ALERT_LABELS if metric == "ALERTS" else set()
     if ":" in metric:
         level, name, _ = metric.split(":")
-        assert metric in deploy_files.recorded(), metric
+        assert metric in deploy_files.record_names(), metric
         return set(level.split("_")[1:])
     name = re.sub(r"_(bucket|sum|count)$", "", metric)
     if name in METRICS and METRICS[name].kind == "histogram":
@@ -54,30 +54,32 @@ def labels_of(metric: str) -> set[str]:
 
 @pytest.mark.parametrize("expression", EXPRESSIONS.values(), ids=EXPRESSIONS)
 def test_names_are_the_servers(expression):
-    found = list(promql.selectors(expression))
-    assert found, "no metric is named"
-    known = set(TARGET_LABELS)
-    for metric, matchers in found:
+    selectors = list(promql.selectors(expression))
+    assert selectors, "no metric is named"
+    possible = set(TARGET_LABELS)
+    for metric, matchers in selectors:
         labels = labels_of(metric) | TARGET_LABELS
         assert matchers.keys() <= labels, metric
-        known |= labels
+        possible |= labels
         for label in matchers.keys() & VALUES.keys():
             assert set(matchers[label]) - {"OK"} <= VALUES[label], (metric, label)
-    assert promql.grouped(expression) <= known | {"process"}
+    assert promql.grouping_labels(expression) <= possible | {"process"}
 
 
-@pytest.mark.parametrize("name", deploy_files.recorded())
+@pytest.mark.parametrize("name", deploy_files.record_names())
 def test_recording_rules_are_named_as_prometheus_asks(name):
     level, metric, operations = name.split(":")
     assert level.split("_")[0] == "instance"
     assert operations
-    known = {found.removesuffix("_total") for found in METRICS} | DERIVED
+    metrics = {name.removesuffix("_total") for name in METRICS} | DERIVED
     for part in metric.split("_per_"):
-        assert part.removesuffix("_total").removeprefix("layerwire_") in {it.removeprefix("layerwire_") for it in known}
+        assert part.removesuffix("_total").removeprefix("layerwire_") in {
+            it.removeprefix("layerwire_") for it in metrics
+        }
 
 
 def test_recording_rules_are_all_different():
-    assert len(set(deploy_files.recorded())) == len(deploy_files.recorded())
+    assert len(set(deploy_files.record_names())) == len(deploy_files.record_names())
 
 
 def test_commands_of_the_runbook_are_there():

@@ -22,8 +22,8 @@ def promtool_says(promtool, *arguments):
 
 @pytest.mark.debian
 def test_promtool_accepts_the_configuration(promtool):
-    said = promtool_says(promtool, "check", "config", "--lint=all", "--lint-fatal", "prometheus.yml")
-    assert said.count("rules found") == len(list((deploy_files.PROMETHEUS / "rules").glob("*.yml")))
+    output = promtool_says(promtool, "check", "config", "--lint=all", "--lint-fatal", "prometheus.yml")
+    assert output.count("rules found") == len(list((deploy_files.PROMETHEUS / "rules").glob("*.yml")))
 
 
 @pytest.mark.debian
@@ -35,11 +35,11 @@ def test_promtool_unit_tests_pass(promtool, path):
 @pytest.mark.parametrize("name", ALERTS)
 def test_alert_is_tested_firing_and_silent(name):
     tests = [
-        expected
+        case
         for path in deploy_files.rule_tests()
         for test in yaml.safe_load(path.read_text())["tests"]
-        for expected in test.get("alert_rule_test", [])
-        if expected["alertname"] == name
+        for case in test.get("alert_rule_test", [])
+        if case["alertname"] == name
     ]
     assert any(test["exp_alerts"] for test in tests), "never tested firing"
     if "absent" in ALERTS[name]["expr"] or any(not test["exp_alerts"] for test in tests):
@@ -87,5 +87,5 @@ def test_the_job_is_the_one_that_rules_look_for():
         job["job_name"]
         for job in yaml.safe_load((deploy_files.PROMETHEUS / "prometheus.yml").read_text())["scrape_configs"]
     ]
-    asked = {found for rule in deploy_files.rules() for found in re.findall(r'job="(\w+)"', rule["expr"])}
-    assert jobs == ["layerwire"] == list(asked)
+    names = {name for rule in deploy_files.rules() for name in re.findall(r'job="(\w+)"', rule["expr"])}
+    assert jobs == ["layerwire"] == list(names)

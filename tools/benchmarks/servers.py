@@ -31,10 +31,10 @@ class Tree(NamedTuple):
 
     def environment(self) -> dict[str, str]:
         """This process's; another checkout's Python must not find this one's modules."""
-        inherited = dict(os.environ)
+        variables = dict(os.environ)
         if self != THIS:
-            inherited.pop("PYTHONPATH", None)
-        return inherited
+            variables.pop("PYTHONPATH", None)
+        return variables
 
 
 THIS = Tree(ROOT, sys.executable)

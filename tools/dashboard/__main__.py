@@ -17,7 +17,7 @@ from pathlib import Path
 from tests.chaos.conftest import Server
 from tests.monitoring import deploy_files
 from tests.monitoring.callers import callers
-from tests.monitoring.prometheus import Pace, Prometheus, started
+from tests.monitoring.prometheus import Pace, Prometheus, start_prometheus
 
 from tools.dashboard.picture import Lines, draw
 
@@ -44,7 +44,7 @@ def server_and_prometheus(directory: Path) -> Iterator[tuple[Server, Prometheus]
     """A server and its Prometheus, once both serve."""
     server = Server(directory, *(f"--{name}={value}" for name, value in SERVER.items()))
     try:
-        with started(directory, server.metrics_address, PACE) as prometheus:
+        with start_prometheus(directory, server.metrics_address, PACE) as prometheus:
             while not prometheus.query(f"instance:layerwire_worker_serving:sum == {SERVER['workers']}"):
                 time.sleep(0.2)
             yield server, prometheus

@@ -48,8 +48,8 @@ test-deploy: $(READY) ## Run the tests that need Debian packages, and install th
 	LAYERWIRE_DOCKER_COMPOSE=$${LAYERWIRE_DOCKER_COMPOSE:-$(CURDIR)/.tools/docker-compose} \
 	$(BIN)/python -m pytest -m debian $(ARGS)
 
-image-check: $(READY) ## Build the CPU image with buildah, start it and try it; skips where it can't
-	$(BIN)/python -m deploy.image_check $(ARGS)
+image-check: $(READY) ## Build the CPU image with podman, start it and try it; skips where it can't
+	$(BIN)/python -m pytest -vs tests/containers/image $(ARGS)
 
 check: lint test ## lint and test
 

@@ -40,8 +40,8 @@ format: $(READY) ## Let ruff put layout and imports in order
 	$(BIN)/ruff check --fix --select I
 	$(BIN)/ruff format
 
-test: $(READY) ## Run the tests; `make test ARGS="-k lanes -x"` runs some
-	$(BIN)/python -m pytest -m "not debian" $(ARGS)
+test: $(READY) ## Run the tests on all cores; `make test ARGS="-k lanes -x"` runs some, ARGS=-n0 one after the other
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal -m "not debian" $(ARGS)
 
 test-deploy: $(READY) ## Run the tests that need Debian packages, and install those where that is allowed
 	tools/packages.sh

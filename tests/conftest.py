@@ -1,4 +1,4 @@
-"""What all tests share: whether there is a CUDA device, and the word about it."""
+"""What all tests share: a server, whether there is a CUDA device, and the word about it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+
+from tests.served import Server
 
 CUDA = torch.cuda.is_available()
 
@@ -21,6 +23,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu") is not None:
             item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The server of all tests that leave it well, with a store that holds the programs of tests/inference."""
+    from tests.inference import programs
+
+    folder = tmp_path_factory.mktemp("served")
+    server = Server(folder, "--store", str(folder / "store"))
+    programs.put(server.address)
+    yield server
+    server.close()
+
+
+@pytest.fixture(autouse=True)
+def no_worker_dies(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Whatever a test sends to the server that it shares with others, the worker lives on."""
+    yield
+    if "served" in request.fixturenames:
+        counts = request.getfixturevalue("served").metrics(
+            "layerwire_worker_restarts_total", "layerwire_retried_frames_total"
+        )
+        assert counts == [0, 0]
 
 
 @pytest.fixture(autouse=True)

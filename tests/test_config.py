@@ -129,21 +129,21 @@ def test_metrics_can_be_switched_off(text):
 
 
 def test_help_names_flag_variable_key_and_bounds_of_every_setting():
-    told = " ".join(CliRunner().invoke(serve, ["--help"], terminal_width=200).output.split())
+    text = " ".join(CliRunner().invoke(serve, ["--help"], terminal_width=200).output.split())
     for name, field in Settings.model_fields.items():
-        assert f"{config.flag(name)}" in told
-        assert f"{config.variable(name)}]" in told
-        assert flags.bounds(field) in told
-    assert "Largest message, either way. [default: 64 MiB; 1 MiB to 2,046 MiB; LAYERWIRE_MAX_MESSAGE_BYTES]" in told
-    assert all(heading in told for heading in config.HEADINGS.values())
+        assert f"{config.flag(name)}" in text
+        assert f"{config.variable(name)}]" in text
+        assert flags.bounds(field) in text
+    assert "Largest message, either way. [default: 64 MiB; 1 MiB to 2,046 MiB; LAYERWIRE_MAX_MESSAGE_BYTES]" in text
+    assert all(heading in text for heading in config.HEADINGS.values())
 
 
 @pytest.mark.parametrize("columns", [80, 120])
 def test_help_fits(columns):
-    told = CliRunner().invoke(serve, ["--help"], terminal_width=columns).output.splitlines()
-    assert max(map(len, told)) <= columns
-    assert "  --max-queue-calls CALLS" in told
-    assert "      [default: 16,384; 1 to 10,000,000; LAYERWIRE_MAX_QUEUE_CALLS]" in told
+    text = CliRunner().invoke(serve, ["--help"], terminal_width=columns).output.splitlines()
+    assert max(map(len, text)) <= columns
+    assert "  --max-queue-calls CALLS" in text
+    assert "      [default: 16,384; 1 to 10,000,000; LAYERWIRE_MAX_QUEUE_CALLS]" in text
 
 
 def test_every_setting_has_a_heading():
@@ -175,7 +175,7 @@ def test_every_setting_has_a_heading():
     ids=["misspelt", "lower case", "one word too many", "like nothing", "right", "Kubernetes"],
 )
 def test_variables_that_are_no_settings(environment, wanted):
-    assert config.strangers(environment) == wanted
+    assert config.unknown_variables(environment) == wanted
 
 
 def test_the_command_ends_with_status_2_on_a_wrong_value():

@@ -44,8 +44,8 @@ def test_byte_by_byte():
     frame = Frame(Kind.CALLS, 7, b"payload", ordinals=(1, 2))
     data = b"".join(encode(frame))
     decoder = Decoder(100)
-    got = [found for byte in data for found in decoder.feed(bytes([byte]))]
-    assert [whole(found) for found in got] == [frame]
+    decoded_frames = [decoded for byte in data for decoded in decoder.feed(bytes([byte]))]
+    assert [whole(decoded) for decoded in decoded_frames] == [frame]
 
 
 def test_payload_in_pieces_is_the_payload():

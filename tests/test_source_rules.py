@@ -139,7 +139,7 @@ def test_sources_keep_the_rule(rule):
 @pytest.mark.parametrize(
     ("rule", "text"),
     [(rule, text) for rule, texts in RULES.items() for text in texts],
-    ids=lambda value: str(value)[:40],
+    ids=lambda value: getattr(value, "__name__", value)[:40],
 )
 def test_rule_catches(rule, text):
     assert list(rule(ast.parse(text)))

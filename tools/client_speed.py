@@ -72,7 +72,7 @@ def main() -> None:
     callers = int(sys.argv[1]) if len(sys.argv) > 1 else 32
     seconds = float(sys.argv[2]) if len(sys.argv) > 2 else 2.0
     server = subprocess.Popen(
-        [sys.executable, "-m", "tests.client.fake_server"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "tests.transport.fake_server"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert server.stdout is not None
     address = server.stdout.readline().strip()

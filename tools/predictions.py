@@ -7,6 +7,7 @@ first.
 
 from __future__ import annotations
 
+import inspect
 import sys
 import time
 import warnings
@@ -17,35 +18,13 @@ import torch
 from tests.operator_cases import Case, T
 from tests.operators.local import Local, request_of
 
+from layerwire.calls import ACTIVATIONS, OperatorCalls
 from layerwire.errors import LayerwireError
 
 DTYPES = ("float32", "float64", "float16", "bfloat16", "int64")
 WITHIN = 3.0
 LEAST_SECONDS = 3e-5  # below it a call's time is mostly torch's own overhead
-NO_PARAMETERS = (
-    "relu",
-    "relu6",
-    "selu",
-    "silu",
-    "mish",
-    "softsign",
-    "hardsigmoid",
-    "hardswish",
-    "logsigmoid",
-    "tanhshrink",
-    "tanh",
-    "sigmoid",
-    "leaky_relu",
-    "elu",
-    "celu",
-    "softplus",
-    "softshrink",
-    "hardshrink",
-    "gelu",
-    "rrelu",
-    "gumbel_softmax",
-    "glu",
-)
+APART = {"softmax", "softmin", "log_softmax"}  # measured along several axes
 
 
 def best_seconds(call: Callable[[], Any], budget_seconds: float = 0.06) -> float:
@@ -60,17 +39,18 @@ def best_seconds(call: Callable[[], Any], budget_seconds: float = 0.06) -> float
 
 
 def activations(dtype: str) -> Iterator[tuple[str, str, tuple[Any, ...], dict[str, Any]]]:
-    """Calls by what is told of them: name, function, arguments."""
+    """Calls of activations: what to call them in print, function, arguments."""
     x = T((64, 64, 16, 16), dtype)
-    for function in NO_PARAMETERS:
-        yield function, function, (x,), {}
+    for function in sorted(ACTIVATIONS - APART):
+        if not _needs(function):
+            yield function, function, (x,), {}
     yield "gelu tanh", "gelu", (x,), {"approximate": "tanh"}
-    yield "hardtanh", "hardtanh", (x, 0, 3), {}
+    yield "hardtanh 0 to 3", "hardtanh", (x, 0, 3), {}
     yield "threshold", "threshold", (x, 1, 2), {}
     yield "rrelu training", "rrelu", (x,), {"training": True, "seed": 1}
     yield "prelu one", "prelu", (x, T((1,), dtype)), {}
     yield "prelu channels", "prelu", (x, T((64,), dtype)), {}
-    for function in ("softmax", "softmin", "log_softmax"):
+    for function in sorted(APART):
         for about, shape, dim in (
             ("dim 1", x.shape, 1),
             ("last", x.shape, -1),
@@ -78,6 +58,12 @@ def activations(dtype: str) -> Iterator[tuple[str, str, tuple[Any, ...], dict[st
             ("dim 0", (256, 999), 0),
         ):
             yield f"{function} {about}", function, (T(shape, dtype), dim), {}
+
+
+def _needs(function: str) -> bool:
+    """Whether an activation has arguments without defaults beside its input."""
+    parameters = inspect.signature(getattr(OperatorCalls, function)).parameters.values()
+    return sum(parameter.default is parameter.empty for parameter in parameters) > 2
 
 
 def spatial(dtype: str) -> Iterator[tuple[str, str, tuple[Any, ...], dict[str, Any]]]:
@@ -137,9 +123,9 @@ def predicted_and_actual(local: Local, case: Case, unit_seconds: float) -> tuple
         plan = local.decode(case).plan
     except LayerwireError:
         return None
-    inputs = request_of(case).tensors
+    values = request_of(case).tensors
     roles = zip(plan.operator.inputs, plan.specs, strict=True)
-    tensors = [None if spec is None else inputs[role.name] for role, spec in roles]
+    tensors = [None if spec is None else values[role.name] for role, spec in roles]
     return plan.cost * unit_seconds, best_seconds(lambda: plan.operator.run(*tensors))
 
 

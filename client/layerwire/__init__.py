@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from layerwire import errors
     from layerwire.client import AsyncClient, Client
     from layerwire.errors import LayerwireError
-    from layerwire.transport.futures import CallFuture
     from layerwire.transport.options import Timed, Timing
     from layerwire.transport.rpc import Estimate
+    from layerwire.transport.sessions import CallFuture
     from layerwire.transport.tls import TLS
 
 __all__ = [
@@ -33,7 +33,7 @@ __all__ = [
 _MODULES = {
     "TLS": "transport.tls",
     "AsyncClient": "client",
-    "CallFuture": "transport.futures",
+    "CallFuture": "transport.sessions",
     "Client": "client",
     "Estimate": "transport.rpc",
     "LayerwireError": "errors",

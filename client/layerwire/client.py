@@ -1,4 +1,4 @@
-"""The two faces of the SDK: Client blocks its thread, AsyncClient its task; both make calls of the same methods.
+"""Client, whose methods block their thread, and AsyncClient, whose methods are awaited; their calls are the same.
 
 It knows what callers see; how calls travel is the engine's business.
 """
@@ -8,15 +8,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Generic, Self, TypeVar
 
-from layerwire.calls import Calls, Request
-from layerwire.store_methods import AwaitableKeeping, BlockingKeeping
+from layerwire.calls import Calls, Request, Requests
+from layerwire.store_methods import AwaitableStoreMethods, BlockingStoreMethods
 from layerwire.transport import rpc
-from layerwire.transport.futures import CallFuture
 from layerwire.transport.options import Options, seconds
 from layerwire.transport.rpc import Estimate
-from layerwire.transport.sessions import LoopSession, Session, ThreadSession
+from layerwire.transport.sessions import CallFuture, LoopSession, Session, ThreadSession
 from layerwire.transport.settings import (
     DEFAULT_MAX_BYTES_IN_FLIGHT,
     DEFAULT_MAX_CALLS_IN_FLIGHT,
@@ -33,8 +33,8 @@ View_co = TypeVar("View_co", covariant=True)
 _UNCHANGED: Any = object()
 
 
-class Treated(ABC, Generic[View_co]):
-    """Methods whose calls are treated in some way, and a way to views of them that treat theirs otherwise."""
+class WithOptions(ABC, Generic[View_co]):
+    """Methods whose calls have options, and a way to views of them with others."""
 
     _options: Options
 
@@ -58,62 +58,49 @@ class Treated(ABC, Generic[View_co]):
             deterministic: whether answers are bit-identical whatever other calls share the batch.
             timing: whether calls return `Timed`: `y, timing = lw.options(timing=True).relu(x)`.
         """
-        given: dict[str, Any] = {
+        arguments: dict[str, Any] = {
             "timeout": timeout,
             "priority": priority,
             "deterministic": deterministic,
             "timing": timing,
         }
-        changed = {name: value for name, value in given.items() if value is not _UNCHANGED}
-        return self._view(replace(self._options, **changed))
+        changes = {name: value for name, value in arguments.items() if value is not _UNCHANGED}
+        return self._view(replace(self._options, **changes))
 
 
-class BlockingCalls(Calls[Any], Treated["BlockingCalls"]):
-    """Operators as methods that return the answer. Any number of threads may share it."""
+class BlockingCalls(Calls[Any], WithOptions["BlockingCalls"]):
+    """Operators as methods that return the answer. Any number of threads may share it.
+
+    Attributes:
+        submit: the same methods, which return a future: `futures = [lw.submit.relu(x) for x in many]`. The futures are
+            those of concurrent.futures. Where as much is unanswered as the client allows, a method waits until there is
+            room. Callbacks run on the thread that answers come by and must not wait for other calls.
+    """
 
     def __init__(self, session: ThreadSession, options: Options) -> None:
+        super().__init__(partial(session.call, options=options))
+        self.submit: Calls[CallFuture] = Calls(partial(session.submit, options=options))
         self._session = session
         self._options = options
-        self.submit = SubmittedCalls(session, options)
-
-    def _call(self, request: Request) -> Any:
-        return self._session.call(request, self._options)
 
     def _view(self, options: Options) -> BlockingCalls:
         return BlockingCalls(self._session, options)
 
 
-class SubmittedCalls(Calls[CallFuture]):
-    """Operators as methods that return a future: `futures = [lw.submit.relu(x) for x in many]`.
-
-    The futures are those of concurrent.futures. Where as much is unanswered as the client allows, a method waits until
-    there is room. Callbacks run on the thread that answers come by and must not wait for other calls.
-    """
-
-    def __init__(self, session: ThreadSession, options: Options) -> None:
-        self._session = session
-        self._options = options
-
-    def _call(self, request: Request) -> CallFuture:
-        return self._session.submit(request, self._options)
-
-
-class AwaitableCalls(Calls[Coroutine[Any, Any, Any]], Treated["AwaitableCalls"]):
+class AwaitableCalls(Calls[Coroutine[Any, Any, Any]], WithOptions["AwaitableCalls"]):
     """Operators as methods to be awaited. Any number of tasks of one event loop may share it."""
 
     def __init__(self, session: LoopSession, options: Options) -> None:
+        super().__init__(partial(session.call, options=options))
         self._session = session
         self._options = options
-
-    def _call(self, request: Request) -> Coroutine[Any, Any, Any]:
-        return self._session.call(request, self._options)
 
     def _view(self, options: Options) -> AwaitableCalls:
         return AwaitableCalls(self._session, options)
 
 
-class Configured(ABC):
-    """What clients of both faces are told."""
+class Connectable(ABC):
+    """The constructor of both clients."""
 
     def __init__(
         self,
@@ -133,17 +120,17 @@ class Configured(ABC):
             max_message_bytes=max_message_bytes, max_calls_in_flight=max_calls_in_flight,
             max_bytes_in_flight=max_bytes_in_flight, max_retries=retries,
         )  # fmt: skip
-        self._opened = self._open(settings, Options(timeout))
+        self._own_session = self._make_session(settings, Options(timeout))
 
     @abstractmethod
-    def _open(self, settings: Settings, options: Options) -> Session:
-        """Makes the session, in which nothing is connected yet."""
+    def _make_session(self, settings: Settings, options: Options) -> Session:
+        """The session, in which nothing is connected yet, once the methods are on it."""
 
     def __repr__(self) -> str:
-        return f"<layerwire.{type(self).__name__} of {self._opened}>"
+        return f"<layerwire.{type(self).__name__} of {self._own_session}>"
 
 
-class Client(Configured, BlockingKeeping, BlockingCalls):
+class Client(Connectable, BlockingStoreMethods, BlockingCalls):
     """A client whose methods return the answer, for threads; `submit` has the same methods for futures.
 
     Calls of all threads travel together on one connection an address. Use it as a context manager, or `close` it.
@@ -165,7 +152,7 @@ class Client(Configured, BlockingKeeping, BlockingCalls):
             connected before the first call.
     """
 
-    def _open(self, settings: Settings, options: Options) -> ThreadSession:
+    def _make_session(self, settings: Settings, options: Options) -> ThreadSession:
         BlockingCalls.__init__(self, ThreadSession(settings), options)
         return self._session
 
@@ -198,7 +185,7 @@ class Client(Configured, BlockingKeeping, BlockingCalls):
         self.close()
 
 
-class AsyncClient(Configured, AwaitableKeeping, AwaitableCalls):
+class AsyncClient(Connectable, AwaitableStoreMethods, AwaitableCalls):
     """A client whose methods are awaited; it belongs to the event loop of its first call.
 
     Calls of all tasks travel together on one connection an address. Use it as an async context manager, or `close` it.
@@ -206,7 +193,7 @@ class AsyncClient(Configured, AwaitableKeeping, AwaitableCalls):
     Args: those of `Client`.
     """
 
-    def _open(self, settings: Settings, options: Options) -> LoopSession:
+    def _make_session(self, settings: Settings, options: Options) -> LoopSession:
         AwaitableCalls.__init__(self, LoopSession(settings), options)
         return self._session
 
@@ -233,18 +220,8 @@ class AsyncClient(Configured, AwaitableKeeping, AwaitableCalls):
         await self.close()
 
 
-class _Requests(Calls[Request]):
-    """Operators as methods that return the request itself."""
-
-    def _call(self, request: Request) -> Request:
-        return request
-
-
-_FUNCTIONS = frozenset(name for name in dir(Calls) if not name.startswith("_"))
-
-
 def _request(function: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request:
-    if function not in _FUNCTIONS:
+    if function.startswith("_") or function not in dir(Calls):
         raise AttributeError(f"there is no operator {function!r}")
-    request: Request = getattr(_Requests(), function)(*args, **kwargs)
+    request: Request = getattr(Requests(), function)(*args, **kwargs)
     return request

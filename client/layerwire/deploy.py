@@ -1,22 +1,117 @@
-"""Deploying: weights and program to the server, the example on both sides, and the callable that is left.
+"""`Client.deploy`: weights and program to the server, the example on both sides, and the function that is left.
 
-It knows exported modules and a `Store`; neither channels nor how calls are mapped.
+It knows exported modules, and clients as a `Store`; neither channels nor how calls are mapped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from layerwire.calls import Calls
 from layerwire.errors import invalid
-from layerwire.export.exported import Exported, export
-from layerwire.export.store import Store
-from layerwire.store.uploads import Progress, Uploaded
+from layerwire.export import ExportedModule, export
+from layerwire.store import programs, uploads
+from layerwire.store.uploads import Progress, UploadReport
+from layerwire.transport.engine import Engine
+from layerwire.transport.options import Options
+from layerwire.transport.sessions import LoopSession, ThreadSession
 from layerwire.v1 import store_pb2
+from layerwire.wire.safetensors import SafetensorsFile
 
 Assemble: TypeAlias = Callable[[Mapping[str, Any]], Any]  # makes what a call returns of outputs by name
+Run: TypeAlias = Callable[[str, int | None, Mapping[str, Any]], Mapping[str, Any]]  # name, version, inputs -> outputs
+
+
+class Store(Protocol):
+    """What deploying needs of a server; errors are layerwire.errors'."""
+
+    def upload(self, file: SafetensorsFile, progress: Progress | None, /) -> UploadReport:
+        """Sends what the server hasn't got of a file."""
+
+    def put_program(self, request: store_pb2.PutProgramRequest, /) -> store_pb2.PutProgramResponse:
+        """Checks a program and keeps it."""
+
+    def run(self, name: str, version: int | None, inputs: Mapping[str, Any], /) -> Mapping[str, Any]:
+        """Runs a stored program; arrays come back as what the inputs are, numpy's or torch's."""
+
+
+class ClientStore:
+    """The Store that a client is, for a thread that waits.
+
+    Args:
+        wait: gives what a coroutine on the client's engine returns, once it is there.
+        options: the client's.
+        run: runs a stored program.
+    """
+
+    def __init__(
+        self, wait: Callable[[Callable[[Engine], Coroutine[Any, Any, Any]]], Any], options: Options, run: Run
+    ) -> None:
+        self._wait = wait
+        self._timeout = options.timeout
+        self._run = run
+
+    def upload(self, file: SafetensorsFile, progress: Progress | None, /) -> UploadReport:
+        """See Store."""
+        report: UploadReport = self._wait(lambda engine: uploads.upload(engine, file, self._timeout, progress))
+        return report
+
+    def put_program(self, request: store_pb2.PutProgramRequest, /) -> store_pb2.PutProgramResponse:
+        """See Store."""
+        response: store_pb2.PutProgramResponse = self._wait(lambda engine: programs.put(engine, request, self._timeout))
+        return response
+
+    def run(self, name: str, version: int | None, inputs: Mapping[str, Any], /) -> Mapping[str, Any]:
+        """See Store."""
+        return self._run(name, version, inputs)
+
+
+def store_of_client(session: ThreadSession, options: Options, client: Any) -> ClientStore:
+    """A Client, or a view of one, as a Store; autograd goes through `run` where an input requires a gradient."""
+
+    def run(name: str, version: int | None, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        calls = client
+        if _records(inputs):
+            from layerwire.autograd import Functional  # needs torch
+
+            calls = Functional(client)
+        outputs: Mapping[str, Any] = calls.run(name, inputs, version=version)
+        return outputs
+
+    return ClientStore(session.run, options, run)
+
+
+def store_of_async_client(
+    session: LoopSession, options: Options, calls: Calls[Coroutine[Any, Any, Any]]
+) -> ClientStore:
+    """An AsyncClient as a Store, for a thread beside its loop: deploying computes for long."""
+    engine, run = session.engine(), run_awaited(calls)
+
+    def wait(work: Callable[[Engine], Coroutine[Any, Any, Any]]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work(engine), engine.loop).result()
+
+    return ClientStore(wait, options, lambda name, version, inputs: wait(lambda _: run(name, version, inputs)))
+
+
+def run_awaited(
+    calls: Calls[Coroutine[Any, Any, Any]],
+) -> Callable[[str, int | None, Mapping[str, Any]], Coroutine[Any, Any, Any]]:
+    """What runs a stored program by an AsyncClient's operators."""
+    return lambda name, version, inputs: calls.run(name, inputs, version=version)
+
+
+def _records(inputs: Mapping[str, Any]) -> bool:
+    """Whether torch records what is done with one of them."""
+    torch = sys.modules.get("torch")  # who has a tensor has imported torch
+    return (
+        torch is not None
+        and torch.is_grad_enabled()
+        and any(isinstance(value, torch.Tensor) and value.requires_grad for value in inputs.values())
+    )
 
 
 @dataclass(frozen=True)
@@ -77,6 +172,7 @@ class StoredProgram:
 
     def __init__(
         self,
+        run: Callable[[str, int | None, Mapping[str, Any]], Any],
         name: str,
         inputs: Sequence[str],
         *,
@@ -84,20 +180,21 @@ class StoredProgram:
         assemble: Assemble | None = None,
         report: Report | None = None,
     ) -> None:
-        """Args as the attributes; `assemble` makes what a call returns of outputs by name, `by_name` if None."""
+        """Args as the attributes; `run` runs a stored program, `assemble` is `by_name` if None."""
         self.name = name
         self.version = version
         self.inputs = tuple(inputs)
         self.report = report
+        self._run = run
         self._assemble = assemble or by_name
 
-    def _given(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The inputs by name."""
-        given = dict(zip(self.inputs, inputs, strict=False)) | dict(named)
-        if len(given) != len(inputs) + len(named) or set(given) != set(self.inputs):
-            got = [*(["positional"] * len(inputs)), *named]
-            raise invalid(self.name, "inputs", f"must be {', '.join(self.inputs)}, got {', '.join(got) or 'none'}")
-        return given
+    def _call(self, inputs: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+        """What `run` gives for arguments by position and by name."""
+        by_name = dict(zip(self.inputs, inputs, strict=False)) | dict(keywords)
+        if len(by_name) != len(inputs) + len(keywords) or set(by_name) != set(self.inputs):
+            names = [*(["positional"] * len(inputs)), *keywords]
+            raise invalid(self.name, "inputs", f"must be {', '.join(self.inputs)}, got {', '.join(names) or 'none'}")
+        return self._run(self.name, self.version, by_name)
 
     def __repr__(self) -> str:
         version = "" if self.version is None else f", version={self.version}"
@@ -112,55 +209,28 @@ class RemoteProgram(StoredProgram):
     `Client.differentiate` has them.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        name: str,
-        inputs: Sequence[str],
-        *,
-        version: int | None = None,
-        assemble: Assemble | None = None,
-        report: Report | None = None,
-    ) -> None:
-        """Args: a server's store, and those of StoredProgram."""
-        super().__init__(name, inputs, version=version, assemble=assemble, report=report)
-        self._store = store
-
-    def __call__(self, *inputs: Any, **named: Any) -> Any:
+    def __call__(self, *inputs: Any, **keywords: Any) -> Any:
         """Runs it; arguments by position or by name.
 
         Raises:
             InvalidArgumentError: an argument is missing or too many, or the server refuses it.
         """
-        return self._assemble(self._store.run(self.name, self.version, self._given(inputs, named)))
+        return self._assemble(self._call(inputs, keywords))
 
-    def awaited(self, calls: Calls[Any]) -> AsyncRemoteProgram:
-        """The same to be awaited, by an AsyncClient."""
+    def awaitable(self, calls: Calls[Coroutine[Any, Any, Any]]) -> AsyncRemoteProgram:
+        """The same to be awaited, by an AsyncClient's operators."""
         return AsyncRemoteProgram(
-            calls, self.name, self.inputs, version=self.version, assemble=self._assemble, report=self.report
-        )
+            run_awaited(calls), self.name, self.inputs,
+            version=self.version, assemble=self._assemble, report=self.report,
+        )  # fmt: skip
 
 
 class AsyncRemoteProgram(StoredProgram):
     """A stored program as a function to be awaited; autograd doesn't go through it, as its backward can't wait."""
 
-    def __init__(
-        self,
-        calls: Calls[Any],
-        name: str,
-        inputs: Sequence[str],
-        *,
-        version: int | None = None,
-        assemble: Assemble | None = None,
-        report: Report | None = None,
-    ) -> None:
-        """Args: an AsyncClient's operators, and those of StoredProgram."""
-        super().__init__(name, inputs, version=version, assemble=assemble, report=report)
-        self._calls = calls
-
-    async def __call__(self, *inputs: Any, **named: Any) -> Any:
+    async def __call__(self, *inputs: Any, **keywords: Any) -> Any:
         """As `RemoteProgram.__call__`."""
-        return self._assemble(await self._calls.run(self.name, self._given(inputs, named), version=self.version))
+        return self._assemble(await self._call(inputs, keywords))
 
 
 def by_name(outputs: Mapping[str, Any]) -> Any:
@@ -184,36 +254,36 @@ def deploy(
         TypeError: the module is not a torch.nn.Module, or an input is no tensor.
         LayerwireError: the server refuses the program or can't be reached.
     """
-    exported = export(module, *example_inputs, name=name, fold_batch_norm=fold_batch_norm)
-    uploaded = Uploaded(0, 0) if exported.weights is None else store.upload(exported.weights, progress)
-    request = store_pb2.PutProgramRequest(name=name, program=exported.program, pinned=pinned)
-    put = store.put_program(request)
-    outputs = store.run(name, put.version, exported.example_inputs)
-    report = _report(exported, put, uploaded, outputs)
-    names = [one.name for one in exported.program.inputs]
-    return RemoteProgram(store, name, names, assemble=exported.assemble, report=report)
+    network = export(module, *example_inputs, name=name, fold_batch_norm=fold_batch_norm)
+    upload = UploadReport(0, 0) if network.weights is None else store.upload(network.weights, progress)
+    request = store_pb2.PutProgramRequest(name=name, program=network.program, pinned=pinned)
+    version = store.put_program(request)
+    outputs = store.run(name, version.version, network.example_inputs)
+    report = _report(network, version, upload, outputs)
+    inputs = [one.name for one in network.program.inputs]
+    return RemoteProgram(store.run, name, inputs, assemble=network.assemble, report=report)
 
 
 def _report(
-    exported: Exported, put: store_pb2.PutProgramResponse, uploaded: Uploaded, outputs: Mapping[str, Any]
+    network: ExportedModule, version: store_pb2.PutProgramResponse, upload: UploadReport, outputs: Mapping[str, Any]
 ) -> Report:
-    compared = {key: _compared(local, outputs[key]) for key, local in exported.example_outputs.items()}
+    differences = {key: _difference(local, outputs[key]) for key, local in network.example_outputs.items()}
     return Report(
-        name=exported.name,
-        version=put.version,
-        digest=put.digest,
-        nodes=len(exported.program.nodes),
-        parameters=sum(tensor.numel() for tensor in exported.tensors.values()),
-        weights_bytes=uploaded.file_bytes,
-        sent_bytes=uploaded.sent_bytes,
-        free_batch=exported.free_batch,
-        differences={key: difference for key, (difference, _) in compared.items()},
-        magnitudes={key: magnitude for key, (_, magnitude) in compared.items()},
-        notes=exported.notes,
+        name=network.name,
+        version=version.version,
+        digest=version.digest,
+        nodes=len(network.program.nodes),
+        parameters=sum(tensor.numel() for tensor in network.tensors.values()),
+        weights_bytes=upload.file_bytes,
+        sent_bytes=upload.sent_bytes,
+        free_batch=network.free_batch,
+        differences={key: difference for key, (difference, _) in differences.items()},
+        magnitudes={key: magnitude for key, (_, magnitude) in differences.items()},
+        notes=network.notes,
     )
 
 
-def _compared(local: Any, remote: Any) -> tuple[float, float]:
+def _difference(local: Any, remote: Any) -> tuple[float, float]:
     """The largest difference, infinite where shapes differ or one is NaN, and the largest size."""
     import torch
 

@@ -185,9 +185,9 @@ def to_status(error: LayerwireError) -> status_pb2.Status:
         retry.retry_delay.FromNanoseconds(int(error.retry_after_seconds * 1e9))
         status.details.add().Pack(retry)
     if error.operator or error.error_id:
-        told = {"operator": error.operator, "error_id": error.error_id}
+        context = {"operator": error.operator, "error_id": error.error_id}
         info = error_details_pb2.ErrorInfo(
-            reason=error.code.name, domain=_DOMAIN, metadata={key: value for key, value in told.items() if value}
+            reason=error.code.name, domain=_DOMAIN, metadata={key: value for key, value in context.items() if value}
         )
         status.details.add().Pack(info)
     return status

@@ -1,21 +1,20 @@
-"""What clients of both faces do with the store: weights and programs by name.
+"""The clients' methods for the store: weights and programs by name, and what is deployed.
 
 It knows sessions and the store's functions; how they travel is theirs to know.
 
-The methods of AwaitableKeeping are those of BlockingKeeping, to be awaited.
+The methods of AwaitableStoreMethods are those of BlockingStoreMethods, to be awaited.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
 from layerwire.calls import Calls, TensorLike
-from layerwire.deploying import AsyncClientStore, ClientStore
 from layerwire.store import programs, uploads, weights
 from layerwire.store.programs import Program
 from layerwire.store.uploads import LocalFile, Progress
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from layerwire.deploy import AsyncRemoteProgram, RemoteProgram
 
 
-class BlockingKeeping:
+class BlockingStoreMethods(Calls[Any]):
     """The store's methods, which return the answer."""
 
     _session: ThreadSession
@@ -79,7 +78,7 @@ class BlockingKeeping:
 
     def weights(self, prefix: str = "") -> list[Weights]:
         """Named weights, those whose names start so, sorted by name."""
-        return self._session.run(lambda engine: weights.listed(engine, prefix, self._options.timeout))
+        return self._session.run(lambda engine: weights.list_all(engine, prefix, self._options.timeout))
 
     def get_weights(self, name: str) -> npt.NDArray[Any]:
         """A named tensor; `timeout` is the longest wait for a piece of it."""
@@ -112,7 +111,7 @@ class BlockingKeeping:
 
     def programs(self, prefix: str = "") -> list[Program]:
         """Stored programs, those whose names start so, sorted by name."""
-        return self._session.run(lambda engine: programs.listed(engine, prefix, self._options.timeout))
+        return self._session.run(lambda engine: programs.list_all(engine, prefix, self._options.timeout))
 
     def describe(self, name: str, version: int | None = None) -> store_pb2.GetProgramResponse:
         """A stored program with the shapes, parameters and operations of its nodes; None: its default version."""
@@ -152,7 +151,7 @@ class BlockingKeeping:
         from layerwire import deploy
 
         return deploy.deploy(
-            self._deploying(), name, module, *example_inputs,
+            deploy.store_of_client(self._session, self._options, self), name, module, *example_inputs,
             fold_batch_norm=fold_batch_norm, pinned=pinned, progress=progress,
         )  # fmt: skip
 
@@ -163,16 +162,13 @@ class BlockingKeeping:
         """
         from layerwire import deploy
 
-        inputs = [found.name for found in self.describe(name, version).inputs]
-        return deploy.RemoteProgram(self._deploying(), name, inputs, version=version)
-
-    def _deploying(self) -> ClientStore:
-        assert isinstance(self, Calls)
-        return ClientStore(self._session, self._options, self)
+        store = deploy.store_of_client(self._session, self._options, self)
+        inputs = [one.name for one in self.describe(name, version).inputs]
+        return deploy.RemoteProgram(store.run, name, inputs, version=version)
 
 
-class AwaitableKeeping:
-    """The store's methods, to be awaited; see BlockingKeeping."""
+class AwaitableStoreMethods(Calls[Coroutine[Any, Any, Any]]):
+    """The store's methods, to be awaited; see BlockingStoreMethods."""
 
     _session: LoopSession
     _options: Options
@@ -203,7 +199,7 @@ class AwaitableKeeping:
 
     async def weights(self, prefix: str = "") -> list[Weights]:
         """As `Client.weights`."""
-        return await weights.listed(self._session.engine(), prefix, self._options.timeout)
+        return await weights.list_all(self._session.engine(), prefix, self._options.timeout)
 
     async def get_weights(self, name: str) -> npt.NDArray[Any]:
         """As `Client.get_weights`."""
@@ -228,7 +224,7 @@ class AwaitableKeeping:
 
     async def programs(self, prefix: str = "") -> list[Program]:
         """As `Client.programs`."""
-        return await programs.listed(self._session.engine(), prefix, self._options.timeout)
+        return await programs.list_all(self._session.engine(), prefix, self._options.timeout)
 
     async def describe(self, name: str, version: int | None = None) -> store_pb2.GetProgramResponse:
         """As `Client.describe`."""
@@ -254,22 +250,19 @@ class AwaitableKeeping:
         """As `Client.deploy`, on a thread beside the loop; what is returned is awaited: `scores = await remote(x)`."""
         from layerwire import deploy
 
-        deployed = await asyncio.to_thread(
-            deploy.deploy, AsyncClientStore(self._session, self._options, self._calls()), name, module, *example_inputs,
+        store = deploy.store_of_async_client(self._session, self._options, self)
+        remote = await asyncio.to_thread(
+            deploy.deploy, store, name, module, *example_inputs,
             fold_batch_norm=fold_batch_norm, pinned=pinned, progress=progress,
         )  # fmt: skip
-        return deployed.awaited(self._calls())
+        return remote.awaitable(self)
 
     async def program(self, name: str, version: int | None = None) -> AsyncRemoteProgram:
         """As `Client.program`; what it returns is awaited, and has no gradients."""
         from layerwire import deploy
 
-        inputs = [found.name for found in (await self.describe(name, version)).inputs]
-        return deploy.AsyncRemoteProgram(self._calls(), name, inputs, version=version)
-
-    def _calls(self) -> Calls[Any]:
-        assert isinstance(self, Calls)
-        return self
+        inputs = [one.name for one in (await self.describe(name, version)).inputs]
+        return deploy.AsyncRemoteProgram(deploy.run_awaited(self), name, inputs, version=version)
 
 
 def _put_program(

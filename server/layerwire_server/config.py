@@ -57,8 +57,8 @@ class ConfigError(Exception):
     """A setting can't be used; the text is one sentence for the person who gave it."""
 
 
-def _knob(default: Any, unit: str, told: str, **bounds: Any) -> Any:
-    return Field(default=default, description=told, json_schema_extra={"unit": unit}, **bounds)
+def _knob(default: Any, unit: str, description: str, **bounds: Any) -> Any:
+    return Field(default=default, description=description, json_schema_extra={"unit": unit}, **bounds)
 
 
 class Settings(BaseSettings):
@@ -254,25 +254,25 @@ def _nearest(name: str) -> str:
     return next(iter(difflib.get_close_matches(name.lower(), Settings.model_fields, 1)), "")
 
 
-def strangers(environment: Mapping[str, str]) -> dict[str, str]:
+def unknown_variables(environment: Mapping[str, str]) -> dict[str, str]:
     """Variables that look like settings and are none, each with the nearest that is one, or "".
 
     What Kubernetes sets for a service of the same name is no mistake.
     """
-    found = {}
+    values = {}
     for name, value in environment.items():
         key = name.upper().removeprefix(ENVIRONMENT_PREFIX).lower()
         kubernetes = _OF_KUBERNETES.fullmatch(name) or (name.endswith("_PORT") and "://" in value)
         if name.upper().startswith(ENVIRONMENT_PREFIX) and key not in Settings.model_fields and not kubernetes:
             like = _nearest(key)
-            found[name] = like and variable(like)
-    return found
+            values[name] = like and variable(like)
+    return values
 
 
 def bounds(field: FieldInfo) -> str:
     """The bounds of a setting for people: "1 to 64", "above 0, at most 60", or ""."""
-    found = {key: getattr(item, key) for item in field.metadata for key in ("ge", "gt", "le") if hasattr(item, key)}
-    if "ge" in found and "le" in found:
-        return f"{found['ge']:,} to {found['le']:,}"
+    values = {key: getattr(item, key) for item in field.metadata for key in ("ge", "gt", "le") if hasattr(item, key)}
+    if "ge" in values and "le" in values:
+        return f"{values['ge']:,} to {values['le']:,}"
     words = {"ge": "at least", "gt": "above", "le": "at most"}
-    return ", ".join(f"{words[key]} {value:,}" for key, value in found.items())
+    return ", ".join(f"{words[key]} {value:,}" for key, value in values.items())

@@ -139,16 +139,16 @@ class Decoder:
     def __init__(self, max_payload_bytes: int) -> None:
         self._max_payload_bytes = max_payload_bytes
         self._small = bytearray(_READ_BYTES)  # headers, and frames that fit
-        self._filled = 0
+        self._small_bytes = 0
         self._large = bytearray()  # ordinals and payload of one frame that doesn't
-        self._large_filled = 0
+        self._large_bytes = 0
         self._large_header: tuple[Frame, int, int] | None = None
 
     def room(self) -> memoryview:
         """Where the next bytes are to be put, before `advance`; never empty."""
         if self._large_header is not None:
-            return memoryview(self._large)[self._large_filled :]
-        return memoryview(self._small)[self._filled :]
+            return memoryview(self._large)[self._large_bytes :]
+        return memoryview(self._small)[self._small_bytes :]
 
     def advance(self, nbytes: int) -> list[Frame]:
         """The frames that are complete with so many bytes in `room`.
@@ -157,14 +157,14 @@ class Decoder:
             LinkError: wrong magic, checksum, kind or length.
         """
         if self._large_header is not None:
-            self._large_filled += nbytes
-            if self._large_filled < len(self._large):
+            self._large_bytes += nbytes
+            if self._large_bytes < len(self._large):
                 return []
             header, count, _ = self._large_header
             self._large_header = None
             body, self._large = self._large, bytearray()
             return [_complete(header, count, memoryview(body).toreadonly())]
-        self._filled += nbytes
+        self._small_bytes += nbytes
         return self._take_small()
 
     def feed(self, data: bytes) -> list[Frame]:
@@ -181,14 +181,14 @@ class Decoder:
 
     def _take_small(self) -> list[Frame]:
         frames: list[Frame] = []
-        offset, end = 0, self._filled
+        offset, end = 0, self._small_bytes
         while end - offset >= HEADER_BYTES:
             header, count, length = self._parse_header(offset)
             start = offset + HEADER_BYTES
             if HEADER_BYTES + length > _READ_BYTES:
                 self._large = bytearray(length)
-                self._large_filled = end - start
-                self._large[: self._large_filled] = self._small[start:end]
+                self._large_bytes = end - start
+                self._large[: self._large_bytes] = self._small[start:end]
                 self._large_header = header, count, length
                 offset = end
                 break
@@ -198,7 +198,7 @@ class Decoder:
             frames.append(_complete(header, count, body))
             offset = start + length
         self._small[: end - offset] = self._small[offset:end]
-        self._filled = end - offset
+        self._small_bytes = end - offset
         return frames
 
     def _parse_header(self, offset: int) -> tuple[Frame, int, int]:
@@ -223,15 +223,15 @@ def _complete(header: Frame, count: int, body: bytes | memoryview) -> Frame:
 
 
 class Receiver(Protocol):
-    """What a link tells its owner."""
+    """What a link calls on its owner."""
 
-    def connected(self, link: Link) -> None:
+    def on_connect(self, link: Link) -> None:
         """The link is up."""
 
-    def received(self, link: Link, frame: Frame) -> None:
+    def on_frame(self, link: Link, frame: Frame) -> None:
         """A frame came."""
 
-    def disconnected(self, link: Link, error: Exception | None) -> None:
+    def on_disconnect(self, link: Link, error: Exception | None) -> None:
         """The link is gone; no call follows."""
 
 
@@ -248,7 +248,7 @@ class Link(asyncio.BufferedProtocol):
         """asyncio: the socket is up."""
         assert isinstance(transport, asyncio.WriteTransport) or hasattr(transport, "writelines")  # uvloop has its own
         self._transport = transport  # type: ignore[assignment]
-        self._receiver.connected(self)
+        self._receiver.on_connect(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """asyncio: where to put what comes."""
@@ -263,15 +263,15 @@ class Link(asyncio.BufferedProtocol):
             self.close()
             return
         for frame in frames:
-            self._receiver.received(self, frame)
+            self._receiver.on_frame(self, frame)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio: the socket is gone."""
         self._transport = None
-        self._receiver.disconnected(self, self._error or exc)
+        self._receiver.on_disconnect(self, self._error or exc)
 
     def send(self, frame: Frame, body: Iterable[bytes | memoryview] | None = None) -> None:
-        """Sends a frame; on a link that is gone, nothing happens, since `disconnected` has told the owner."""
+        """Sends a frame; on a link that is gone, nothing happens, since `on_disconnect` says so to the owner."""
         if self._transport is not None:
             pieces = encode(frame, body)
             if sum(map(len, pieces)) <= _JOIN_BYTES:

@@ -67,7 +67,7 @@ METRICS: dict[str, Metric] = {
 }
 
 # What `reason` of layerwire_rejected_total can be: for each process that turns calls away, what was full or over a
-# limit. The README tells them from here.
+# limit. The README has them from here.
 REJECTIONS: dict[str, dict[str, str]] = {
     "gateway": {
         "message_bytes": "a message over `--max-message-bytes`",
@@ -193,7 +193,7 @@ class Metrics:
 
     def snapshot(self) -> Snapshot:
         """All values since the process started, as JSON."""
-        found: Snapshot = {}
+        snapshot: Snapshot = {}
         for (name, values), child in self._children.items():
-            found.setdefault(name, []).append([list(values), child.state()])
-        return found
+            snapshot.setdefault(name, []).append([list(values), child.state()])
+        return snapshot

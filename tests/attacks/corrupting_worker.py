@@ -10,9 +10,9 @@ from pathlib import Path
 from layerwire_server.child import child
 from layerwire_server.link import Frame, Kind, Link, encode
 from layerwire_server.worker import __main__ as worker
+from tests.served import MARK
 
 MAGIC = 670.0
-MARK = "LAYERWIRE_TEST_MARK"  # variable: a file that remembers, over the worker's end, that it was sent
 
 _send = Link.send
 

@@ -11,6 +11,8 @@ import struct
 import time
 from collections import Counter
 
+from tests.served import PATIENCE_SECONDS
+
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, CONTINUATION = 0, 1, 3, 4, 6, 7, 9
 ACK, END_STREAM, END_HEADERS = 1, 1, 4
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -62,14 +64,14 @@ class Flooder:
         self.last_words = b""
         self.closed = False
         self._unparsed = b""
-        self._socket = socket.create_connection((host, int(port)), 5)
+        self._socket = socket.create_connection((host, int(port)), PATIENCE_SECONDS)
         self._socket.setblocking(False)
         self.pour(PREFACE + frame(SETTINGS, 0, 0, struct.pack(">HI", 4, initial_window_bytes)))
         # Until it has the acknowledgement of its settings, the server counts all streams that ever were as open.
-        assert self.listen(5, kind=SETTINGS), "the server greets nobody"
+        assert self.listen(kind=SETTINGS), "the server greets nobody"
         self.pour(frame(SETTINGS, ACK, 0))
 
-    def pour(self, data: bytes, seconds: float = 3.0, *, read: bool = True) -> int:
+    def pour(self, data: bytes, seconds: float = PATIENCE_SECONDS, *, read: bool = True) -> int:
         """Sends as much as the server takes within the time, reading what comes; the bytes that it took."""
         view, until = memoryview(data), time.monotonic() + seconds
         while view and not self.closed and time.monotonic() < until:
@@ -85,9 +87,9 @@ class Flooder:
                     self.closed = True
         return len(data) - len(view)
 
-    def listen(self, seconds: float, *, kind: int, count: int = 1) -> bool:
-        """Reads until so many frames of this kind have come in all; whether they came before the time was up."""
-        until = time.monotonic() + seconds
+    def listen(self, *, kind: int, count: int = 1) -> bool:
+        """Reads until so many frames of this kind have come in all; whether they came."""
+        until = time.monotonic() + PATIENCE_SECONDS
         while self.received[kind] < count and not self.closed:
             if not select.select([self._socket], [], [], max(until - time.monotonic(), 0))[0]:
                 break

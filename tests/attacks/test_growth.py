@@ -11,6 +11,7 @@ import pytest
 from tests.attacks.conftest import MIB, resident_bytes
 from tests.attacks.http2 import path_of
 from tests.attacks.messages import relu
+from tests.served import PATIENCE_SECONDS
 
 CALLS = 3000
 OK, BAD = relu(0, 1.0).activate.SerializeToString(), b"\x0a\x7f"
@@ -18,15 +19,15 @@ CALL_BYTES = 1500  # what one may leave; grpcio itself leaves 0.2 to 0.7 kB wher
 
 
 def answered(method):
-    return method.future(OK, timeout=30)
+    return method.future(OK, timeout=PATIENCE_SECONDS)
 
 
 def refused(method):
-    return method.future(BAD, timeout=30)
+    return method.future(BAD, timeout=PATIENCE_SECONDS)
 
 
 def cancelled(method):
-    future = method.future(OK, timeout=30)
+    future = method.future(OK, timeout=PATIENCE_SECONDS)
     future.cancel()
     return future
 
@@ -43,7 +44,7 @@ def method(target):
 
 @pytest.fixture
 def gateway(target):
-    (pid,) = [pid for pid, role in target.pids().items() if role == "gateway"]
+    (pid,) = target.pids("gateway")
     return pid
 
 
@@ -76,7 +77,7 @@ def test_calls_leave_nothing(method, gateway, call, warm_up):
 def test_large_refused_requests_are_let_go(method, gateway):
     before = resident_bytes(gateway)
     for _ in range(60):
-        wait(method.future(b"\xff" * 4 * MIB, timeout=30))
+        wait(method.future(b"\xff" * 4 * MIB, timeout=PATIENCE_SECONDS))
     growth = resident_bytes(gateway) - before
     print(f"{growth / MIB:.0f} MiB of 240")
     assert growth < 100 * MIB

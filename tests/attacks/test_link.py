@@ -12,8 +12,9 @@ import pytest
 
 import layerwire
 from layerwire_server.link import HEADER_BYTES, Decoder, Family, Flag, Frame, Kind, LinkError, encode
-from tests.attacks.conftest import MIB
+from tests.attacks.conftest import MIB, serving
 from tests.attacks.corrupting_worker import MAGIC
+from tests.served import PATIENCE_SECONDS
 
 SEED = 20261121
 FRAMES = 10_000
@@ -110,14 +111,14 @@ def with_length(data, length):
 
 
 def test_worker_whose_link_is_damaged_is_replaced_and_its_calls_are_answered(start):
-    server = start(["tests.attacks.corrupting_server"])
-    before = server.pids()
-    with layerwire.Client(server.address, timeout=30, retries=0) as lw:
+    server = start(modules={"worker": "tests.attacks.corrupting_worker"})
+    before = server.processes()
+    with layerwire.Client(server.address, timeout=PATIENCE_SECONDS, retries=0) as lw:
         values = [1.0, 2.0, MAGIC, 3.0]
         futures = [lw.submit.relu(np.array([value], np.float32)) for value in values]
-        assert [float(future.result(30)[0]) for future in futures] == values
-    after = server.pids()
+        assert [float(future.result(PATIENCE_SECONDS)[0]) for future in futures] == values
+    after = server.processes()
     roles = {role: pid for pid, role in before.items()}
     assert {role for pid, role in after.items() if pid not in before} == {"worker"}
     assert {roles["supervisor"], roles["gateway"]} <= set(after)
-    assert server.serving()
+    assert serving(server)

@@ -10,8 +10,9 @@ import pytest
 from layerwire.v1 import layerwire_pb2 as pb
 from layerwire.wire.protobuf import prefix
 from layerwire_server.gateway.service import FAMILIES
-from tests.attacks.conftest import MIB, unharmed
+from tests.attacks.conftest import MIB
 from tests.attacks.http2 import path_of
+from tests.served import PATIENCE_SECONDS
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 HEALTH = "/grpc.health.v1.Health/"
@@ -31,7 +32,7 @@ GARBAGE = {
 def code_and_details(call, *args):
     """How an RPC fails."""
     with pytest.raises(grpc.RpcError) as caught:
-        found = call(*args, timeout=10)
+        found = call(*args, timeout=PATIENCE_SECONDS)
         for _ in found if not isinstance(found, bytes) else ():
             pass
     return caught.value.code(), caught.value.details()
@@ -43,7 +44,7 @@ def channel(target):
         yield found
 
 
-def test_garbage_for_every_unary_method(target, channel):
+def test_garbage_for_every_unary_method(target, channel, unharmed):
     with unharmed(target, 50 * MIB):
         for method in FAMILIES:
             for name, garbage in GARBAGE.items():
@@ -51,13 +52,13 @@ def test_garbage_for_every_unary_method(target, channel):
                 assert (code, details) == (INVALID, f"the message is no {method}Request"), (method, name)
 
 
-def test_garbage_for_a_method_without_fields_is_not_looked_at(target, channel):
+def test_garbage_for_a_method_without_fields_is_not_looked_at(target, channel, unharmed):
     with unharmed(target, 50 * MIB):
-        answer = channel.unary_unary(path_of("GetServerInfo"))(GARBAGE["random"], timeout=10)
+        answer = channel.unary_unary(path_of("GetServerInfo"))(GARBAGE["random"], timeout=PATIENCE_SECONDS)
         assert pb.GetServerInfoResponse.FromString(answer).version
 
 
-def test_garbage_for_the_stream(target, channel):
+def test_garbage_for_the_stream(target, channel, unharmed):
     with unharmed(target, 50 * MIB):
         for name, garbage in GARBAGE.items():
             code, details = code_and_details(channel.stream_stream(path_of("Stream")), iter([garbage]))
@@ -66,7 +67,7 @@ def test_garbage_for_the_stream(target, channel):
 
 
 @pytest.mark.parametrize("method", ["Check", "Watch", "reflection"])
-def test_garbage_for_health_and_reflection(target, channel, method):
+def test_garbage_for_health_and_reflection(target, channel, method, unharmed):
     call = {
         "Check": channel.unary_unary(HEALTH + "Check"),
         "Watch": channel.unary_stream(HEALTH + "Watch"),
@@ -103,7 +104,7 @@ AMPLIFIED = {
 
 
 @pytest.mark.parametrize(("method", "make", "wanted"), AMPLIFIED.values(), ids=AMPLIFIED)
-def test_what_grows_when_parsed(target, channel, method, make, wanted):
+def test_what_grows_when_parsed(target, channel, method, make, wanted, unharmed):
     body = make()
     call = channel.stream_stream if method == "Stream" else channel.unary_unary
     # What the bytes themselves take: several times in gRPC's buffers and the gateway, once in the worker.
@@ -113,8 +114,9 @@ def test_what_grows_when_parsed(target, channel, method, make, wanted):
             assert found == (INVALID, wanted)
 
 
-def test_gzip_bomb(target, channel):
+def test_gzip_bomb(target, channel, unharmed):
     call = channel.unary_unary(path_of("Activate"))
     with unharmed(target, 250 * MIB), pytest.raises(grpc.RpcError) as caught:
-        call(bytes(256 * MIB), timeout=20, compression=grpc.Compression.Gzip)  # a quarter of a MiB on the wire
+        # A quarter of a MiB on the wire.
+        call(bytes(256 * MIB), timeout=PATIENCE_SECONDS, compression=grpc.Compression.Gzip)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -1,7 +1,8 @@
-"""Cases of linear and bilinear."""
+"""Cases of linear, bilinear and cosine_similarity."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from tests.operator_cases import Bad, Case, T
@@ -78,7 +79,50 @@ def _bilinear() -> list[Case]:
     return rows
 
 
-CASES: list[Case] = [*_worked(), *_linear(), *_bilinear()]
+def cosine(about: str, *args: Any, **kwargs: Any) -> Case:
+    """A case of cosine_similarity; its last bits are torch's."""
+    return Case(f"cosine-{about}", "cosine_similarity", args, kwargs)
+
+
+def _cosine() -> list[Case]:
+    triangle = (T(values=[[3.0, 4.0], [0.0, 2.0]]), T(values=[[4.0, 3.0], [-5.0, 0.0]]))
+    long = (T((2, 40_000), "float64"), T((2, 40_000), "float64", seed=1))
+    rows = [Case("cosine-worked", "cosine_similarity", triangle, expected=[0.96, 0.0])]
+    rows += [cosine(dtype, T((5, 17), dtype), T((5, 17), dtype, seed=1)) for dtype in FLOATS]
+    rows += [
+        cosine(f"rank-{rank}-dim-{dim}", T((3, 4, 2, 3)[:rank]), T((3, 4, 2, 3)[:rank], seed=1), dim)
+        for rank in (1, 2, 3, 4)
+        for dim in range(-rank, rank)
+    ]
+    rows += [
+        cosine(f"broadcast-{'x'.join(map(str, left))}-{'x'.join(map(str, right))}", T(left), T(right, seed=1), dim)
+        for left, right, dim in (
+            ((5, 7), (7,), 1),
+            ((7,), (5, 7), 1),
+            ((5, 7), (1, 7), 1),
+            ((5, 7), (5, 1), -1),
+            ((5, 1, 7), (1, 3, 7), 2),
+            ((5, 3, 7), (3, 7), -3),
+            ((5, 7), (), 0),
+        )
+    ]
+    rows += [
+        cosine("scalars", T(()), T((), seed=1), -1),
+        cosine("zeros", T((2, 3), values=[[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]]), T((2, 3), seed=1)),
+        cosine("zeros-eps-0", T((2, 3), "float64", values=[[0.0] * 3, [1.0] * 3]), T((2, 3), "float64"), eps=0),
+        cosine("eps-that-counts", T((4, 3), "float64"), T((4, 3), "float64", seed=1), 1, 10.0),
+        cosine("eps-over-float16", T((4, 3), "float16"), T((4, 3), "float16", seed=1), 1, 1e5),
+        cosine("special", T((9, 8), values="special"), T((9, 8), seed=1)),
+        cosine("no-rows", T((0, 3)), T((0, 3))),
+        cosine("no-elements", T((2, 0)), T((2, 0))),
+        cosine("no-elements-broadcast", T((2, 0)), T((2, 1)), 0),
+        cosine("long", *long),
+        cosine("lone-and-long", *(T(x.shape[1:], x.dtype, seed=x.seed) for x in long), 0),
+    ]
+    return rows
+
+
+CASES: list[Case] = [*_worked(), *_linear(), *_bilinear(), *_cosine()]
 
 BAD: list[Bad] = [
     Bad("linear-scalar", "linear", (T(()), T((3, 1))), "input"),
@@ -110,4 +154,23 @@ BAD: list[Bad] = [
     Bad("bilinear-too-many-features", "bilinear", (T((0, 1)), T((0, 1)), T((4097, 1, 1))), "weight"),
     Bad("bilinear-bias-size", "bilinear", (T((2, 3)), T((2, 5)), T((2, 3, 5)), T((3,))), "bias"),
     Bad("bilinear-bias-dtype", "bilinear", (T((2, 3)), T((2, 5)), T((2, 3, 5)), T((2,), "float64")), "bias"),
+    *(
+        Bad(f"cosine-{dtype}", "cosine_similarity", (T((2, 3), dtype), T((2, 3), dtype)), "input")
+        for dtype in (*INTEGERS, "bool")
+    ),
+    Bad("cosine-dtypes", "cosine_similarity", (T((2, 3)), T((2, 3), "float64")), "input2"),
+    Bad("cosine-sizes", "cosine_similarity", (T((2, 3)), T((2, 4))), "input2"),
+    Bad("cosine-rows", "cosine_similarity", (T((2, 3)), T((4, 3))), "input2"),
+    Bad("cosine-rows-and-none", "cosine_similarity", (T((2, 3)), T((0, 3))), "input2"),
+    Bad("cosine-default-dim-of-a-vector", "cosine_similarity", (T((3,)), T((3,))), "dim"),
+    Bad("cosine-dim-of-scalars", "cosine_similarity", (T(()), T(()), 1), "dim"),
+    Bad("cosine-dim-too-low", "cosine_similarity", (T((2, 3)), T((3,)), -3), "dim"),
+    Bad("cosine-dim-huge", "cosine_similarity", (T((2, 3)), T((2, 3)), 2**62), "dim"),
+    *(
+        Bad(f"cosine-eps-{eps}", "cosine_similarity", (T((2, 3)), T((2, 3)), 1, eps), "eps")
+        for eps in (-1.0, math.nan, math.inf, 1e39)
+    ),
+    Bad("cosine-broadcast-of-terabytes", "cosine_similarity", (T((2**20, 1, 1)), T((1, 2**20, 1)), 2), "input"),
+    Bad("cosine-huge-and-empty", "cosine_similarity", (T((2**21, 1, 0)), T((1, 2**21, 0)), 2), "input"),
+    Bad("cosine-output-of-terabytes", "cosine_similarity", (T((2**40, 0)), T((2**40, 0))), "input"),
 ]

@@ -13,24 +13,23 @@ import torch
 
 from layerwire_server.child import child
 from layerwire_server.worker import __main__ as worker
-from layerwire_server.worker.call import Call
 from layerwire_server.worker.plan import LaneKey
-from layerwire_server.worker.running.device import CpuDevice, Ran
+from layerwire_server.worker.running.batch import BatchInput, Part
+from layerwire_server.worker.running.device import CpuDevice, DeviceRun
+from tests.served import MARK
 
 SEGFAULT, HANG, STICKY_ONCE, FAIL = 666.0, 667.0, 668.0, 669.0
-MARK = "LAYERWIRE_TEST_MARK"  # variable: a file that remembers, over workers' deaths, that the sticky error was there
 
 
 class FaultyDevice(CpuDevice):
     """The CPU, with faults."""
 
-    def run(self, key: LaneKey, calls: Sequence[Call]) -> Ran:
+    def run(self, key: LaneKey, inputs: Sequence[BatchInput]) -> DeviceRun:
         """device.Device."""
-        for call in calls:
-            content = call.contents[0]
-            if isinstance(content, bytes) and len(content) >= 4:
-                self._break(struct.unpack_from("<f", content)[0])
-        return super().run(key, calls)
+        for piece in inputs[0].pieces if isinstance(inputs[0], Part) else ():
+            if len(piece) >= 4:
+                self._break(struct.unpack_from("<f", piece)[0])
+        return super().run(key, inputs)
 
     def _break(self, magic: float) -> None:
         if magic == SEGFAULT:

@@ -12,10 +12,10 @@ import grpc
 import numpy as np
 
 from layerwire.inference_v2 import open_inference_pb2 as oip
-from tests.chaos.conftest import Server
 from tests.inference import programs
 from tests.inference.conftest import SERVICE
 from tests.inference.messages import floats, infer
+from tests.served import PATIENCE_SECONDS, Server
 
 Start = Callable[..., Server]
 REQUESTS = 400
@@ -37,12 +37,12 @@ def test_statistics_are_those_of_all_workers(start: Start, tmp_path: Path) -> No
         method = channel.unary_unary(
             SERVICE + "ModelInfer", oip.ModelInferRequest.SerializeToString, oip.ModelInferResponse.FromString
         )
-        answers = list(pool.map(lambda number: method(request(number), timeout=60), range(REQUESTS)))
+        answers = list(pool.map(lambda number: method(request(number), timeout=PATIENCE_SECONDS), range(REQUESTS)))
         statistics = channel.unary_unary(
             SERVICE + "ModelStatistics",
             oip.ModelStatisticsRequest.SerializeToString,
             oip.ModelStatisticsResponse.FromString,
-        )(oip.ModelStatisticsRequest(name="linear", version="1"), timeout=60)
+        )(oip.ModelStatisticsRequest(name="linear", version="1"), timeout=PATIENCE_SECONDS)
     assert all(map(is_right, answers))
     (found,) = statistics.model_stats
     assert found.inference_count == found.inference_stats.success.count == REQUESTS
@@ -65,7 +65,7 @@ def test_killed_workers_cost_a_stream_no_answer(start: Start, tmp_path: Path) ->
             SERVICE + "ModelStreamInfer",
             oip.ModelInferRequest.SerializeToString,
             oip.ModelStreamInferResponse.FromString,
-        )(requests(), timeout=60)
+        )(requests(), timeout=PATIENCE_SECONDS)
         answers = list(stream)
     assert not [answer.error_message for answer in answers if answer.error_message]
     assert sorted(int(answer.infer_response.id) for answer in answers) == list(range(REQUESTS))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 import layerwire
-from tests.chaos.conftest import Server
+from tests.served import PATIENCE_SECONDS, Server
 
 
 def test_hot_calls_are_warmed_up_at_start_and_at_rebirth(start: Callable[..., Server], tmp_path: Path) -> None:
@@ -19,7 +19,7 @@ def test_hot_calls_are_warmed_up_at_start_and_at_rebirth(start: Callable[..., Se
         return [line for line in (tmp_path / "log").read_text().splitlines() if "warmed up" in line]
 
     server = start("--store", str(tmp_path / "store"))
-    with layerwire.Client(server.address, timeout=60) as client:
+    with layerwire.Client(server.address, timeout=PATIENCE_SECONDS) as client:
         module = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU()).eval()
         remote = client.deploy("hot", module, torch.ones(2, 1, 8, 8))
         image = np.ones((1, 1, 8, 8), np.float32)

@@ -14,13 +14,13 @@ async def test_counts_are_told_soon_though_the_next_snapshot_is_far(tmp_path, mo
     monkeypatch.setattr(child, "METRICS_SECONDS", math.inf)
     start = {"role": "worker", "index": 0, "device": "cpu", "workers": 1, "settings": load({}).to_json()}
     this = RecordingChild(start | {"runtime_directory": str(tmp_path)})
-    told = asyncio.Queue()
-    this.tell = lambda kind, **values: told.put_nowait(values["snapshot"])
+    snapshots = asyncio.Queue()
+    this.tell = lambda kind, **values: snapshots.put_nowait(values["snapshot"])
     reporting = asyncio.create_task(this._report())
     await asyncio.sleep(0)
     for count in (1.0, 2.0):
         this.metrics.counter("layerwire_retried_frames_total").add()
-        snapshot = await asyncio.wait_for(told.get(), 10)
+        snapshot = await asyncio.wait_for(snapshots.get(), 10)
         assert snapshot["layerwire_retried_frames_total"] == [[[], count]]
-        assert told.empty(), "told once"
+        assert snapshots.empty(), "told once"
     reporting.cancel()

@@ -10,7 +10,7 @@ import pytest
 
 SAY = """
 import logging, sys
-from layerwire_server import log
+from layerwire_server.child import log
 own = log.start(sys.argv[1], "json", process="p")
 for name in ("layerwire_server.worker.loop", "grpc._cython.cygrpc", "asyncio"):
     for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
@@ -27,11 +27,11 @@ def lines(level):
 
 @pytest.mark.parametrize("level", [*NAMES, "error"])
 def test_the_level_is_for_our_own_lines_and_others_speak_from_warning_on(level):
-    said = [(line["logger"], line["level"]) for line in lines(level) if line["message"] == "said"]
+    records = [(line["logger"], line["level"]) for line in lines(level) if line["message"] == "said"]
     order = [*NAMES, "error"]
-    assert [found for name, found in said if name == OWN] == order[order.index(level) :]
+    assert [level_name for name, level_name in records if name == OWN] == order[order.index(level) :]
     for other in THEIRS:
-        assert [found for name, found in said if name == other] == order[max(order.index(level), 2) :]
+        assert [level_name for name, level_name in records if name == other] == order[max(order.index(level), 2) :]
 
 
 def test_fields_stand_beside_the_message():

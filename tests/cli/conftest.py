@@ -1,4 +1,4 @@
-"""A server that the tests of the command line share; it is theirs alone, on free ports."""
+"""How tests of the command line run it, and where the server is that all tests share."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from layerwire.cli import main
-from layerwire.demo import server
 
 
-@pytest.fixture(scope="session")
-def address(tmp_path_factory):
+@pytest.fixture
+def address(served) -> str:
     """Where the server listens."""
-    with server.started(tmp_path_factory.mktemp("server") / "log", "--device", "cpu") as found:
-        yield found.address
+    return served.address
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ from layerwire.demo import callers, command, digits, photograph, server
 def row(output: str, name: str) -> list[float]:
     """The numbers of a row of the table: layer by layer, deployed."""
     number = r"([\d.,e+-]+)"
-    found = re.search(rf"^\s*{re.escape(name)}\s+{number}\D+{number}", output, flags=re.MULTILINE)
-    assert found, output
-    return [float(value.replace(",", "")) for value in found.groups()]
+    match = re.search(rf"^\s*{re.escape(name)}\s+{number}\D+{number}", output, flags=re.MULTILINE)
+    assert match, output
+    return [float(value.replace(",", "")) for value in match.groups()]
 
 
 def test_demo(tmp_path, cli):
@@ -48,20 +48,20 @@ def test_demo(tmp_path, cli):
 
 
 def test_server_that_cannot_start(tmp_path):
-    with pytest.raises(server.ServerError, match="No such option"), server.started(tmp_path / "log", "--nonsense"):
+    with pytest.raises(server.ServerError, match="No such option"), server.running(tmp_path / "log", "--nonsense"):
         pytest.fail("it started")
 
 
 def test_server_is_stopped_when_its_user_fails(tmp_path, cli):
     def use() -> None:
-        with server.started(tmp_path / "log", "--device", "cpu") as (address, _):
-            found.append(address)
+        with server.running(tmp_path / "log", "--device", "cpu") as (address, _):
+            addresses.append(address)
             raise KeyError("a mistake")
 
-    found: list[str] = []
+    addresses: list[str] = []
     with pytest.raises(KeyError):
         use()
-    assert cli("health", found[0]).exit_code == 2
+    assert cli("health", addresses[0]).exit_code == 2
 
 
 @pytest.mark.parametrize("missing", command.NEEDS)
@@ -76,8 +76,8 @@ def test_an_output_that_cannot_be_made_is_one_sentence(cli, tmp_path):
     (tmp_path / "file").touch()
     result = cli("demo", "--output", tmp_path / "file" / "x")
     assert result.exit_code == 2
-    told = f"Error: Invalid value for '--output': {tmp_path}/file/x can't be written: Not a directory"
-    assert result.stderr.splitlines()[-1] == told
+    message = f"Error: Invalid value for '--output': {tmp_path}/file/x can't be written: Not a directory"
+    assert result.stderr.splitlines()[-1] == message
 
 
 def test_an_address_that_is_none_is_one_sentence(cli):
@@ -115,7 +115,7 @@ def test_difference_sees_one_wrong_element():
 
 
 def test_measured_quantiles():
-    measured = callers.Measured([0.4, 0.1, 0.5, 0.3, 0.2])
+    measured = callers.Measurement([0.4, 0.1, 0.5, 0.3, 0.2])
     assert [measured.quantile_seconds(part) for part in (0, 0.5, 0.99, 1)] == [0.1, 0.3, 0.5, 0.5]
 
 
@@ -128,11 +128,11 @@ def test_a_server_that_is_kept_can_be_load_tested_by_the_command_that_is_told(tm
     words = [sys.executable, "-m", "layerwire.cli", "demo", "--keep", "--output", str(tmp_path)]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL) as demo:
         assert demo.stdout is not None
-        told = next(line for line in demo.stdout if "layerwire bench" in line).split()[1:]
+        arguments = next(line for line in demo.stdout if "layerwire bench" in line).split()[1:]
         page = tmp_path / "bench.html"
         quick = ["--html", str(page), "--concurrency", "4", "--window", "100ms", "--warmup", "100ms"]
         bench = subprocess.run(
-            [sys.executable, "-m", "layerwire.cli", *told, *quick], capture_output=True, text=True, check=False
+            [sys.executable, "-m", "layerwire.cli", *arguments, *quick], capture_output=True, text=True, check=False
         )
         demo.send_signal(signal.SIGINT)
         rest = demo.stdout.read()

@@ -26,9 +26,9 @@ SERVICE = "layerwire.v1.LayerwireService"
 
 def block(language: str, first_words: str) -> str:
     """The code block that begins so."""
-    found = re.findall(rf"```{language}\n({re.escape(first_words)}.*?)```", TEXT, flags=re.DOTALL)
-    assert len(found) == 1
-    return found[0]
+    blocks = re.findall(rf"```{language}\n({re.escape(first_words)}.*?)```", TEXT, flags=re.DOTALL)
+    assert len(blocks) == 1
+    return blocks[0]
 
 
 def test_python(address):

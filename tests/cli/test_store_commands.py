@@ -40,9 +40,9 @@ def file(tmp_path):
 
 
 def test_programs(cli, address, net):
-    (told,) = json.loads(cli("programs", address, "--json", "--prefix", net).stdout)
-    assert (told["name"], told["default_version"]) == (net, 2)
-    assert [version["version"] for version in told["versions"]] == [1, 2]
+    (program,) = json.loads(cli("programs", address, "--json", "--prefix", net).stdout)
+    assert (program["name"], program["default_version"]) == (net, 2)
+    assert [version["version"] for version in program["versions"]] == [1, 2]
     shown = cli("programs", address).stdout
     assert net in shown
     assert "2 (default)" in shown
@@ -55,17 +55,17 @@ def test_no_programs(cli, address):
 
 
 def test_describe(cli, address, net):
-    told = json.loads(cli("describe", address, net, "--json").stdout)
-    assert [node["operator"] for node in told["nodes"]] == ["conv2d", "batch_norm", "relu"]
-    conv, norm, relu = told["nodes"]
+    program = json.loads(cli("describe", address, net, "--json").stdout)
+    assert [node["operator"] for node in program["nodes"]] == ["conv2d", "batch_norm", "relu"]
+    conv, norm, relu = program["nodes"]
     assert conv["outputs"] == relu["outputs"] == ["float32 [1, 8, 4, 4]"]
     assert (conv["parameters"], norm["parameters"]) == (3 * 8 * 9 + 8, 4 * 8)
     assert (norm["folded_into"], norm["floating_point_operations"]) == (conv["name"], 0)
     assert conv["floating_point_operations"] >= 2 * 27 * 8 * 16
-    assert told["floating_point_operations"] == sum(node["floating_point_operations"] for node in told["nodes"])
-    assert told["inputs"][0]["tensor"] == "float32 [-1, 3, 6, 6]"
-    assert told["outputs"][0]["tensor"] == "float32 [-1, 8, 4, 4]"
-    assert told["batched"] is True
+    assert program["floating_point_operations"] == sum(node["floating_point_operations"] for node in program["nodes"])
+    assert program["inputs"][0]["tensor"] == "float32 [-1, 3, 6, 6]"
+    assert program["outputs"][0]["tensor"] == "float32 [-1, 8, 4, 4]"
+    assert program["batched"] is True
     shown = cli("describe", address, net, "--version", 1).stdout
     for words in ("version 1", "conv2d", "float32 [1, 8, 4, 4]", f"in {conv['name']}", "total", "calls share batches"):
         assert words in shown
@@ -80,10 +80,10 @@ def test_names_that_others_chose_do_not_steer_the_terminal(cli, address, lw, req
     )
     program.nodes[0].activate.relu.SetInParent()
     lw.put_program(name, program)
-    for told in (cli("describe", address, name), cli("run", address, name, "--input", "x=[[1]]")):
-        assert told.exit_code == 0, told.output
-        assert spelled in told.stdout
-        assert "\x1b" not in told.stdout
+    for result in (cli("describe", address, name), cli("run", address, name, "--input", "x=[[1]]")):
+        assert result.exit_code == 0, result.output
+        assert spelled in result.stdout
+        assert "\x1b" not in result.stdout
 
 
 def test_describe_nothing(cli, address):
@@ -95,11 +95,11 @@ def test_run(cli, address, lw, net, tmp_path):
     image = np.linspace(-1, 1, 108, dtype=np.float32).reshape(1, 3, 6, 6)
     np.save(tmp_path / "x.npy", image)
     files = ["--input", f"input={tmp_path / 'x.npy'}", "--output", f"output={tmp_path / 'y.npy'}"]
-    told = cli("run", address, net, *files, "--intermediate", "1", "--version", "1")
-    assert told.exit_code == 0, told.output
+    result = cli("run", address, net, *files, "--intermediate", "1", "--version", "1")
+    assert result.exit_code == 0, result.output
     expected = lw.run(net, {"input": image}, intermediates=["1"])
     assert np.array_equal(np.load(tmp_path / "y.npy"), expected["output"])
-    assert [line.split(" ")[0] for line in told.stdout.splitlines()][:2] == ["output:", "1:"]
+    assert [line.split(" ")[0] for line in result.stdout.splitlines()][:2] == ["output:", "1:"]
 
 
 @pytest.mark.parametrize(
@@ -113,9 +113,9 @@ def test_run(cli, address, lw, net, tmp_path):
     ],
 )
 def test_run_refused(cli, address, net, args, words):
-    told = cli("run", address, net, *args)
-    assert told.exit_code in (1, 2)
-    assert words in told.stderr
+    result = cli("run", address, net, *args)
+    assert result.exit_code in (1, 2)
+    assert words in result.stderr
 
 
 def test_use_and_delete(cli, address, lw, net):
@@ -151,7 +151,7 @@ def test_import_into_a_directory_that_a_server_then_serves(cli, file, tmp_path):
     result = cli("import", "--store", store, file, "--prefix", "net/")
     assert (result.exit_code, result.stdout) == (0, "net/fc.bias\nnet/fc.weight\n")
     with (
-        server.started(tmp_path / "log", "--device", "cpu", "--store", str(store)) as (address, _),
+        server.running(tmp_path / "log", "--device", "cpu", "--store", str(store)) as (address, _),
         layerwire.Client(address) as lw,
     ):
         y = lw.linear(np.ones((1, 4), np.float32), "net/fc.weight", "net/fc.bias")

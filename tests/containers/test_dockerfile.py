@@ -103,7 +103,7 @@ def test_constraints_pin_all_that_is_installed():
 
 def test_variables_are_settings():
     settings = {name: value for name, value in variables().items() if name.startswith("LAYERWIRE_")}
-    assert config.strangers(settings) == {}
+    assert config.unknown_variables(settings) == {}
     assert [settings["LAYERWIRE_STORE"]] == rests("VOLUME")
     ports = {settings[name].removeprefix("0.0.0.0:") for name in ("LAYERWIRE_LISTEN", "LAYERWIRE_METRICS")}
     assert ports == set(rests("EXPOSE")[0].split())

@@ -1,6 +1,7 @@
 """A worker without operators: speaks the link over a real unix socket, and answers what a test tells it to.
 
-Its canary sings unless told otherwise. All other frames wait in `frames` for the test.
+Its canary passes unless `passes` is set otherwise: False for a wrong answer, None for none. All other
+frames wait in `frames` for the test.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class FakeWorker:
     def __init__(self, path):
         self.path = path
         self.frames = asyncio.Queue()
-        self.sings = True
+        self.passes = True
         self.canaries = asyncio.Queue()
         self.links = set()
         self._server = None
@@ -43,19 +44,19 @@ class FakeWorker:
         await self._server.wait_closed()
         self.frames = asyncio.Queue()
 
-    def connected(self, link):
+    def on_connect(self, link):
         self.links.add(link)
         link.send(Frame(Kind.HELLO, payload=json.dumps(HELLO).encode()))
 
-    def received(self, link, frame):
+    def on_frame(self, link, frame):
         if frame.kind is not Kind.CANARY:
             self.frames.put_nowait(frame)
             return
-        if self.sings is not None:
-            link.send(Frame(Kind.CANARY_RESULT, frame.frame, b"{}", Flag.NONE if self.sings else Flag.ERROR))
+        if self.passes is not None:
+            link.send(Frame(Kind.CANARY_RESULT, frame.frame, b"{}", Flag.NONE if self.passes else Flag.ERROR))
         self.canaries.put_nowait(frame)
 
-    def disconnected(self, link, error):
+    def on_disconnect(self, link, error):
         self.links.discard(link)
 
     async def next(self, kind):

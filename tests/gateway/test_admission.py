@@ -8,7 +8,7 @@ import pytest
 
 from layerwire.errors import ResourceExhaustedError
 from layerwire_server.config import load
-from layerwire_server.gateway.admission import Admission, DrainRate, received_bytes
+from layerwire_server.gateway.admission import Admission, DrainRate, max_received_bytes
 from layerwire_server.metrics import REJECTIONS, Metrics
 
 MIB = 1024**2
@@ -60,12 +60,12 @@ def test_a_message_over_the_limit_is_refused_for_good(admission, metrics):
     ids=["a quarter more", "what gRPC takes"],
 )
 def test_grpc_takes_in_what_is_somewhat_too_large(limit, received):
-    assert received_bytes(limit) == received
+    assert max_received_bytes(limit) == received
 
 
 def test_every_reason_is_there_before_it_is_met(admission, metrics):
-    told = {tuple(labels): value for labels, value in metrics.snapshot()["layerwire_rejected_total"]}
-    assert told == {(reason,): 0 for reason in REJECTIONS["gateway"]}
+    values = {tuple(labels): value for labels, value in metrics.snapshot()["layerwire_rejected_total"]}
+    assert values == {(reason,): 0 for reason in REJECTIONS["gateway"]}
 
 
 def test_the_books_are_even_in_the_end(admission):

@@ -22,7 +22,7 @@ async def check(it, service):
     return (await it.health.Check(health_pb2.HealthCheckRequest(service=service), timeout=10)).status
 
 
-async def told(watch):
+async def next_status(watch):
     return (await asyncio.wait_for(watch.read(), 10)).status
 
 
@@ -31,13 +31,13 @@ async def test_serving_while_one_worker_is_well(rig):
     names = ("", SERVICE_NAME, "worker/0", "worker/1")
     assert [await check(it, name) for name in names] == [SERVING] * 4
     await it.workers[0].die()
-    await it.serving("worker/0", False)
+    await it.wait_for_health("worker/0", False)
     assert [await check(it, name) for name in names] == [SERVING, SERVING, NOT_SERVING, SERVING]
     await it.workers[1].die()
-    await it.serving("worker/1", False)
+    await it.wait_for_health("worker/1", False)
     assert [await check(it, name) for name in names] == [NOT_SERVING] * 4
     await it.workers[0].start()
-    await it.serving("", True)
+    await it.wait_for_health("", True)
     assert await check(it, "worker/0") == SERVING
 
 
@@ -64,44 +64,44 @@ async def test_unknown_services(rig):
         await check(it, "worker/1")
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
     watch = it.health.Watch(health_pb2.HealthCheckRequest(service="worker/1"))
-    assert await told(watch) == SERVICE_UNKNOWN
+    assert await next_status(watch) == SERVICE_UNKNOWN
     watch.cancel()
 
 
 async def test_every_watcher_hears_every_change_whoever_leaves(rig):
     it = await rig(start_workers=False)
     watches = [it.health.Watch(health_pb2.HealthCheckRequest()) for _ in range(3)]
-    assert [await told(watch) for watch in watches] == [NOT_SERVING] * 3
+    assert [await next_status(watch) for watch in watches] == [NOT_SERVING] * 3
     watches.pop().cancel()
     await it.workers[0].start()
-    assert [await told(watch) for watch in watches] == [SERVING] * 2
+    assert [await next_status(watch) for watch in watches] == [SERVING] * 2
     await it.workers[0].die()
-    assert [await told(watch) for watch in watches] == [NOT_SERVING] * 2
+    assert [await next_status(watch) for watch in watches] == [NOT_SERVING] * 2
     for watch in watches:
         watch.cancel()
 
 
 async def test_a_wrong_canary_takes_a_worker_out_and_has_it_replaced(rig):
     it = await rig(workers=2)
-    it.workers[0].sings = False
-    await it.serving("worker/0", False)
-    assert it.counted("layerwire_canary_total", worker="0", result="wrong") >= 1
-    assert ("misbehaves", 0) in [(kind, values["worker"]) for kind, values in it.child.told]
+    it.workers[0].passes = False
+    await it.wait_for_health("worker/0", False)
+    assert it.count("layerwire_canary_total", worker="0", result="wrong") >= 1
+    assert ("misbehaves", 0) in [(kind, values["worker"]) for kind, values in it.child.messages]
     assert await check(it, "") == SERVING
-    it.workers[0].sings = True
-    await it.serving("worker/0", True)
+    it.workers[0].passes = True
+    await it.wait_for_health("worker/0", True)
 
 
 async def test_no_frame_goes_to_a_worker_before_its_canary_sang(rig):
     it = await rig(start_workers=False)
-    it.workers[0].sings = None
+    it.workers[0].passes = None
     await it.workers[0].start()
     canary = await asyncio.wait_for(it.workers[0].canaries.get(), 10)
     method = it.channel.unary_unary("/layerwire.v1.LayerwireService/Activate")
     call = asyncio.ensure_future(method(b"x"))
     assert await check(it, "") == NOT_SERVING
     assert it.workers[0].frames.empty()
-    it.workers[0].sings = True
+    it.workers[0].passes = True
     it.workers[0].send(canary._replace(kind=Kind.CANARY_RESULT))
     frame = await it.workers[0].next(Kind.UNARY)
     it.workers[0].answer(frame, b"y", 0)
@@ -111,9 +111,9 @@ async def test_no_frame_goes_to_a_worker_before_its_canary_sang(rig):
 async def test_stopping_is_not_serving_for_good(rig):
     it = await rig(lame_duck_seconds="0.2")
     watch = it.health.Watch(health_pb2.HealthCheckRequest())
-    assert await told(watch) == SERVING
+    assert await next_status(watch) == SERVING
     stopping = asyncio.create_task(it.gateway.stop())
-    assert await told(watch) == NOT_SERVING
+    assert await next_status(watch) == NOT_SERVING
     await asyncio.wait_for(stopping, 10)  # it has 30 s of grace, which no watcher uses up
     assert await watch.code() is grpc.StatusCode.UNAVAILABLE
 

@@ -11,7 +11,7 @@ from google.protobuf import text_format
 from layerwire.errors import NotFoundError, to_status
 from layerwire.inference_v2 import open_inference_pb2 as oip
 from layerwire_server.gateway import spans
-from layerwire_server.gateway.inference.statistics import summed
+from layerwire_server.gateway.inference import total
 from layerwire_server.link import Family, Frame, Kind
 
 SERVICE = "/inference.GRPCInferenceService/"
@@ -62,7 +62,7 @@ async def test_each_answer_of_a_stream_is_a_message_and_comes_when_it_is_there(r
         assert await read(stream) == oip.ModelStreamInferResponse(infer_response=expected)
     await stream.done_writing()
     assert await stream.code() is grpc.StatusCode.OK
-    assert it.counted("layerwire_requests_total", method="ModelStreamInfer", code="OK") == 1
+    assert it.count("layerwire_requests_total", method="ModelStreamInfer", code="OK") == 1
     assert it.gateway._admission.nbytes == 0
 
 
@@ -73,11 +73,11 @@ async def test_an_error_is_its_requests_alone(rig):
         await stream.write(request(number))
     one, two = [await it.workers[0].next(Kind.UNARY) for _ in range(2)]
     it.workers[0].answer(one, to_status(NotFoundError("no model")).SerializeToString(), error=True)
-    failed = await read(stream)
-    assert failed.error_message == "no model"
-    told = failed.infer_response
-    assert (told.model_name, told.model_version, told.id) == ("model", "3", "1")
-    assert told.parameters["triton_final_response"].bool_param
+    message = await read(stream)
+    assert message.error_message == "no model"
+    response = message.infer_response
+    assert (response.model_name, response.model_version, response.id) == ("model", "3", "1")
+    assert response.parameters["triton_final_response"].bool_param
     it.workers[0].answer(two, answer(2).SerializeToString(), 0)
     assert (await read(stream)).infer_response.id == "2"
     stream.cancel()
@@ -134,7 +134,7 @@ async def test_nothing_is_ready_while_the_gateway_stops(rig):
     frame = await it.workers[0].next(Kind.UNARY)
     assert (await ask(it, "ServerReady")).ready
     stopping = asyncio.create_task(it.gateway.stop())
-    await it.serving("inference.GRPCInferenceService", False)
+    await it.wait_for_health("inference.GRPCInferenceService", False)
     assert (await ask(it, "ServerLive")).live
     assert not (await ask(it, "ServerReady")).ready
     assert not (await ask(it, "ModelReady", name="model")).ready
@@ -176,8 +176,8 @@ def parsed(text):
 
 
 def test_statistics_are_summed():
-    assert summed([parsed(ONE), parsed(OTHER)]) == parsed(SUM)
-    assert summed([parsed(ONE)]) == parsed(ONE)
+    assert total([parsed(ONE), parsed(OTHER)]) == parsed(SUM)
+    assert total([parsed(ONE)]) == parsed(ONE)
 
 
 async def test_every_worker_is_asked_for_its_statistics(rig):
@@ -216,8 +216,8 @@ async def test_a_request_that_kills_is_known_by_another_id(rig):
     await it.workers[0].start()
     frame = await it.workers[0].next(Kind.UNARY)
     it.workers[0].send(Frame(Kind.STARTED, frame.frame, ordinals=(0,)))
-    (seat,) = it.gateway._router._seats.values()
-    while seat.pending[frame.frame].running is None:  # until the gateway knows what the worker is about to die of
+    (worker,) = it.gateway._router._live.values()
+    while worker.pending[frame.frame].running is None:  # until the gateway knows what the worker is about to die of
         await asyncio.wait_for(it.workers[0].canaries.get(), 10)
     await it.workers[0].die()
     await it.workers[0].start()

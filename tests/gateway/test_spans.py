@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from layerwire.v1 import layerwire_pb2 as pb
 from layerwire.v1 import operators_pb2, tensor_pb2
+from layerwire.wire.protobuf import MalformedError
 from layerwire_server.gateway import spans as walker
 
 OPTIONS = st.builds(
@@ -63,23 +64,23 @@ def test_cancelled_ids_are_those_of_protobuf(ids, packed):
 def test_garbage_is_unclear_or_what_protobuf_sees(garbage, some, at):
     message = pb.StreamRequest(calls=pb.Calls(calls=some)).SerializeToString()
     payload = message[:at] + garbage + message[at + len(garbage) :]
-    with contextlib.suppress(walker.UnclearError):
+    with contextlib.suppress(MalformedError):
         walker.cancelled_ids(payload)
     try:
-        found = [walker.envelope(payload, span).call_id for span in walker.call_spans(payload)]
-    except walker.UnclearError:
+        ids = [walker.envelope(payload, span).call_id for span in walker.call_spans(payload)]
+    except MalformedError:
         return
     with contextlib.suppress(DecodeError):
-        assert found == [call.id for call in pb.StreamRequest.FromString(payload).calls.calls]
+        assert ids == [call.id for call in pb.StreamRequest.FromString(payload).calls.calls]
 
 
 @pytest.mark.parametrize("payload", [b"\x0a\x05", b"\x0b", b"\x0a" + b"\x80" * 20, b"\x10\x01" * 20], ids=repr)
 def test_what_cannot_be_followed_says_so(payload):
-    with pytest.raises(walker.UnclearError):
+    with pytest.raises(MalformedError):
         walker.call_spans(payload)
 
 
 def test_a_message_of_too_many_calls_is_left_to_the_worker():
     payload = pb.StreamRequest(calls=pb.Calls(calls=[pb.Call()] * 4097)).SerializeToString()
-    with pytest.raises(walker.UnclearError):
+    with pytest.raises(MalformedError):
         walker.call_spans(payload)

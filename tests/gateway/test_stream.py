@@ -77,7 +77,7 @@ async def test_what_is_neither_calls_nor_cancel_ends_the_stream(rig, message):
     await stream.write(message)
     assert await stream.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert (await it.workers[0].next(Kind.CANCEL_FRAME)).frame == frame.frame
-    assert it.counted("layerwire_requests_total", method="Stream", code="INVALID_ARGUMENT") == 1
+    assert it.count("layerwire_requests_total", method="Stream", code="INVALID_ARGUMENT") == 1
 
 
 async def test_a_frame_that_a_worker_refuses_ends_its_stream_and_no_other(rig):
@@ -122,7 +122,7 @@ async def test_a_client_that_leaves_takes_its_frames_back(rig):
     await again.write(calls(9))
     it.workers[0].answer(await it.workers[0].next(Kind.CALLS), answers(9), 0)
     assert await read_ids(again, 1) == [9]
-    assert it.counted("layerwire_dropped_answers_total") == 1
+    assert it.count("layerwire_dropped_answers_total") == 1
     again.cancel()
 
 
@@ -161,7 +161,7 @@ async def test_a_call_that_kills_two_workers_is_quarantined(rig):
     assert 1 | QUARANTINED in frame.ordinals
     it.workers[0].answer(frame, answers(2), 1)
     assert await read_ids(stream, 1) == [2]
-    assert it.counted("layerwire_quarantined_requests_total") == 1
+    assert it.count("layerwire_quarantined_requests_total") == 1
     stream.cancel()
 
 
@@ -217,7 +217,7 @@ async def test_a_stopping_gateway_answers_what_it_has_and_ends_the_streams(rig):
     await stream.write(calls(1))
     frame = await it.workers[0].next(Kind.CALLS)
     stopping = asyncio.create_task(it.gateway.stop())
-    await it.serving("", False)
+    await it.wait_for_health("", False)
     it.workers[0].answer(frame, answers(1), 0)
     assert await read_ids(stream, 1) == [1]
     assert await stream.code() is grpc.StatusCode.UNAVAILABLE
@@ -266,7 +266,7 @@ async def test_a_message_over_the_limit_ends_the_stream_and_is_counted(rig, mib)
     await stream.write(b"\x0a" * (mib + 1))
     assert await stream.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert f"larger than max ({mib + 1} vs. {mib}), the server's --max-message-bytes" in await stream.details()
-    assert it.counted("layerwire_rejected_total", reason="message_bytes") == 1
+    assert it.count("layerwire_rejected_total", reason="message_bytes") == 1
     assert it.workers[0].frames.empty()
 
 
@@ -276,4 +276,4 @@ async def test_a_cancellation_of_too_many_calls_ends_the_stream_and_is_counted(r
     await stream.write(pb.StreamRequest(cancel=pb.Cancellation(ids=range(8192))))
     assert await stream.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert await stream.details() == "stream: cancel must be at most 65536 bytes a message, got 65544"
-    assert it.counted("layerwire_rejected_total", reason="cancellations") == 1
+    assert it.count("layerwire_rejected_total", reason="cancellations") == 1

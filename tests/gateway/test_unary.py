@@ -23,7 +23,7 @@ def details(error):
     return status_pb2.Status.FromString(trailing["grpc-status-details-bin"])
 
 
-async def refused(call):
+async def error_of(call):
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
     return caught.value
@@ -39,7 +39,7 @@ async def test_bytes_go_unopened_to_a_worker_and_back(rig, name):
     assert 29 < frame.deadline - frame.arrived < 31  # gRPC rounds timeouts up
     it.workers[0].answer(frame, b"nor this", 0)
     assert await call == b"nor this"
-    assert it.counted("layerwire_requests_total", method=name, code="OK") == 1
+    assert it.count("layerwire_requests_total", method=name, code="OK") == 1
 
 
 async def test_without_a_deadline_there_is_none(rig):
@@ -57,12 +57,16 @@ async def test_an_error_arrives_with_code_message_and_details(rig):
     frame = await it.workers[0].next(Kind.UNARY)
     wrong = InvalidArgumentError("relu: input must be there", operator="relu", field="input")
     it.workers[0].answer(frame, to_status(wrong).SerializeToString(), error=True)
-    error = await refused(call)
+    error = await error_of(call)
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert error.details() == "relu: input must be there"
-    told = from_status(details(error))
-    assert (told.operator, told.field, told.message) == ("relu", "input", "relu: input must be there")
-    assert it.counted("layerwire_requests_total", method="Activate", code="INVALID_ARGUMENT") == 1
+    cause = from_status(details(error))
+    assert (cause.operator, cause.field, cause.message) == (
+        "relu",
+        "input",
+        "relu: input must be there",
+    )
+    assert it.count("layerwire_requests_total", method="Activate", code="INVALID_ARGUMENT") == 1
 
 
 async def test_an_error_that_is_too_long_for_trailers_is_cut(rig):
@@ -70,7 +74,7 @@ async def test_an_error_that_is_too_long_for_trailers_is_cut(rig):
     call = asyncio.ensure_future(it.stub.Activate(REQUEST))
     frame = await it.workers[0].next(Kind.UNARY)
     it.workers[0].answer(frame, to_status(InvalidArgumentError("x" * 9000)).SerializeToString(), error=True)
-    error = await refused(call)
+    error = await error_of(call)
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert error.details() == "x" * 1000
     assert details(error).message == "x" * 1000
@@ -80,7 +84,7 @@ async def test_beyond_the_limit_a_request_is_refused_with_the_time_to_come_back(
     it = await rig(max_requests_in_flight="1")
     first = asyncio.ensure_future(it.stub.Activate(REQUEST))
     frame = await it.workers[0].next(Kind.UNARY)
-    error = await refused(it.stub.Activate(REQUEST))
+    error = await error_of(it.stub.Activate(REQUEST))
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert "--max-requests-in-flight of 1" in error.details()
     retry = error_details_pb2.RetryInfo()
@@ -91,20 +95,20 @@ async def test_beyond_the_limit_a_request_is_refused_with_the_time_to_come_back(
     again = asyncio.ensure_future(it.stub.Activate(REQUEST))
     it.workers[0].answer(await it.workers[0].next(Kind.UNARY), RESPONSE.SerializeToString(), 0)
     await again
-    assert it.counted("layerwire_rejected_total", reason="requests_in_flight") == 1
+    assert it.count("layerwire_rejected_total", reason="requests_in_flight") == 1
 
 
 async def test_a_message_over_the_limit_is_refused(rig, mib):
     it = await rig(max_message_bytes="1MiB", max_output_bytes="1000")
     method = it.channel.unary_unary("/layerwire.v1.LayerwireService/Activate")
-    error = await refused(method(b"x" * (mib + 1)))
+    error = await error_of(method(b"x" * (mib + 1)))
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert error.details() == f"the message is larger than max ({mib + 1} vs. {mib}), the server's --max-message-bytes"
-    error = await refused(method(b"x" * (mib * 5 // 4 + 1)))  # grpcio's own words
+    error = await error_of(method(b"x" * (mib * 5 // 4 + 1)))  # grpcio's own words
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert "larger than max" in error.details()
     assert it.workers[0].frames.empty()
-    assert it.counted("layerwire_rejected_total", reason="message_bytes") == 1
+    assert it.count("layerwire_rejected_total", reason="message_bytes") == 1
     assert it.gateway._admission.nbytes == 0
 
 
@@ -120,7 +124,7 @@ async def test_what_the_client_gives_up_is_taken_back_from_the_worker(rig, how):
     it.workers[0].answer(frame, RESPONSE.SerializeToString(), 0)
     code = {"cancel": grpc.StatusCode.CANCELLED, "deadline": grpc.StatusCode.DEADLINE_EXCEEDED}[how]
     assert await call.code() is code
-    assert it.counted("layerwire_requests_total", method="Activate", code=code.name) == 1
+    assert it.count("layerwire_requests_total", method="Activate", code=code.name) == 1
     assert it.gateway._admission.requests == 0
 
 
@@ -135,7 +139,7 @@ async def test_a_death_costs_the_client_nothing(rig):
     frame = await other
     heir.answer(frame, RESPONSE.SerializeToString(), 0)
     assert await call == RESPONSE
-    assert it.counted("layerwire_retried_frames_total") == 1
+    assert it.count("layerwire_retried_frames_total") == 1
 
 
 async def test_a_request_waits_for_the_only_worker_to_come_back(rig):
@@ -150,7 +154,7 @@ async def test_a_request_waits_for_the_only_worker_to_come_back(rig):
 
 async def test_without_a_worker_for_too_long_it_is_unavailable(rig):
     it = await rig(start_workers=False, unavailable_after_seconds="0.1")
-    error = await refused(it.stub.Activate(REQUEST))
+    error = await error_of(it.stub.Activate(REQUEST))
     assert error.code() is grpc.StatusCode.UNAVAILABLE
     assert from_status(details(error)).retry_after_seconds > 0
 
@@ -163,8 +167,8 @@ async def test_a_worker_that_writes_garbage_is_reported_and_its_frames_go_elsewh
     frame = await it.workers[0].next(Kind.UNARY)
     it.workers[0].answer(frame, RESPONSE.SerializeToString(), 0)
     assert await call == RESPONSE
-    ((kind, told),) = it.child.told
-    assert (kind, told["worker"]) == ("misbehaves", 0)
+    ((kind, values),) = it.child.messages
+    assert (kind, values["worker"]) == ("misbehaves", 0)
 
 
 async def test_what_is_not_foreseen_is_internal_with_an_id_and_no_more(rig, monkeypatch):
@@ -173,11 +177,11 @@ async def test_what_is_not_foreseen_is_internal_with_an_id_and_no_more(rig, monk
     async def fail():
         raise RuntimeError("not foreseen")
 
-    monkeypatch.setattr(it.gateway._crew, "names_changed", fail)
+    monkeypatch.setattr(it.gateway._workers.links[0], "names_changed", fail)
     call = asyncio.ensure_future(it.stub.PutWeights(pb.PutWeightsRequest(name="w")))
     frame = await it.workers[0].next(Kind.UNARY)
     it.workers[0].answer(frame, b"", 0)
-    error = await refused(call)
+    error = await error_of(call)
     assert error.code() is grpc.StatusCode.INTERNAL
     assert error.details() == f"internal error {frame.frame:016x}"
     assert from_status(details(error)).error_id == f"{frame.frame:016x}"
@@ -186,7 +190,7 @@ async def test_what_is_not_foreseen_is_internal_with_an_id_and_no_more(rig, monk
 async def test_server_info_tells_what_the_workers_told(rig):
     it = await rig(workers=2)
     await it.workers[1].die()
-    await it.serving("worker/1", False)
+    await it.wait_for_health("worker/1", False)
     info = await it.stub.GetServerInfo(pb.GetServerInfoRequest())
     assert (info.torch_version, list(info.operators)) == ("9.9", ["conv2d", "relu"])
     assert [(worker.index, worker.device, worker.healthy) for worker in info.workers] == [

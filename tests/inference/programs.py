@@ -9,6 +9,7 @@ import numpy as np
 
 from layerwire.v1 import operators_pb2, program_pb2, store_pb2, store_pb2_grpc, tensor_pb2
 from layerwire.wire import arrays, dtypes
+from tests.served import PATIENCE_SECONDS
 
 DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64")
 FEATURES, CLASSES = 6, 3
@@ -105,7 +106,7 @@ def put(address: str) -> None:
         for name, versions in PROGRAMS.items():
             for number, program in enumerate(versions):
                 request = store_pb2.PutProgramRequest(name=name, program=program, keep_default_version=number > 0)
-                stub.PutProgram(request, timeout=60)
+                stub.PutProgram(request, timeout=PATIENCE_SECONDS)
 
 
 def expected(x: np.ndarray, scale: float = 1.0) -> np.ndarray:

@@ -14,6 +14,7 @@ from layerwire.inference_v2 import open_inference_pb2 as oip
 from tests.inference.conftest import SERVICE
 from tests.inference.messages import floats, infer, parameter
 from tests.inference.programs import FEATURES, expected
+from tests.served import PATIENCE_SECONDS
 
 X = np.ones((1, FEATURES), np.float32)
 EYE = np.eye(256, dtype=np.float32)
@@ -35,7 +36,7 @@ class Conversation:
             oip.ModelInferRequest.SerializeToString,
             oip.ModelStreamInferResponse.FromString,
         )
-        self.call = method(iter(self._requests.get, None), timeout=60)
+        self.call = method(iter(self._requests.get, None), timeout=PATIENCE_SECONDS)
 
     def send(self, *requests):
         for request in requests:
@@ -59,7 +60,7 @@ def test_callers_of_both_kinds_get_their_own_answers_from_shared_batches(ask, cl
     barrier = threading.Barrier(CALLERS)
 
     def call(number):
-        barrier.wait(30)
+        barrier.wait(PATIENCE_SECONDS)
         rows = 1 + number % 3
         for turn in range(ROUNDS):
             x = np.full((rows, FEATURES), number + turn / 8, np.float32)
@@ -143,7 +144,7 @@ def test_a_call_that_is_cancelled_is_given_up(ask, channel):
         SERVICE + "ModelInfer", oip.ModelInferRequest.SerializeToString, oip.ModelInferResponse.FromString
     )
     with pytest.raises(RpcError) as caught:
-        method(long("late", parameters={"priority": parameter(21)}), timeout=0.1)
+        method(long("late", parameters={"priority": parameter(21)}), timeout=0.5)
     assert caught.value.code() is StatusCode.DEADLINE_EXCEEDED
     assert len(it.end()) == 8
     while counts(ask, "long").inference_stats.fail.count == before:

@@ -10,6 +10,7 @@ from layerwire.inference_v2 import open_inference_pb2 as oip
 from tests.inference.conftest import SERVICE
 from tests.inference.messages import NAMES, Output, Tensor, floats, infer, parameter
 from tests.inference.programs import DTYPES, FEATURES, expected
+from tests.served import PATIENCE_SECONDS
 
 X = np.arange(2 * FEATURES, dtype=np.float32).reshape(2, FEATURES) - 5
 A, B = np.arange(8, dtype=np.float32).reshape(2, 4), np.full((2, 4), 3, np.float32)
@@ -186,7 +187,7 @@ def test_what_is_not_served_is_not_passed_over(ask, side, name):
 @pytest.mark.parametrize("payload", [b"\xff" * 9, b"\x0a\x02\xff\xff"], ids=["no protobuf", "no utf-8"])
 def test_what_is_no_request(channel, payload):
     with pytest.raises(RpcError) as caught:
-        channel.unary_unary(SERVICE + "ModelInfer")(payload, timeout=60)
+        channel.unary_unary(SERVICE + "ModelInfer")(payload, timeout=PATIENCE_SECONDS)
     assert caught.value.code() is StatusCode.INVALID_ARGUMENT
 
 
@@ -221,7 +222,7 @@ def test_mutilated_messages_are_wrong_or_right_but_nothing_else(channel):
             replacement = random.choice([b"", bytes(payload[start:end]) * 2, random.bytes(end - start)])
             payload[start:end] = replacement
         try:
-            method(bytes(payload), timeout=60)
+            method(bytes(payload), timeout=PATIENCE_SECONDS)
         except RpcError as error:
             codes.add(error.code())
     assert codes == {StatusCode.INVALID_ARGUMENT, StatusCode.NOT_FOUND}

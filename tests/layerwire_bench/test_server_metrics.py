@@ -19,7 +19,7 @@ from layerwire_bench.servers.server_metrics import PageCounts, PageError
 from layerwire_bench.targets.inference import InferenceTarget
 from layerwire_bench.targets.stream import StreamTarget
 from layerwire_server.metrics import Metrics
-from layerwire_server.supervisor.exposition import LayerwireCollector, Ledger
+from layerwire_server.supervisor.exposition import LayerwireCollector, Snapshots
 from tests.inference import programs
 from tests.layerwire_bench.calls import ENTRY, Calls, sample
 from tests.layerwire_bench.foreign import Foreign
@@ -55,10 +55,10 @@ class Counted:
         self.metrics.counter("layerwire_batch_closed_total", reason="drained").add(batches)
 
     def page(self):
-        ledger = Ledger()
-        ledger.update("worker-0", self.metrics.snapshot())
+        snapshots = Snapshots()
+        snapshots.update("worker-0", self.metrics.snapshot())
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(LayerwireCollector(ledger, lambda: None))
+        registry.register(LayerwireCollector(snapshots, lambda: None))
         return generate_latest(registry)
 
 

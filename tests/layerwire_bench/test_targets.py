@@ -19,10 +19,10 @@ from layerwire_bench.targets import channels, stream
 from layerwire_bench.targets.inference import InferenceTarget
 from layerwire_bench.targets.stream import StreamTarget
 from layerwire_bench.targets.unary import UnaryTarget
-from tests.client.fake_server import FakeServer
 from tests.inference import programs
 from tests.layerwire_bench.calls import ENTRY, Calls, sample
 from tests.layerwire_bench.foreign import Foreign
+from tests.transport.fake_server import FakeServer
 
 REMOTE = {"stream": StreamTarget, "unary": UnaryTarget, "oip": InferenceTarget}
 RNG = np.random.default_rng(0)

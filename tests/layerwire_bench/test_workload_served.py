@@ -30,7 +30,7 @@ def sent(lw: layerwire.Client, samples: Iterable[Sample], times: int) -> list[tu
     """Futures of the samples, each several times, some in flight at once."""
     view, found, waiting = lw.submit, [], []
     for sample in [sample for sample in samples for _ in range(times)]:
-        future = view._call(sample.request)
+        future = view.call(sample.request)
         found.append((sample, future))
         waiting.append(future)
         if len(waiting) >= IN_FLIGHT:
@@ -78,7 +78,7 @@ def test_every_function_gets_what_it_should(client, dtype):  # noqa: F811
 
 
 def refuses(lw: layerwire.Client, sample: Sample) -> bool:
-    error = lw.submit._call(sample.request).exception(60)
+    error = lw.submit.call(sample.request).exception(60)
     assert error is None or isinstance(error, InvalidArgumentError)
     return error is not None
 

@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.chaos.conftest import Server
+from tests.chaos.conftest import FaultyServer
 from tests.monitoring.prometheus import Prometheus, start_prometheus
 
 
 class Deployment(NamedTuple):
     """A server with a short queue, and the Prometheus in a hurry that scrapes it."""
 
-    server: Server
+    server: FaultyServer
     prometheus: Prometheus
 
 
@@ -33,7 +33,7 @@ def deployment(promtool: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """A server that nobody has called."""
     directory = tmp_path_factory.mktemp("deployment")
     flags = {"threads": 1, "max-queue-calls": 100, "canary-interval-seconds": 0.2, "unavailable-after-seconds": 60}
-    server = Server(directory, *(f"--{name}={value}" for name, value in flags.items()))
+    server = FaultyServer(directory, *(f"--{name}={value}" for name, value in flags.items()))
     try:
         with start_prometheus(directory, server.metrics_address) as prometheus:
             yield Deployment(server, prometheus)

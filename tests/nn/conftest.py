@@ -1,7 +1,7 @@
-"""One server for all tests here."""
+"""The client of the tests here."""
 
 from __future__ import annotations
 
-from tests.through_server.conftest import client, no_worker_dies, served
+from tests.through_server.conftest import client
 
-__all__ = ["client", "no_worker_dies", "served"]
+__all__ = ["client"]

@@ -60,7 +60,7 @@ def call_of(case: Case, f: Functional):
     }
 
     def call(*tensors):
-        return f._call(request._replace(tensors=fixed | dict(zip(names, tensors, strict=True))))
+        return f.call(request._replace(tensors=fixed | dict(zip(names, tensors, strict=True))))
 
     return call, [fixed[name].clone().requires_grad_() for name in names]
 
@@ -102,11 +102,11 @@ def test_every_operator_is_among_them() -> None:
 def test_gumbel_softmax_hard_goes_straight_through(client: layerwire.Client) -> None:
     f = Functional(client)
     x = torch.randn(4, 5, dtype=torch.float64)
-    given = torch.randn(4, 5, dtype=torch.float64)
+    output_gradient = torch.randn(4, 5, dtype=torch.float64)
     gradients = []
     for hard in (True, False):
         leaf = x.clone().requires_grad_()
-        f.gumbel_softmax(leaf, hard=hard, seed=3).backward(given)
+        f.gumbel_softmax(leaf, hard=hard, seed=3).backward(output_gradient)
         gradients.append(leaf.grad)
     assert torch.equal(*gradients)
     assert set(f.gumbel_softmax(x.requires_grad_(), hard=True, seed=3).flatten().tolist()) == {0.0, 1.0}
@@ -125,16 +125,16 @@ NAMED = {
 def test_named_derivatives(client: layerwire.Client, name: str) -> None:
     """sigmoid's y (1 - y), tanh's 1 - y^2, the steps of relu and leaky_relu, 0 included; times what comes back."""
     gradient = np.array([1.0, -2.0, 3.0, 0.5, 1.0])
-    found = client.differentiate(lambda f: getattr(f, name)(X), gradient, ["input"])
-    np.testing.assert_allclose(found["input"], gradient * NAMED[name](X), rtol=1e-14)
+    gradients = client.differentiate(lambda f: getattr(f, name)(X), gradient, ["input"])
+    np.testing.assert_allclose(gradients["input"], gradient * NAMED[name](X), rtol=1e-14)
     leaf = torch.tensor(X, requires_grad=True)
     getattr(Functional(client), name)(leaf).sum().backward()
     np.testing.assert_allclose(leaf.grad, NAMED[name](X), rtol=1e-14)
 
 
 def test_slope_of_leaky_relu(client: layerwire.Client) -> None:
-    found = client.differentiate(lambda f: f.leaky_relu(X, 0.3), np.ones(5), ["input"])
-    np.testing.assert_allclose(found["input"], np.where(X > 0, 1.0, 0.3), rtol=1e-14)
+    gradients = client.differentiate(lambda f: f.leaky_relu(X, 0.3), np.ones(5), ["input"])
+    np.testing.assert_allclose(gradients["input"], np.where(X > 0, 1.0, 0.3), rtol=1e-14)
 
 
 class Recorded(Functional):

@@ -19,11 +19,7 @@ from layerwire.nn import Functional, Remote, RemoteBatchNorm1d, RemoteLinear, Re
 from layerwire.nn.module import TWINS
 
 PLANE = {1: (2, 4, 9), 2: (2, 4, 6, 7), 3: (2, 4, 4, 5, 6)}
-PLAIN = (
-    *("ReLU6", "ELU", "SELU", "CELU", "SiLU", "Mish", "Sigmoid", "LogSigmoid", "Hardsigmoid", "Tanh", "Tanhshrink"),
-    *("Hardtanh", "Hardswish", "Hardshrink", "Softshrink", "Softsign"),
-)
-# Constructor's arguments and the input's shape; rows of activations without arguments are made below.
+# Constructor's arguments and the input's shape; modules that need no arguments have rows without being named.
 ROWS: list[tuple[str, tuple, dict, tuple[int, ...]]] = [
     *(
         (f"{kind}{dims}d", args, kwargs, PLANE[dims])
@@ -64,10 +60,18 @@ ROWS: list[tuple[str, tuple, dict, tuple[int, ...]]] = [
     ("GLU", (1,), {}, PLANE[1]),
     ("LeakyReLU", (0.3,), {}, PLANE[1]),
     ("Softplus", (2.0, 1.0), {}, PLANE[1]),
-    *((name, (), {}, PLANE[1]) for name in PLAIN),
 ]
 # With tests of their own below.
 APART = {"RReLU", "Bilinear", *(f"MaxUnpool{dims}d" for dims in PLANE), "FractionalMaxPool2d", "FractionalMaxPool3d"}
+NEEDS_NONE = {
+    kind.__name__
+    for kind in TWINS
+    if all(
+        parameter.default is not parameter.empty or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        for parameter in inspect.signature(kind).parameters.values()
+    )
+}
+ROWS += [(name, (), {}, PLANE[1]) for name in sorted(NEEDS_NONE - APART - {row[0] for row in ROWS})]
 WITHOUT_MODULE = {"activate", "conv_tbc", "gumbel_softmax", "normalize", "run", "differentiate"}
 
 
@@ -104,13 +108,15 @@ def test_is_its_namesake(client: layerwire.Client, name: str, args: tuple, kwarg
     """Two steps in training, then evaluation."""
     local, remote = pair(client, name, *args, **kwargs)
     for seed in range(2):
-        x = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        count = sum(each.default is each.empty for each in inspect.signature(local.forward).parameters.values())
+        inputs = [torch.randn(shape, generator=generator) for _ in range(count)]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # torch's own about even kernels that pad to the same size
-            expected = trained(local, x)
-        assert_same(expected, trained(remote, x))
+            expected = trained(local, *inputs)
+        assert_same(expected, trained(remote, *inputs))
     local.eval(), remote.eval()
-    assert_same(trained(local, x), trained(remote, x))
+    assert_same(trained(local, *inputs), trained(remote, *inputs))
 
 
 @pytest.mark.parametrize("dims", PLANE)

@@ -17,17 +17,17 @@ from tests.networks import NETWORKS, inputs, made
 @pytest.mark.parametrize("name", NETWORKS)
 def test_converted_networks_answer_as_before(client: layerwire.Client, name: str) -> None:
     """In evaluation and in a step of training: answers, gradients, running statistics."""
-    module, given = made(NETWORKS[name].make), inputs(NETWORKS[name], 2)
+    module, arguments = made(NETWORKS[name].make), inputs(NETWORKS[name], 2)
     twin = remote(module, client)
     assert any(isinstance(one, Remote) for one in twin.modules())
     assert not any(isinstance(one, Remote) for one in module.modules())
     assert [id(one) for one in twin.parameters()] == [id(one) for one in module.parameters()]
     with torch.no_grad():
-        torch.testing.assert_close(twin(*given), module(*given), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(twin(*arguments), module(*arguments), rtol=1e-4, atol=1e-5)
     gradients = []
     for one in (module, twin):
         one.zero_grad()
-        one(*given).square().mean().backward()
+        one(*arguments).square().mean().backward()
         gradients.append([parameter.grad.clone() for parameter in module.parameters()])
     for left, right in zip(*gradients, strict=True):
         torch.testing.assert_close(right, left, rtol=2e-3, atol=1e-4)
@@ -115,10 +115,10 @@ def test_a_deployed_program_is_a_function_of_tensors(client: layerwire.Client) -
     expected = module(x).detach()
     torch.testing.assert_close(deployed(x), expected, rtol=1e-4, atol=1e-5)
     again = client.program("nn/lenet")
-    found = again(x.numpy())
-    assert isinstance(found, np.ndarray)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(client.program("nn/lenet", 1)(x.numpy()), found)
+    outputs = again(x.numpy())
+    assert isinstance(outputs, np.ndarray)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(client.program("nn/lenet", 1)(x.numpy()), outputs)
     with pytest.raises(NotFoundError):
         client.program("nn/none")
     with pytest.raises(InvalidArgumentError, match="inputs must be"):
@@ -159,11 +159,11 @@ def test_gradients_by_constants_of_a_stored_program(client: layerwire.Client) ->
     (input_name,), (output_name,) = [one.name for one in described.inputs], [one.name for one in described.outputs]
     module(x).sum().backward()
     wanted = [name for name, _ in module.named_parameters()]
-    found = client.differentiate(
+    gradients = client.differentiate(
         lambda f: f.run("nn/constants", {input_name: x}), {output_name: torch.ones(5, 2)}, wanted
     )
     for name, parameter in module.named_parameters():
-        torch.testing.assert_close(found[name], parameter.grad, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-4, atol=1e-5)
 
 
 def test_gradients_by_way_of_intermediates(client: layerwire.Client) -> None:

@@ -17,7 +17,8 @@ from layerwire.wire.protobuf import prefix
 from layerwire_server.operators.operator import TORCH_DTYPES
 from layerwire_server.worker.call import Call
 from layerwire_server.worker.plan import CallLimits, Plans
-from layerwire_server.worker.reading.call import CallDecoder
+from layerwire_server.worker.reading.decoder import CallDecoder
+from layerwire_server.worker.request_kinds import KINDS
 from layerwire_server.worker.running.device import Device, open_device
 from layerwire_server.worker.running.execution import execute
 from tests.operator_cases import Bad, Case
@@ -73,7 +74,7 @@ class Local:
         message = message_of(request_of(case))
         family = message.WhichOneof("request")
         assert family is not None
-        return self.decoder.decode(family, getattr(message, family), time.monotonic(), math.inf)
+        return self.decoder.decode(KINDS[family], getattr(message, family), time.monotonic(), math.inf)
 
     def run(self, calls: Sequence[Call]) -> list[tuple[torch.Tensor, ...]]:
         """The answers of calls of one lane, run as one batch."""

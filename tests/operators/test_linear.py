@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from layerwire.wire.dtypes import DTYPES, TensorSpec
-from layerwire_server.operators.linear import Bilinear, Linear
+from layerwire_server.operators.linear import Bilinear, CosineSimilarity, Linear
 from layerwire_server.operators.operator import TORCH_DTYPES
 from tests.operators.local import same_bits
 
@@ -86,3 +86,20 @@ def test_bound_is_the_output():
     assert Linear().output_bytes_bound((spec(1, 0), spec(2**40, 0), None)) == 2**42
     assert Linear().output_bytes_bound((spec(7, 3), spec(3), None)) == 7 * 4
     assert Bilinear().output_bytes_bound((spec(2, 4, 5), spec(2, 4, 6), spec(3, 5, 6), None)) == 2 * 4 * 3 * 4
+
+
+@pytest.mark.parametrize(
+    ("shapes", "dim", "multiples", "expected"),
+    [
+        (((6, 4), (6, 4)), 1, [2, 2], 2),
+        (((6, 4), (1, 4)), 1, [2, 0], 2),
+        (((4,), (6, 4)), -1, [0, 2], 2),
+        (((6, 4), (6, 4)), 1, [2, 0], None),
+        (((6, 4), (4,)), 0, [2, 0], None),
+        (((), ()), 0, [1, 0], None),
+        (((6, 4), (6, 4)), 0, [0, 0], 0),
+    ],
+    ids=str,
+)
+def test_cosine_similarity_keeps_rows_but_those_along_dim(shapes, dim, multiples, expected):
+    assert CosineSimilarity(dim).row_multiple(tuple(spec(*shape) for shape in shapes), multiples) == expected

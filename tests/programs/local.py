@@ -18,12 +18,13 @@ from layerwire_server.programs.variant import Facts
 from layerwire_server.storage import Store
 from layerwire_server.worker.call import Call
 from layerwire_server.worker.plan import CallLimits, Plans
-from layerwire_server.worker.reading.call import CallDecoder
+from layerwire_server.worker.reading.decoder import CallDecoder
+from layerwire_server.worker.request_kinds import KINDS
 from layerwire_server.worker.running.device import open_device
 from layerwire_server.worker.running.execution import execute
 from layerwire_server.worker.weights.catalog import Catalog
-from layerwire_server.worker.weights.stored_tensors import Originals
-from layerwire_server.worker.weights.weights_cache import Absent, Copies, brought
+from layerwire_server.worker.weights.stored_tensors import StoredTensors
+from layerwire_server.worker.weights.weights_cache import CacheMiss, WeightsCache, load_error
 from tests.operators.local import _tensors, message_of
 
 REQUESTS = Requests()
@@ -34,12 +35,11 @@ class Worker:
 
     def __init__(self, directory: Path) -> None:
         self.store = Store(directory)
-        self._originals = Originals(self.store)
+        stored_tensors = StoredTensors(self.store)
         self._device = open_device("cpu", torch.get_num_threads())
         facts = Facts(ProgramLimits(1 << 26, 1 << 28, 2e11), "cpu")
-        self.catalog = Catalog(
-            self.store, self._originals, Copies(self._originals, self._device.upload, 1 << 28), facts
-        )
+        weights_cache = WeightsCache(stored_tensors, self._device.upload, 1 << 28)
+        self.catalog = Catalog(self.store, stored_tensors, weights_cache, facts)
         self.decoder = CallDecoder(Plans(CallLimits(1 << 26, 2e11), "cpu"), self.catalog, deterministic=False)
         self._runner = asyncio.Runner()
 
@@ -53,16 +53,16 @@ class Worker:
 
     def decode(self, request: Request | pb.Call) -> Call:
         """The call, once all that it needs is there; raises what its caller would get."""
-        return self._runner.run(self._decoded(message_of(request) if isinstance(request, Request) else request))
+        return self._runner.run(self._call(message_of(request) if isinstance(request, Request) else request))
 
-    async def _decoded(self, message: pb.Call) -> Call:
+    async def _call(self, message: pb.Call) -> Call:
         family = message.WhichOneof("request")
         assert family is not None
         while True:
             try:
-                return self.decoder.decode(family, getattr(message, family), time.monotonic(), math.inf)
-            except Absent as absent:
-                error = await brought(absent)
+                return self.decoder.decode(KINDS[family], getattr(message, family), time.monotonic(), math.inf)
+            except CacheMiss as miss:
+                error = await load_error(miss)
                 if error is not None:
                     raise error from None
 

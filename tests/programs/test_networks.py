@@ -8,7 +8,7 @@ import functools
 import pytest
 import torch
 
-from layerwire.export import Exported, export
+from layerwire.export import ExportedModule, export
 from layerwire_bench.answers.interpreter import run
 from tests.networks import NETWORKS, inputs, made
 from tests.programs.local import REQUESTS, Worker
@@ -17,7 +17,7 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
 
 @functools.cache
-def exported(name: str, dtype: torch.dtype = torch.float32) -> Exported:
+def exported(name: str, dtype: torch.dtype = torch.float32) -> ExportedModule:
     network = NETWORKS[name]
     return export(made(network.make).to(dtype), *inputs(network, 2, dtype=dtype), name=name)
 
@@ -45,7 +45,7 @@ def assert_close(found, expected, **tolerance) -> None:
         )
 
 
-def folding(name: str, fold: bool) -> Exported:
+def folding(name: str, fold: bool) -> ExportedModule:
     program = copy.deepcopy(exported(name).program)
     program.fold_batch_norm = fold
     return program

@@ -1,6 +1,6 @@
 """A child process without gRPC and torch, run by the supervisor's tests: `python -m tests.supervisor.fake_child FD`.
 
-What it does is told by LAYERWIRE_TEST_CHILD: steady | fails | hangs | deaf | broken.
+What it does says LAYERWIRE_TEST_CHILD: steady | fails | hangs | deaf | broken.
 """
 
 from __future__ import annotations

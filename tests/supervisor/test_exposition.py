@@ -10,18 +10,18 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from layerwire_server.metrics import METRICS, Metrics
-from layerwire_server.supervisor.exposition import LayerwireCollector, Ledger, Page
+from layerwire_server.supervisor.exposition import LayerwireCollector, Page, Snapshots
 from layerwire_server.supervisor.ports import PortError
 
 
 @pytest.fixture
-def ledger():
-    return Ledger()
+def snapshots():
+    return Snapshots()
 
 
 @pytest.fixture
-def page(ledger):
-    page = Page("127.0.0.1:0", LayerwireCollector(ledger, lambda: None))
+def page(snapshots):
+    page = Page("127.0.0.1:0", LayerwireCollector(snapshots, lambda: None))
     yield page
     page.close()
 
@@ -48,38 +48,38 @@ def counted(n, seconds=()):
 CALLS = ("layerwire_calls_total", ("code", "OK"), ("operator", "relu"))
 
 
-def test_processes_are_added_up(ledger, page):
-    ledger.update("worker-0", counted(3, [0.00001, 0.3]))
-    ledger.update("worker-1", counted(4, [0.3, 1000.0]))
-    found = samples(page)
-    assert found[CALLS] == 7
-    assert found["layerwire_kernel_seconds_count", ("operator", "relu")] == 4
-    assert found["layerwire_kernel_seconds_sum", ("operator", "relu")] == pytest.approx(1000.60001)
-    assert found["layerwire_kernel_seconds_bucket", ("le", "1e-05"), ("operator", "relu")] == 1
-    assert found["layerwire_kernel_seconds_bucket", ("le", "0.2"), ("operator", "relu")] == 1
-    assert found["layerwire_kernel_seconds_bucket", ("le", "0.5"), ("operator", "relu")] == 3
-    assert found["layerwire_kernel_seconds_bucket", ("le", "+Inf"), ("operator", "relu")] == 4
+def test_processes_are_added_up(snapshots, page):
+    snapshots.update("worker-0", counted(3, [0.00001, 0.3]))
+    snapshots.update("worker-1", counted(4, [0.3, 1000.0]))
+    values = samples(page)
+    assert values[CALLS] == 7
+    assert values["layerwire_kernel_seconds_count", ("operator", "relu")] == 4
+    assert values["layerwire_kernel_seconds_sum", ("operator", "relu")] == pytest.approx(1000.60001)
+    assert values["layerwire_kernel_seconds_bucket", ("le", "1e-05"), ("operator", "relu")] == 1
+    assert values["layerwire_kernel_seconds_bucket", ("le", "0.2"), ("operator", "relu")] == 1
+    assert values["layerwire_kernel_seconds_bucket", ("le", "0.5"), ("operator", "relu")] == 3
+    assert values["layerwire_kernel_seconds_bucket", ("le", "+Inf"), ("operator", "relu")] == 4
 
 
-def test_totals_of_the_dead_stay_and_their_gauges_go(ledger, page):
-    ledger.update("worker-0", counted(3, [0.3]))
-    ledger.update("worker-0", counted(5, [0.3, 0.3]))
-    ledger.retire("worker-0")
+def test_totals_of_the_dead_stay_and_their_gauges_go(snapshots, page):
+    snapshots.update("worker-0", counted(3, [0.3]))
+    snapshots.update("worker-0", counted(5, [0.3, 0.3]))
+    snapshots.retire("worker-0")
     assert samples(page)[CALLS] == 5
     assert ("layerwire_lanes", ("worker", "0")) not in samples(page)
-    ledger.update("worker-0", counted(1))
-    ledger.retire("worker-0")
-    ledger.retire("worker-0")
-    found = samples(page)
-    assert found[CALLS] == 6
-    assert found["layerwire_kernel_seconds_count", ("operator", "relu")] == 2
+    snapshots.update("worker-0", counted(1))
+    snapshots.retire("worker-0")
+    snapshots.retire("worker-0")
+    values = samples(page)
+    assert values[CALLS] == 6
+    assert values["layerwire_kernel_seconds_count", ("operator", "relu")] == 2
 
 
 def test_every_metric_is_told_of_before_it_has_values(page):
     with urllib.request.urlopen(f"http://{page.address}/metrics", timeout=10) as answer:
-        told = {family.name: family for family in text_string_to_metric_families(answer.read().decode())}
+        families = {family.name: family for family in text_string_to_metric_families(answer.read().decode())}
     for name, metric in METRICS.items():
-        family = told[name.removesuffix("_total") if metric.kind == "counter" else name]
+        family = families[name.removesuffix("_total") if metric.kind == "counter" else name]
         assert (family.type, family.documentation) == (metric.kind, metric.help)
 
 
@@ -91,7 +91,7 @@ def test_there_is_no_other_page(page):
 
 def test_a_taken_address_is_told(page):
     with pytest.raises(PortError, match=f"--metrics: {page.address} can't be had: Address already in use"):
-        Page(page.address, LayerwireCollector(Ledger(), lambda: None))
+        Page(page.address, LayerwireCollector(Snapshots(), lambda: None))
 
 
 @pytest.mark.parametrize("value", [0.0, 1e-5, 2e-5, 0.0003, 50.0, 51.0])

@@ -42,12 +42,12 @@ class Server:
     def ready(self):
         """The addresses of gRPC and metrics, from its first line."""
         line = self.process.stdout.readline()
-        found = READY.fullmatch(line)
-        assert found, line + self.log.read_text()
-        return found[1], found[2]
+        match = READY.fullmatch(line)
+        assert match, line + self.log.read_text()
+        return match[1], match[2]
 
     def pids(self, role):
-        found = []
+        pids = []
         for path in Path("/proc").glob("[0-9]*/stat"):
             try:
                 parent = int(path.read_text().rpartition(")")[2].split()[1])
@@ -55,8 +55,8 @@ class Server:
             except OSError:
                 continue
             if parent == self.process.pid and f"layerwire_server.{role}" in command:
-                found.append(int(path.parent.name))
-        return found
+                pids.append(int(path.parent.name))
+        return pids
 
     def close(self):
         self.process.kill()
@@ -66,16 +66,16 @@ class Server:
 
 @pytest.fixture
 def server(tmp_path):
-    made = []
+    servers = []
 
     def make(*flags):
-        directory = tmp_path / str(len(made))
+        directory = tmp_path / str(len(servers))
         directory.mkdir()
-        made.append(Server(directory, *flags))
-        return made[-1]
+        servers.append(Server(directory, *flags))
+        return servers[-1]
 
     yield make
-    for one in made:
+    for one in servers:
         one.close()
 
 
@@ -89,8 +89,8 @@ def wait_until_serving(address, state):
         watch = health_pb2_grpc.HealthStub(channel).Watch(
             health_pb2.HealthCheckRequest(), timeout=60, wait_for_ready=True
         )
-        for told in watch:
-            if (told.status == 1) == state:
+        for answer in watch:
+            if (answer.status == 1) == state:
                 watch.cancel()
                 return
 
@@ -99,10 +99,10 @@ def sample(address, name, **labels):
     with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as page:
         text = page.read().decode()
     return sum(
-        found.value
+        sample.value
         for family in text_string_to_metric_families(text)
-        for found in family.samples
-        if found.name == name and labels.items() <= found.labels.items()
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
     )
 
 
@@ -131,8 +131,8 @@ def test_the_log_tells_of_start_death_and_end(server, monkeypatch):
     lines = [json.loads(line) for line in one.log.read_text().splitlines()]
     misspelt = next(line for line in lines if line["message"] == "a variable is no setting")
     assert (misspelt["variable"], misspelt["nearest"]) == ("LAYERWIRE_WROKERS", "LAYERWIRE_WORKERS")
-    told = [line["message"] for line in lines if line["process"] == "supervisor" and line["level"] != "warning"]
-    assert told[0] == "server starts" and told[-1] == "server stopped"
+    messages = [line["message"] for line in lines if line["process"] == "supervisor" and line["level"] != "warning"]
+    assert messages[0] == "server starts" and messages[-1] == "server stopped"
     of_worker = [line["message"] for line in lines if line.get("child") == "worker-0"]
     assert of_worker == ["child started", "child is ready", "child died", *("child started", "child is ready"),
                          "child stopped"]  # fmt: skip
@@ -210,8 +210,8 @@ def test_the_path_of_a_dead_server_is_free(tmp_path):
         dead.bind(str(path))
         dead.listen()
         with pytest.raises(ports.PortError, match="--listen: .* can't be had: Address already in use"):
-            ports.Reservation(f"unix:{path}", "--listen", shared=False)
-    ports.Reservation(f"unix:{path}", "--listen", shared=False).close()
+            ports.Reservation(f"unix:{path}", "--listen", share=False)
+    ports.Reservation(f"unix:{path}", "--listen", share=False).close()
 
 
 def test_a_store_that_cannot_be_used_is_one_sentence(server, tmp_path):
@@ -224,15 +224,15 @@ def test_a_store_that_cannot_be_used_is_one_sentence(server, tmp_path):
 
 
 HOLD = """
-from layerwire_server.supervisor.command import _runtime_directory as made
-with made() as it: print(it, flush=True); input()
+from layerwire_server.supervisor.command import _runtime_directory as directory
+with directory() as it: print(it, flush=True); input()
 """
 
 
 @pytest.fixture
 def holder(tmp_path):
     """Starts processes that hold runtime directories, all in one parent."""
-    made = []
+    processes = []
 
     def start():
         one = subprocess.Popen(
@@ -242,11 +242,11 @@ def holder(tmp_path):
             stdout=subprocess.PIPE,
             text=True,
         )
-        made.append(one)
+        processes.append(one)
         return one, Path(one.stdout.readline().strip())
 
     yield start
-    for one in made:
+    for one in processes:
         one.kill()
         one.communicate()
 

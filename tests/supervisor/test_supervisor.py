@@ -27,9 +27,9 @@ class Watched(Supervisor):
         super().__init__(*args)
         self.started = {"gateway": asyncio.Queue(), "worker": asyncio.Queue()}
 
-    async def start(self, duty, handle):
-        process = await super().start(duty, handle)
-        self.started[duty.role].put_nowait(process)
+    async def start(self, spec, handle):
+        process = await super().start(spec, handle)
+        self.started[spec.role].put_nowait(process)
         return process
 
     async def next(self, role):
@@ -55,15 +55,15 @@ class Run:
 async def run(tmp_path, monkeypatch):
     """Makes runs: `run("steady", workers="2")`."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    made = []
+    runs = []
 
     def make(plan, **flags):
         monkeypatch.setenv("LAYERWIRE_TEST_CHILD", plan)
-        made.append(Run(tmp_path, {"lame_duck_seconds": "0", "grace_seconds": "10", **flags}))
-        return made[-1]
+        runs.append(Run(tmp_path, {"lame_duck_seconds": "0", "grace_seconds": "10", **flags}))
+        return runs[-1]
 
     yield make
-    for one in made:
+    for one in runs:
         one.stop.set()
         one.stop_now.set()
         with contextlib.suppress(CrashLoopError):
@@ -94,7 +94,7 @@ async def test_a_child_that_dies_is_replaced_and_counted(run):
     for deaths in range(3):
         worker = await one.supervisor.next("worker")
         await one.supervisor.refresh()
-        assert one.supervisor.ledger.merged()["layerwire_calls_total"][CALLS] == 5 * (deaths + 1)
+        assert one.supervisor.snapshots.totals()["layerwire_calls_total"][CALLS] == 5 * (deaths + 1)
         os.kill(worker.pid, signal.SIGKILL)
     await one.supervisor.next("worker")
     assert one.supervisor.metrics.counter("layerwire_worker_restarts_total", worker="0").value == 3
@@ -122,7 +122,7 @@ async def test_a_child_that_hangs_is_killed_and_replaced(run, monkeypatch):
     first = await one.supervisor.next("worker")
     monkeypatch.setenv("LAYERWIRE_TEST_CHILD", "steady")
     second = await one.supervisor.next("worker")
-    assert await first.ended() == -signal.SIGKILL
+    assert await first.wait() == -signal.SIGKILL
     assert alive(second.pid)
 
 
@@ -131,7 +131,7 @@ async def test_a_worker_that_gateways_distrust_is_replaced_once(run):
     first = await one.supervisor.next("worker")
     one.supervisor.replace_worker(0, "one gateway says so")
     one.supervisor.replace_worker(0, "another says so too")
-    await first.ended()
+    await first.wait()
     second = await asyncio.wait_for(one.supervisor.started["worker"].get(), 20)
     one.supervisor.replace_worker(0, "a late word about the first")
     await asyncio.wait_for(second.ready.wait(), 20)

@@ -15,7 +15,7 @@ import layerwire
 from layerwire.v1 import layerwire_pb2 as pb
 from layerwire.v1 import layerwire_pb2_grpc, operators_pb2
 from layerwire.wire import arrays
-from tests.through_server.conftest import Served
+from tests.served import PATIENCE_SECONDS, Server
 
 KINDS = 7
 
@@ -55,8 +55,8 @@ def test_64_threads_of_mixed_operators_and_shapes(client: layerwire.Client) -> N
         assert sum(threads.map(caller, range(64))) == 768
 
 
-async def test_64_tasks_of_mixed_operators_and_shapes(served: Served) -> None:
-    async with layerwire.AsyncClient(served.address, timeout=60) as lw:
+async def test_64_tasks_of_mixed_operators_and_shapes(served: Server) -> None:
+    async with layerwire.AsyncClient(served.address, timeout=PATIENCE_SECONDS) as lw:
 
         async def caller(seed: int) -> None:
             for turn in range(12):
@@ -66,7 +66,7 @@ async def test_64_tasks_of_mixed_operators_and_shapes(served: Served) -> None:
         await asyncio.gather(*(caller(seed) for seed in range(64)))
 
 
-async def test_256_unary_callers_on_one_connection(served: Served) -> None:
+async def test_256_unary_callers_on_one_connection(served: Server) -> None:
     """More than a connection may have open at once: they wait for each other, none is refused."""
     request = pb.ActivateRequest(
         operator=operators_pb2.ActivateOperator(relu=operators_pb2.Relu()),
@@ -77,14 +77,14 @@ async def test_256_unary_callers_on_one_connection(served: Served) -> None:
 
         async def caller() -> None:
             for _ in range(8):
-                response = await stub.Activate(request, timeout=60)
+                response = await stub.Activate(request, timeout=PATIENCE_SECONDS)
                 assert response.output.data == request.input.data
 
         await asyncio.gather(*(caller() for _ in range(256)))
 
 
-async def test_cancelled_tasks_leave_their_neighbours_alone(served: Served) -> None:
-    async with layerwire.AsyncClient(served.address, timeout=60) as lw:
+async def test_cancelled_tasks_leave_their_neighbours_alone(served: Server) -> None:
+    async with layerwire.AsyncClient(served.address, timeout=PATIENCE_SECONDS) as lw:
         tasks = []
         for turn in range(200):
             awaitable, expected = work(lw, turn, turn)
@@ -102,7 +102,7 @@ def test_calls_in_flight_travel_together(client: layerwire.Client) -> None:
     """Timing tells how many calls shared the batch: of 300 in flight at once, most had company."""
     rows = [np.full((1, 10), value, np.float32) for value in range(300)]
     futures = [client.options(timing=True).submit.relu(row) for row in rows]
-    timed = [future.result(60) for future in futures]
+    timed = [future.result(PATIENCE_SECONDS) for future in futures]
     for row, answer in zip(rows, timed, strict=True):
         np.testing.assert_array_equal(answer.value, row)
     assert max(answer.timing.batch_calls for answer in timed) > 10

@@ -11,7 +11,7 @@ from layerwire.wire.dtypes import DTYPE_NAMES
 from layerwire_server.operators import OPERATORS
 from tests.operator_cases import cases
 from tests.operators.local import message_of, request_of
-from tests.through_server.conftest import Served
+from tests.served import PATIENCE_SECONDS, Server
 
 
 def bare(message: pb.Call) -> pb.EstimateRequest:
@@ -28,7 +28,7 @@ def test_estimates_are_what_torch_gives(stub: layerwire_pb2_grpc.LayerwireServic
     """Shapes and bytes of every case, from shapes alone."""
     for case in cases():
         message = message_of(request_of(case))
-        estimate = stub.Estimate(bare(message), timeout=60)
+        estimate = stub.Estimate(bare(message), timeout=PATIENCE_SECONDS)
         expected = case.answer()
         got = [(DTYPE_NAMES[tensor.dtype], tuple(tensor.shape)) for tensor in estimate.outputs]
         assert got == [(str(t.dtype).removeprefix("torch."), tuple(t.shape)) for t in expected], case.id
@@ -44,7 +44,7 @@ def test_server_tells_what_it_is(client: layerwire.Client) -> None:
     assert info.numerics["cudnn.allow_tf32"] == "False"
 
 
-def test_metrics_count_every_call_and_every_error(served: Served, client: layerwire.Client) -> None:
+def test_metrics_count_every_call_and_every_error(served: Server, client: layerwire.Client) -> None:
     names = ["layerwire_calls_total", "layerwire_call_seconds_count", "layerwire_queue_seconds_count"]
     before = {name: served.metric(name) for name in names}
     for _ in range(20):

@@ -38,7 +38,7 @@ NAMES = ["", ".hidden", "/etc/passwd", "a/../b", "..", "a b", "ü", "x" * 201, "
 @contextmanager
 def serving(directory: Path, *flags: str) -> Iterator[str]:
     log = directory / f"log{len(list(directory.iterdir()))}"
-    with server.started(log, *FLAGS, "--store", str(directory / "store"), *flags) as (address, _):
+    with server.running(log, *FLAGS, "--store", str(directory / "store"), *flags) as (address, _):
         yield address
 
 

@@ -15,6 +15,7 @@ from layerwire.errors import LayerwireError
 from layerwire.v1 import layerwire_pb2_grpc
 from tests.operator_cases import Bad, Case, bad_cases, cases
 from tests.operators.local import Local, message_of, request_of
+from tests.served import PATIENCE_SECONDS
 from tests.through_server.conftest import unary
 
 CASES = cases()
@@ -30,7 +31,7 @@ def submit(client: layerwire.Client, case: Case | Bad, change: Any = lambda valu
 
 def answer(future: Any) -> tuple[Any, ...]:
     """A future's answer as a tuple."""
-    value = future.result(60)
+    value = future.result(PATIENCE_SECONDS)
     return value if isinstance(value, tuple) else (value,)
 
 
@@ -114,7 +115,7 @@ def test_bad_input_is_refused_and_neighbours_are_right(client: layerwire.Client)
             assert_answers(case, answer(future))
             continue
         with pytest.raises(LayerwireError) as caught:
-            future.result(60)
+            future.result(PATIENCE_SECONDS)
         error = caught.value
         if (error.code.name, error.field) != (case.code, case.field):
             wrong.append((case.id, error.code.name, error.field, str(error)))

@@ -25,7 +25,7 @@ def answers(client):
     """A stream's answers, as pairs of result and error."""
     found = queue.SimpleQueue()
     client.start_stream(callback=lambda result, error: found.put((result, error)))
-    return lambda: found.get(timeout=30)
+    return lambda: found.get(timeout=300)
 
 
 def given(array):

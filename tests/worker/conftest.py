@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -28,18 +29,19 @@ from layerwire_server.worker.lanes.lanes import Lanes
 from layerwire_server.worker.loop import WorkerLoop
 from layerwire_server.worker.measures import Measures
 from layerwire_server.worker.plan import CallLimits, LaneKey, Plans
-from layerwire_server.worker.reading.call import CallDecoder
-from layerwire_server.worker.running.device import CpuDevice, Ran
+from layerwire_server.worker.reading.decoder import CallDecoder
+from layerwire_server.worker.running import execution
+from layerwire_server.worker.running.device import CpuDevice, Device
 from layerwire_server.worker.weights.catalog import Catalog
-from layerwire_server.worker.weights.stored_tensors import Originals
-from layerwire_server.worker.weights.weights_cache import Copies
+from layerwire_server.worker.weights.stored_tensors import StoredTensors
+from layerwire_server.worker.weights.weights_cache import WeightsCache
 
 MAX_ANSWER_BYTES = 1 << 16
 LIMITS = Limits(64, 1 << 20, 1e9, queue_calls=64, queue_bytes=1 << 20)
 
 
 class HeldDevice(CpuDevice):
-    """The CPU; a batch on its thread waits for `release`, and `fault` may break it."""
+    """The CPU; a batch on its thread waits for the gate, and `fault` may break it."""
 
     inline = False
 
@@ -51,13 +53,12 @@ class HeldDevice(CpuDevice):
         self.gate.set()
         self.fault: Callable[[Sequence[Call]], None] = lambda calls: None
 
-    def run(self, key: LaneKey, calls: Sequence[Call]) -> Ran:
-        """device.Device."""
+    def hold(self, calls: Sequence[Call]) -> None:
+        """Called before calls run as a batch."""
         self.batches.append(len(calls))
         self.started.release()
         assert self.gate.wait(30)
         self.fault(calls)
-        return super().run(key, calls)
 
 
 class Gateway:
@@ -71,11 +72,11 @@ class Gateway:
         self.started: list[tuple[int, ...]] = []
         self._numbers = iter(range(1, 1 << 30))
 
-    def connected(self, link: Link) -> None:
+    def on_connect(self, link: Link) -> None:
         """link.Receiver."""
         self.link = link
 
-    def received(self, link: Link, frame: Frame) -> None:
+    def on_frame(self, link: Link, frame: Frame) -> None:
         """link.Receiver."""
         if frame.kind is Kind.ANSWERS and not frame.flags & Flag.ERROR and frame.frame not in self.unary:
             for answer in pb.StreamResponse.FromString(frame.payload).answers:
@@ -85,7 +86,7 @@ class Gateway:
             self.started.append(frame.ordinals)
         self.frames.put_nowait(frame)
 
-    def disconnected(self, link: Link, error: Exception | None) -> None:
+    def on_disconnect(self, link: Link, error: Exception | None) -> None:
         """link.Receiver."""
 
     def send(self, calls: Sequence[pb.Call], **fields: Any) -> int:
@@ -127,7 +128,7 @@ def relu(call_id: int, *values: float, **options: Any) -> pb.Call:
     return pb.Call(id=call_id, activate=request)
 
 
-class Bench:
+class WorkerRig:
     """A worker's loop, its device, and a gateway's end of the link."""
 
     def __init__(self, device: HeldDevice, loop: WorkerLoop, gateway: Gateway, lanes: Lanes[Call], metrics: Metrics):
@@ -143,36 +144,48 @@ class Bench:
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+async def rig(tmp_path: Path) -> AsyncIterator[WorkerRig]:
     """A worker to try."""
-    async with opened(tmp_path) as found:
-        yield found
+    async with open_rig(tmp_path) as rig:
+        yield rig
 
 
 @asynccontextmanager
-async def opened(tmp_path: Path) -> AsyncIterator[Bench]:
+async def open_rig(tmp_path: Path) -> AsyncIterator[WorkerRig]:
     """A worker to try, on the running loop."""
     device, metrics = HeldDevice(), Metrics()
     store = Store(tmp_path / "store")
-    originals = Originals(store)
+    stored_tensors = StoredTensors(store)
     facts = Facts(ProgramLimits(1 << 20, 1 << 22, 1e9), "cpu")
-    catalog = Catalog(store, originals, Copies(originals, device.upload, 1 << 20), facts)
+    catalog = Catalog(store, stored_tensors, WeightsCache(stored_tensors, device.upload, 1 << 20), facts)
     decoder = CallDecoder(Plans(CallLimits(1 << 20, 1e9), "cpu"), catalog, deterministic=False)
     lanes: Lanes[Call] = Lanes(LIMITS)
-    told = {
-        "hello": b'{"index": 0}',
-        "hang_seconds": 60.0,
-        "max_answer_bytes": MAX_ANSWER_BYTES,
-        "ran": lambda batch: None,
-    }
-    worker = WorkerLoop(0, device, lanes, decoder, catalog, Measures(metrics), **told)
+    worker = WorkerLoop(
+        0,
+        device,
+        lanes,
+        decoder,
+        catalog,
+        Measures(metrics),
+        hello=b'{"index": 0}',
+        hang_seconds=60.0,
+        max_answer_bytes=MAX_ANSWER_BYTES,
+        on_batch=lambda batch: None,
+    )
     gateway = Gateway()
     ours, theirs = socket.socketpair()
     loop = asyncio.get_running_loop()
     await loop.create_connection(lambda: Link(worker, 1 << 24), sock=theirs)
     await loop.create_connection(lambda: Link(gateway, 1 << 24), sock=ours)
     assert (await gateway.kind(Kind.HELLO)).payload == b'{"index": 0}'
-    yield Bench(device, worker, gateway, lanes, metrics)
+    real = execution.run_batch
+
+    def run_batch(_: Device, key: LaneKey, calls: Sequence[Call]) -> execution.Execution:
+        device.hold(calls)
+        return real(device, key, calls)
+
+    with mock.patch.object(execution, "run_batch", run_batch):
+        yield WorkerRig(device, worker, gateway, lanes, metrics)
     device.gate.set()
     gateway.link.close()
     await worker.idle()

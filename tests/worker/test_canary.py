@@ -7,7 +7,8 @@ import torch
 from layerwire_server.operators import OPERATORS
 from layerwire_server.worker.canary import first_requests
 from layerwire_server.worker.plan import CallLimits, Plans
-from layerwire_server.worker.reading.call import CallDecoder
+from layerwire_server.worker.reading.decoder import CallDecoder
+from layerwire_server.worker.request_kinds import KINDS
 from layerwire_server.worker.running.device import CpuDevice
 from layerwire_server.worker.running.execution import execute
 from tests.operators.local import NO_STORE
@@ -21,5 +22,5 @@ def test_first_calls_touch_every_family_and_run() -> None:
     assert {family for family, _ in first_requests()} == set(OPERATORS)
     device = CpuDevice(torch.get_num_threads())  # it is the process's number, which references of other tests go by
     for family, request in first_requests():
-        call = decoder().decode(family, request, 0.0, float("inf"))
+        call = decoder().decode(KINDS[family], request, 0.0, float("inf"))
         assert isinstance(execute(device, call.key, [call]).results[0], list), request

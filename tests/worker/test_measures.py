@@ -10,7 +10,7 @@ from layerwire_server.metrics import REJECTIONS, Metrics
 from layerwire_server.worker.measures import Measures
 
 
-def rejected(metrics: Metrics) -> dict[str, float]:
+def rejections(metrics: Metrics) -> dict[str, float]:
     return {labels[0]: value for labels, value in metrics.snapshot()["layerwire_rejected_total"]}
 
 
@@ -25,19 +25,19 @@ def measures(metrics: Metrics) -> Measures:
 
 
 def test_every_reason_is_there_before_it_is_met(measures: Measures, metrics: Metrics) -> None:
-    assert rejected(metrics) == dict.fromkeys(REJECTIONS["worker"], 0)
+    assert rejections(metrics) == dict.fromkeys(REJECTIONS["worker"], 0)
 
 
 def test_a_full_queue_is_counted_by_what_filled_it(measures: Measures, metrics: Metrics) -> None:
     for reason in ("calls", "bytes", "bytes", "quarantined"):
-        measures.rejected(reason)
-    found = {reason: count for reason, count in rejected(metrics).items() if count}
-    assert found == {"queue_calls": 1, "queue_bytes": 2, "quarantined": 1}
+        measures.count_rejection(reason)
+    counts = {reason: count for reason, count in rejections(metrics).items() if count}
+    assert counts == {"queue_calls": 1, "queue_bytes": 2, "quarantined": 1}
 
 
 @pytest.mark.parametrize("reason", ["output_bytes", "operations", "message_calls", "parameter_bytes"])
 def test_a_call_over_a_limit_is_counted_by_the_limit(measures: Measures, metrics: Metrics, reason: str) -> None:
-    measures.failed(None, OverLimitError(reason, "relu", "input", "is too much"))
-    measures.failed(None, invalid("relu", "input", "is wrong"))
-    assert {reason: count for reason, count in rejected(metrics).items() if count} == {reason: 1}
+    measures.count_failure(None, OverLimitError(reason, "relu", "input", "is too much"))
+    measures.count_failure(None, invalid("relu", "input", "is wrong"))
+    assert {reason: count for reason, count in rejections(metrics).items() if count} == {reason: 1}
     assert metrics.counter("layerwire_calls_total", operator="relu", code="INVALID_ARGUMENT").value == 2

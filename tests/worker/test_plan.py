@@ -7,6 +7,7 @@ import pytest
 from layerwire.errors import InvalidArgumentError
 from layerwire_server.operators.operator import Merge
 from layerwire_server.worker.plan import CallLimits, Plans
+from layerwire_server.worker.request_kinds import KINDS
 from tests.operator_cases import Case, T
 from tests.operators.local import Local, message_of, request_of
 
@@ -88,7 +89,7 @@ def test_tensor_that_is_not_taken_is_refused(local: Local) -> None:
     message = message_of(request_of(Case("", "relu", (X,)))).activate
     message.weight.CopyFrom(message.input)
     with pytest.raises(InvalidArgumentError, match="relu: weight is not taken"):
-        local.decoder.decode("activate", message, 0.0, 0.0)
+        local.decoder.decode(KINDS["activate"], message, 0.0, 0.0)
 
 
 @pytest.mark.parametrize("field", ["operator", "options"])
@@ -98,4 +99,4 @@ def test_unknown_fields_are_not_kept(local: Local, field: str) -> None:
     padding = b"\xfa\x3f" + b"\x80\x80\x40" + bytes(1 << 20)  # field 1023, a megabyte
     getattr(message, field).MergeFromString(padding)
     with pytest.raises(InvalidArgumentError, match=f"{field}: must be at most 4096 bytes"):
-        local.decoder.decode("activate", message, 0.0, float("inf"))
+        local.decoder.decode(KINDS["activate"], message, 0.0, float("inf"))

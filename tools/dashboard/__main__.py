@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tests.chaos.conftest import Server
+from tests.chaos.conftest import FaultyServer
 from tests.monitoring import deploy_files
 from tests.monitoring.callers import callers
 from tests.monitoring.prometheus import Pace, Prometheus, start_prometheus
@@ -40,9 +40,9 @@ STORY: list[tuple[float, str, dict[str, int], bool]] = [
 
 
 @contextmanager
-def server_and_prometheus(directory: Path) -> Iterator[tuple[Server, Prometheus]]:
+def server_and_prometheus(directory: Path) -> Iterator[tuple[FaultyServer, Prometheus]]:
     """A server and its Prometheus, once both serve."""
-    server = Server(directory, *(f"--{name}={value}" for name, value in SERVER.items()))
+    server = FaultyServer(directory, *(f"--{name}={value}" for name, value in SERVER.items()))
     try:
         with start_prometheus(directory, server.metrics_address, PACE) as prometheus:
             while not prometheus.query(f"instance:layerwire_worker_serving:sum == {SERVER['workers']}"):
@@ -52,7 +52,7 @@ def server_and_prometheus(directory: Path) -> Iterator[tuple[Server, Prometheus]
         server.close()
 
 
-def play(server: Server) -> list[float]:
+def play(server: FaultyServer) -> list[float]:
     """Plays the story; returns when its chapters began, and when it ended."""
     moments = []
     with callers(server.address, pause_seconds=0.02, **EVERYDAY):

@@ -1,4 +1,4 @@
-"""The activations of torch.nn.functional as methods, and `activate`, which takes their name as an argument.
+"""Turns calls of the activations of torch.nn.functional into Requests; `activate` takes their name as an argument.
 
 It knows their messages; neither channels nor torch.
 """
@@ -8,12 +8,13 @@ from __future__ import annotations
 from typing import Any, SupportsFloat, SupportsIndex
 
 from layerwire.calls.activate_axis import AxisCalls
-from layerwire.calls.arguments import flag, number, outplace, seeded
+from layerwire.calls.arguments import flag, number, outplace, seed_of
 from layerwire.calls.request import Answer_co, Request, TensorLike
 from layerwire.errors import invalid
 from layerwire.v1 import operators_pb2 as messages
 
-ACTIVATIONS = frozenset(messages.ActivateOperator.DESCRIPTOR.fields_by_name)
+_FIELDS = messages.ActivateOperator.DESCRIPTOR.fields
+ACTIVATIONS = frozenset(field.name for field in _FIELDS)
 
 
 def _plain_operator(name: str) -> messages.ActivateOperator:
@@ -24,22 +25,7 @@ def _plain_operator(name: str) -> messages.ActivateOperator:
 
 # Operators without parameters, one shared message each: these are the calls that come by the ten thousand a second.
 _PLAIN = {
-    name: _plain_operator(name)
-    for name in (
-        "relu",
-        "relu6",
-        "prelu",
-        "selu",
-        "silu",
-        "mish",
-        "softsign",
-        "hardsigmoid",
-        "hardswish",
-        "logsigmoid",
-        "tanhshrink",
-        "tanh",
-        "sigmoid",
-    )
+    field.name: _plain_operator(field.name) for field in _FIELDS if field.message_type and not field.message_type.fields
 }
 
 
@@ -59,7 +45,7 @@ class ActivateCalls(AxisCalls[Answer_co]):
         return answer
 
     def _plain(self, function: str, input: TensorLike, timeout: float | None) -> Answer_co:
-        return self._call(Request("activate", _PLAIN[function], {"input": input}, ("output",), function, timeout))
+        return self.call(Request("activate", _PLAIN[function], {"input": input}, ("output",), function, timeout))
 
     def relu(self, input: TensorLike, inplace: bool = False, *, timeout: float | None = None) -> Answer_co:
         """max(x, 0).
@@ -183,7 +169,7 @@ class ActivateCalls(AxisCalls[Answer_co]):
         Shape: any -> the same
         """
         tensors = {"input": input, "weight": weight}
-        return self._call(Request("activate", _PLAIN["prelu"], tensors, ("output",), "prelu", timeout))
+        return self.call(Request("activate", _PLAIN["prelu"], tensors, ("output",), "prelu", timeout))
 
     def rrelu(
         self,
@@ -209,7 +195,7 @@ class ActivateCalls(AxisCalls[Answer_co]):
             training=flag("rrelu", "training", training),
         )
         if training:
-            message.seed = seeded("rrelu", seed)
+            message.seed = seed_of("rrelu", seed)
         return self._activate("rrelu", messages.ActivateOperator(rrelu=message), input, timeout)
 
     def gelu(self, input: TensorLike, approximate: str = "none", *, timeout: float | None = None) -> Answer_co:

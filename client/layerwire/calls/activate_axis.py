@@ -1,4 +1,4 @@
-"""The activations of torch.nn.functional that look along an axis, as methods: glu and the kinds of softmax.
+"""Turns calls of the activations that look along an axis into Requests: glu and the kinds of softmax.
 
 It knows their messages; neither channels nor torch.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import SupportsFloat, SupportsIndex
 
-from layerwire.calls.arguments import DTypeLike, dtype_name, flag, integer, number, seeded
+from layerwire.calls.arguments import DTypeLike, dtype_name, flag, integer, number, seed_of
 from layerwire.calls.request import Answer_co, Family, Request, TensorLike
 from layerwire.v1 import operators_pb2 as messages
 
@@ -99,7 +99,7 @@ class AxisCalls(Family[Answer_co]):
             tau=number("gumbel_softmax", "tau", tau),
             hard=flag("gumbel_softmax", "hard", hard),
             dim=integer("gumbel_softmax", "dim", dim),
-            seed=seeded("gumbel_softmax", seed),
+            seed=seed_of("gumbel_softmax", seed),
         )
         operator = messages.ActivateOperator(gumbel_softmax=message)
         return self._activate("gumbel_softmax", operator, logits, timeout)
@@ -107,7 +107,7 @@ class AxisCalls(Family[Answer_co]):
     def _activate(
         self, function: str, operator: messages.ActivateOperator, input: TensorLike, timeout: float | None
     ) -> Answer_co:
-        return self._call(Request("activate", operator, {"input": input}, ("output",), function, timeout))
+        return self.call(Request("activate", operator, {"input": input}, ("output",), function, timeout))
 
 
 def _axis(function: str, dim: SupportsIndex | None) -> int | None:

@@ -1,4 +1,4 @@
-"""Arguments as the wire wants them: sizes, integers, numbers and flags, each refused here if no message could hold it.
+"""Turns an argument of a call into what the wire wants, or refuses it: sizes, integers, numbers, flags.
 
 It knows numpy's scalars; no operator in particular. Whether a value is in range is the server's to say.
 """
@@ -13,7 +13,8 @@ from typing import Any, SupportsFloat, SupportsIndex, TypeAlias
 import numpy as np
 
 from layerwire.errors import invalid
-from layerwire.wire.dtypes import DTYPES, DataType
+from layerwire.v1 import tensor_pb2
+from layerwire.wire.dtypes import DTYPES
 
 Size: TypeAlias = SupportsIndex | Sequence[SupportsIndex]  # one value for all axes, or one an axis
 OptionalSize: TypeAlias = (
@@ -32,24 +33,24 @@ def integer(function: str, name: str, value: SupportsIndex) -> int:
     """
     if type(value) is int and -0x8000_0000 < value < 0x8000_0000:
         return value  # nearly always, and five times as fast
-    return _bounded(function, name, value, -(1 << 63), (1 << 63) - 1)
+    return _integer_between(function, name, value, -(1 << 63), (1 << 63) - 1)
 
 
-def seeded(function: str, seed: SupportsIndex | None) -> int:
+def seed_of(function: str, seed: SupportsIndex | None) -> int:
     """The seed of a draw, an unsigned 64-bit integer, a fresh one for None; raises as `integer` does."""
-    return secrets.randbits(64) if seed is None else _bounded(function, "seed", seed, 0, (1 << 64) - 1)
+    return secrets.randbits(64) if seed is None else _integer_between(function, "seed", seed, 0, (1 << 64) - 1)
 
 
-def _bounded(function: str, name: str, value: SupportsIndex, least: int, most: int) -> int:
+def _integer_between(function: str, name: str, value: SupportsIndex, least: int, most: int) -> int:
     if isinstance(value, bool | np.bool_):
         raise TypeError(f"{function}: {name} must be an integer, got {value}")
     try:
         number = index(value)
     except TypeError:
-        raise TypeError(f"{function}: {name} must be an integer, got {_shown(value)}") from None
+        raise TypeError(f"{function}: {name} must be an integer, got {_text_of(value)}") from None
     if not least <= number <= most:
-        shown = number if number.bit_length() < 256 else f"a number of {number.bit_length()} bits"
-        raise invalid(function, name, f"must be {least} to {most}, got {shown}")
+        text = number if number.bit_length() < 256 else f"a number of {number.bit_length()} bits"
+        raise invalid(function, name, f"must be {least} to {most}, got {text}")
     return number
 
 
@@ -94,13 +95,13 @@ def number(function: str, name: str, value: SupportsFloat) -> float:
     if type(value) is float:
         return value
     if isinstance(value, bool | np.bool_) or not hasattr(type(value), "__float__"):
-        raise TypeError(f"{function}: {name} must be a number, got {_shown(value)}")
+        raise TypeError(f"{function}: {name} must be a number, got {_text_of(value)}")
     try:
         return float(value)
     except OverflowError:
         raise invalid(function, name, "must fit in a double, got a larger integer") from None
     except (TypeError, ValueError, RuntimeError):  # arrays and tensors of several elements
-        raise TypeError(f"{function}: {name} must be a number, got {_shown(value)}") from None
+        raise TypeError(f"{function}: {name} must be a number, got {_text_of(value)}") from None
 
 
 def ratios(function: str, name: str, value: SupportsFloat | Sequence[SupportsFloat] | None) -> list[float]:
@@ -119,7 +120,7 @@ def flag(function: str, name: str, value: bool) -> bool:
         TypeError: it is none; as in torch, 0 and 1 are not.
     """
     if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{function}: {name} must be True or False, got {_shown(value)}")
+        raise TypeError(f"{function}: {name} must be True or False, got {_text_of(value)}")
     return bool(value)
 
 
@@ -148,10 +149,10 @@ def dtype_name(function: str, value: DTypeLike | None) -> str | None:
         try:
             name = np.dtype(value).name
         except TypeError:
-            raise TypeError(f"{function}: dtype must be one of {', '.join(DTYPES)}, got {_shown(value)}") from None
+            raise TypeError(f"{function}: dtype must be one of {', '.join(DTYPES)}, got {_text_of(value)}") from None
     if name not in DTYPES:
         raise invalid(function, "dtype", f"must be one of {', '.join(DTYPES)}, got {name[:40]}")
-    return DataType.Name(DTYPES[name])
+    return tensor_pb2.DataType.Name(DTYPES[name])
 
 
 def _is_sequence(value: Any) -> bool:
@@ -160,6 +161,6 @@ def _is_sequence(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str | bytes)
 
 
-def _shown(value: Any) -> str:
+def _text_of(value: Any) -> str:
     text = repr(value) if isinstance(value, str | float | list | tuple | None) else type(value).__name__
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,4 +1,4 @@
-"""The convolutions of torch.nn.functional as methods.
+"""Turns calls of the convolutions of torch.nn.functional into Requests.
 
 It knows their messages; neither channels nor torch.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import SupportsIndex
 
 from layerwire.calls.arguments import Size, integer, sizes
-from layerwire.calls.request import Answer_co, Family, Request, TensorLike, given
+from layerwire.calls.request import Answer_co, Family, Request, TensorLike, tensors_by_field
 from layerwire.errors import invalid
 from layerwire.v1 import operators_pb2 as messages
 
@@ -145,7 +145,7 @@ class ConvolveCalls(Family[Answer_co]):
         """
         operator = messages.ConvolveOperator(conv_tbc=messages.ConvTbc(pad=integer("conv_tbc", "pad", pad)))
         tensors = {"input": input, "weight": weight, "bias": bias}
-        return self._call(Request("convolve", operator, tensors, ("output",), "conv_tbc", timeout))
+        return self.call(Request("convolve", operator, tensors, ("output",), "conv_tbc", timeout))
 
     def _conv(
         self,
@@ -173,8 +173,8 @@ class ConvolveCalls(Family[Answer_co]):
         else:
             conv.padding.extend(sizes(function, "padding", padding))
         operator = messages.ConvolveOperator(conv=conv)
-        tensors = given(input=input, weight=weight, bias=bias)
-        return self._call(Request("convolve", operator, tensors, ("output",), function, timeout))
+        tensors = tensors_by_field(input=input, weight=weight, bias=bias)
+        return self.call(Request("convolve", operator, tensors, ("output",), function, timeout))
 
     def _conv_transpose(
         self,
@@ -199,5 +199,5 @@ class ConvolveCalls(Family[Answer_co]):
             dilation=sizes(function, "dilation", dilation),
         )
         operator = messages.ConvolveOperator(conv_transpose=conv)
-        tensors = given(input=input, weight=weight, bias=bias)
-        return self._call(Request("convolve", operator, tensors, ("output",), function, timeout))
+        tensors = tensors_by_field(input=input, weight=weight, bias=bias)
+        return self.call(Request("convolve", operator, tensors, ("output",), function, timeout))

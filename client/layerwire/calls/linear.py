@@ -1,11 +1,14 @@
-"""The linear functions of torch.nn.functional as methods.
+"""Turns calls of the linear functions of torch.nn.functional into Requests.
 
 It knows their messages; neither channels nor torch.
 """
 
 from __future__ import annotations
 
-from layerwire.calls.request import Answer_co, Family, Request, TensorLike, given
+from typing import SupportsFloat, SupportsIndex
+
+from layerwire.calls.arguments import integer, number
+from layerwire.calls.request import Answer_co, Family, Request, TensorLike, tensors_by_field
 from layerwire.v1 import operators_pb2 as messages
 
 _LINEAR = messages.LinearOperator(linear=messages.Linear())
@@ -13,7 +16,7 @@ _BILINEAR = messages.LinearOperator(bilinear=messages.Bilinear())
 
 
 class LinearCalls(Family[Answer_co]):
-    """linear, bilinear."""
+    """linear, bilinear, cosine_similarity."""
 
     def linear(
         self, input: TensorLike, weight: TensorLike, bias: TensorLike | None = None, *, timeout: float | None = None
@@ -22,8 +25,8 @@ class LinearCalls(Family[Answer_co]):
 
         Shape: [..., in_features] -> [..., out_features]
         """
-        tensors = given(input=input, weight=weight, bias=bias)
-        return self._call(Request("linear", _LINEAR, tensors, ("output",), "linear", timeout))
+        tensors = tensors_by_field(input=input, weight=weight, bias=bias)
+        return self.call(Request("linear", _LINEAR, tensors, ("output",), "linear", timeout))
 
     def bilinear(
         self,
@@ -38,5 +41,25 @@ class LinearCalls(Family[Answer_co]):
 
         Shape: [..., in1_features] and [..., in2_features] -> [..., out_features]
         """
-        tensors = given(input=input1, weight=weight, bias=bias, input2=input2)
-        return self._call(Request("linear", _BILINEAR, tensors, ("output",), "bilinear", timeout))
+        tensors = tensors_by_field(input=input1, weight=weight, bias=bias, input2=input2)
+        return self.call(Request("linear", _BILINEAR, tensors, ("output",), "bilinear", timeout))
+
+    def cosine_similarity(
+        self,
+        x1: TensorLike,
+        x2: TensorLike,
+        dim: SupportsIndex = 1,
+        eps: SupportsFloat = 1e-8,
+        *,
+        timeout: float | None = None,
+    ) -> Answer_co:
+        """Cosine of the angle between x1 and x2 along dim of the shape that both are broadcast to.
+
+        Shape: two that broadcast to [..., L, ...] -> [..., ...] without the axis
+        """
+        message = messages.CosineSimilarity(
+            dim=integer("cosine_similarity", "dim", dim), eps=number("cosine_similarity", "eps", eps)
+        )
+        operator = messages.LinearOperator(cosine_similarity=message)
+        tensors = {"input": x1, "input2": x2}
+        return self.call(Request("linear", operator, tensors, ("output",), "cosine_similarity", timeout))

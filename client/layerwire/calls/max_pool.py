@@ -1,4 +1,4 @@
-"""The max pools of torch.nn.functional as methods: plain, adaptive, fractional.
+"""Turns calls of the max pools of torch.nn.functional into Requests: plain, adaptive, fractional.
 
 It knows their messages; neither channels nor torch.
 """
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import SupportsFloat
 
 from layerwire.calls.arguments import OptionalSize, Size, flag, kept_sizes, ratios, sizes, step
-from layerwire.calls.request import Answer_co, Family, Request, TensorLike, given
+from layerwire.calls.request import Answer_co, Family, Request, TensorLike, tensors_by_field
 from layerwire.v1 import operators_pb2 as messages
 
 _WITH_INDICES = {False: ("output",), True: ("output", "indices")}
@@ -184,7 +184,7 @@ class MaxPoolCalls(Family[Answer_co]):
         )
         outputs = _WITH_INDICES[pool.return_indices]
         operator = messages.PoolOperator(max_pool=pool)
-        return self._call(Request("pool", operator, {"input": input}, outputs, function, timeout))
+        return self.call(Request("pool", operator, {"input": input}, outputs, function, timeout))
 
     def _adaptive_max_pool(
         self,
@@ -202,7 +202,7 @@ class MaxPoolCalls(Family[Answer_co]):
         )
         outputs = _WITH_INDICES[pool.return_indices]
         operator = messages.PoolOperator(adaptive_max_pool=pool)
-        return self._call(Request("pool", operator, {"input": input}, outputs, function, timeout))
+        return self.call(Request("pool", operator, {"input": input}, outputs, function, timeout))
 
     def _fractional_max_pool(
         self,
@@ -225,5 +225,5 @@ class MaxPoolCalls(Family[Answer_co]):
         )
         outputs = _WITH_INDICES[pool.return_indices]
         operator = messages.PoolOperator(fractional_max_pool=pool)
-        tensors = given(input=input, samples=samples)
-        return self._call(Request("pool", operator, tensors, outputs, function, timeout))
+        tensors = tensors_by_field(input=input, samples=samples)
+        return self.call(Request("pool", operator, tensors, outputs, function, timeout))

@@ -1,4 +1,4 @@
-"""The pools of torch.nn.functional that take means, as methods: average, adaptive average, power mean.
+"""Turns calls of the pools that take means into Requests: average, adaptive average, power mean.
 
 It knows their messages; neither channels nor torch.
 """
@@ -184,7 +184,7 @@ class MeanPoolCalls(Family[Answer_co]):
         if divisor_override is not None:
             pool.divisor_override = integer(function, "divisor_override", divisor_override)
         operator = messages.PoolOperator(avg_pool=pool)
-        return self._call(Request("pool", operator, {"input": input}, ("output",), function, timeout))
+        return self.call(Request("pool", operator, {"input": input}, ("output",), function, timeout))
 
     def _adaptive_avg_pool(
         self, spatial_dims: int, input: TensorLike, output_size: OptionalSize, timeout: float | None
@@ -193,7 +193,7 @@ class MeanPoolCalls(Family[Answer_co]):
         extents = kept_sizes(function, "output_size", output_size)
         pool = messages.AdaptiveAvgPool(spatial_dims=spatial_dims, output_size=extents)
         operator = messages.PoolOperator(adaptive_avg_pool=pool)
-        return self._call(Request("pool", operator, {"input": input}, ("output",), function, timeout))
+        return self.call(Request("pool", operator, {"input": input}, ("output",), function, timeout))
 
     def _lp_pool(
         self,
@@ -214,4 +214,4 @@ class MeanPoolCalls(Family[Answer_co]):
             ceil_mode=flag(function, "ceil_mode", ceil_mode),
         )
         operator = messages.PoolOperator(lp_pool=pool)
-        return self._call(Request("pool", operator, {"input": input}, ("output",), function, timeout))
+        return self.call(Request("pool", operator, {"input": input}, ("output",), function, timeout))

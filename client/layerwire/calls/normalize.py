@@ -1,4 +1,4 @@
-"""The normalisations of torch.nn.functional as methods.
+"""Turns calls of the normalisations of torch.nn.functional into Requests.
 
 It knows their messages; neither channels nor torch.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import SupportsFloat, SupportsIndex
 
 from layerwire.calls.arguments import Size, flag, integer, number, sizes
-from layerwire.calls.request import Answer_co, Family, Request, TensorLike, given
+from layerwire.calls.request import Answer_co, Family, Request, TensorLike, tensors_by_field
 from layerwire.errors import invalid
 from layerwire.v1 import operators_pb2 as messages
 
@@ -46,9 +46,11 @@ class NormalizeCalls(Family[Answer_co]):
             return_statistics=flag("batch_norm", "return_statistics", return_statistics),
         )
         operator = messages.NormalizeOperator(batch_norm=norm)
-        tensors = given(input=input, weight=weight, bias=bias, running_mean=running_mean, running_var=running_var)
+        tensors = tensors_by_field(
+            input=input, weight=weight, bias=bias, running_mean=running_mean, running_var=running_var
+        )
         outputs = _STATISTICS if return_statistics else ("output",)
-        return self._call(Request("normalize", operator, tensors, outputs, "batch_norm", timeout))
+        return self.call(Request("normalize", operator, tensors, outputs, "batch_norm", timeout))
 
     def layer_norm(
         self,
@@ -69,8 +71,8 @@ class NormalizeCalls(Family[Answer_co]):
             eps=number("layer_norm", "eps", eps),
         )
         operator = messages.NormalizeOperator(layer_norm=norm)
-        tensors = given(input=input, weight=weight, bias=bias)
-        return self._call(Request("normalize", operator, tensors, ("output",), "layer_norm", timeout))
+        tensors = tensors_by_field(input=input, weight=weight, bias=bias)
+        return self.call(Request("normalize", operator, tensors, ("output",), "layer_norm", timeout))
 
     def group_norm(
         self,
@@ -90,8 +92,8 @@ class NormalizeCalls(Family[Answer_co]):
             num_groups=integer("group_norm", "num_groups", num_groups), eps=number("group_norm", "eps", eps)
         )
         operator = messages.NormalizeOperator(group_norm=norm)
-        tensors = given(input=input, weight=weight, bias=bias)
-        return self._call(Request("normalize", operator, tensors, ("output",), "group_norm", timeout))
+        tensors = tensors_by_field(input=input, weight=weight, bias=bias)
+        return self.call(Request("normalize", operator, tensors, ("output",), "group_norm", timeout))
 
     def instance_norm(
         self,
@@ -118,8 +120,10 @@ class NormalizeCalls(Family[Answer_co]):
             eps=number("instance_norm", "eps", eps),
         )
         operator = messages.NormalizeOperator(instance_norm=norm)
-        tensors = given(input=input, weight=weight, bias=bias, running_mean=running_mean, running_var=running_var)
-        return self._call(Request("normalize", operator, tensors, ("output",), "instance_norm", timeout))
+        tensors = tensors_by_field(
+            input=input, weight=weight, bias=bias, running_mean=running_mean, running_var=running_var
+        )
+        return self.call(Request("normalize", operator, tensors, ("output",), "instance_norm", timeout))
 
     def rms_norm(
         self,
@@ -139,8 +143,8 @@ class NormalizeCalls(Family[Answer_co]):
             eps=None if eps is None else number("rms_norm", "eps", eps),
         )
         operator = messages.NormalizeOperator(rms_norm=norm)
-        tensors = given(input=input, weight=weight)
-        return self._call(Request("normalize", operator, tensors, ("output",), "rms_norm", timeout))
+        tensors = tensors_by_field(input=input, weight=weight)
+        return self.call(Request("normalize", operator, tensors, ("output",), "rms_norm", timeout))
 
     def local_response_norm(
         self,
@@ -163,7 +167,7 @@ class NormalizeCalls(Family[Answer_co]):
             k=number("local_response_norm", "k", k),
         )
         operator = messages.NormalizeOperator(local_response_norm=norm)
-        return self._call(Request("normalize", operator, {"input": input}, ("output",), "local_response_norm", timeout))
+        return self.call(Request("normalize", operator, {"input": input}, ("output",), "local_response_norm", timeout))
 
     def normalize(
         self,
@@ -189,4 +193,4 @@ class NormalizeCalls(Family[Answer_co]):
             eps=number("normalize", "eps", eps),
         )
         operator = messages.NormalizeOperator(normalize=norm)
-        return self._call(Request("normalize", operator, {"input": input}, ("output",), "normalize", timeout))
+        return self.call(Request("normalize", operator, {"input": input}, ("output",), "normalize", timeout))

@@ -1,12 +1,11 @@
-"""What a call is before it is bytes, and the one method that decides what becomes of it.
+"""What a call is before it is bytes, and where all methods that make one end.
 
 It knows the contract's messages; no operator in particular, neither arrays nor channels.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from google.protobuf.message import Message
@@ -30,14 +29,17 @@ class Request(NamedTuple):
     of: Request | None = None  # of differentiate: the call whose gradients are wanted
 
 
-class Family(ABC, Generic[Answer_co]):
-    """Methods of one family of operators."""
+class Family(Generic[Answer_co]):
+    """Methods of one family of operators, each of which ends in `call`.
 
-    @abstractmethod
-    def _call(self, request: Request) -> Answer_co:
-        """What becomes of a request."""
+    Args:
+        call: what becomes of a request.
+    """
+
+    def __init__(self, call: Callable[[Request], Answer_co]) -> None:
+        self.call = call
 
 
-def given(**tensors: TensorLike | None) -> dict[str, Any]:
+def tensors_by_field(**tensors: TensorLike | None) -> dict[str, Any]:
     """The tensors that are there."""
     return {name: tensor for name, tensor in tensors.items() if tensor is not None}

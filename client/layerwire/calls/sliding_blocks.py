@@ -1,4 +1,4 @@
-"""unfold and fold of torch.nn.functional as methods.
+"""Turns calls of unfold and fold of torch.nn.functional into Requests.
 
 It knows their messages; neither channels nor torch.
 """
@@ -35,7 +35,7 @@ class SlidingBlockCalls(Family[Answer_co]):
             stride=sizes("unfold", "stride", stride),
         )
         operator = messages.ConvolveOperator(unfold=unfold)
-        return self._call(Request("convolve", operator, {"input": input}, ("output",), "unfold", timeout))
+        return self.call(Request("convolve", operator, {"input": input}, ("output",), "unfold", timeout))
 
     def fold(
         self,
@@ -60,4 +60,4 @@ class SlidingBlockCalls(Family[Answer_co]):
             stride=sizes("fold", "stride", stride),
         )
         operator = messages.ConvolveOperator(fold=fold)
-        return self._call(Request("convolve", operator, {"input": input}, ("output",), "fold", timeout))
+        return self.call(Request("convolve", operator, {"input": input}, ("output",), "fold", timeout))

@@ -1,4 +1,4 @@
-"""The unpooling functions of torch.nn.functional as methods.
+"""Turns calls of the unpooling functions of torch.nn.functional into Requests.
 
 It knows their messages; neither channels nor torch.
 """
@@ -92,4 +92,4 @@ class UnpoolCalls(Family[Answer_co]):
         )
         operator = messages.UnpoolOperator(max_unpool=unpool)
         tensors = {"input": input, "indices": indices}
-        return self._call(Request("unpool", operator, tensors, ("output",), function, timeout))
+        return self.call(Request("unpool", operator, tensors, ("output",), function, timeout))

@@ -33,11 +33,11 @@ class Other(NamedTuple):
 
 COMMANDS = {
     "call": Command("layerwire.cli.call", "Call one operator by its torch.nn.functional name."),
-    "delete": Command("layerwire.cli.deleting", "Forget programs or weights on a server."),
+    "delete": Command("layerwire.cli.delete", "Forget programs or weights on a server."),
     "demo": Command("layerwire.demo.command", "A photograph and a small CNN through a server of its own."),
     "describe": Command("layerwire.cli.describe", "Show a program's layers, shapes, parameters and operations."),
     "health": Command("layerwire.cli.health", "Tell whether a server is serving."),
-    "import": Command("layerwire.cli.importing", "Give the tensors of a safetensors file names."),
+    "import": Command("layerwire.cli.import_weights", "Give the tensors of a safetensors file names."),
     "info": Command("layerwire.cli.info", "Show versions, workers, limits and operators of a server."),
     "programs": Command("layerwire.cli.programs", "List the programs of a server with their versions."),
     "put-weights": Command("layerwire.cli.put_weights", "Give a tensor a name on a server."),
@@ -60,22 +60,24 @@ class Commands(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """--help from the tables: importing every command for its line would take seconds."""
-        known = COMMANDS | OTHERS
+        commands = COMMANDS | OTHERS
         with formatter.section("Commands"):
-            formatter.write_dl([(name, known[name].help if name in known else "") for name in self.list_commands(ctx)])
+            formatter.write_dl(
+                [(name, commands[name].help if name in commands else "") for name in self.list_commands(ctx)]
+            )
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command, imported now."""
         if cmd_name in COMMANDS:
-            found: click.Command = importlib.import_module(COMMANDS[cmd_name].module).command
-            return found
+            command: click.Command = importlib.import_module(COMMANDS[cmd_name].module).command
+            return command
         for point in entry_points(group=GROUP, name=cmd_name):
             try:
-                loaded: click.Command = point.load()
+                other: click.Command = point.load()
             except ModuleNotFoundError as error:
-                return _missing(cmd_name, f"{error.name} is not installed")
-            return loaded
-        return _missing(cmd_name, "not installed") if cmd_name in OTHERS else None
+                return _refusing_command(cmd_name, f"{error.name} is not installed")
+            return other
+        return _refusing_command(cmd_name, "not installed") if cmd_name in OTHERS else None
 
     def invoke(self, ctx: click.Context) -> object:
         """Runs a command; what the server refuses is one line, not a traceback."""
@@ -87,7 +89,7 @@ class Commands(click.Group):
             raise click.ClickException(f"{error.message} ({error.code.name.lower().replace('_', ' ')})") from None
 
 
-def _missing(name: str, reason: str) -> click.Command:
+def _refusing_command(name: str, reason: str) -> click.Command:
     """A command that says what to install."""
 
     def refuse() -> None:

@@ -33,9 +33,9 @@ Examples:
 
 def functions() -> dict[str, Callable[..., Any]]:
     """The methods that are operators, by name."""
-    from layerwire.calls import methods
+    from layerwire.calls import operator_methods
 
-    return methods()
+    return operator_methods()
 
 
 class Functions(click.Group):
@@ -104,32 +104,32 @@ def _command(name: str, method: Callable[..., Any]) -> click.Command:
 
 
 def _run(
-    ctx: click.Context, /, output: tuple[str, ...], timing: bool, deterministic: bool, timeout: float, **given: Any
+    ctx: click.Context, /, output: tuple[str, ...], timing: bool, deterministic: bool, timeout: float, **values: Any
 ) -> None:
     """Makes the call and shows or keeps what comes back."""
     function = str(ctx.info_name)
     parameters = inspect.signature(functions()[function]).parameters
     if DTYPE not in parameters:
-        del given[DTYPE]  # the tensors have it
+        del values[DTYPE]  # the tensors have it
     arguments = {  # what was left out takes its default; None where it has none, as batch_norm's running statistics
         name: value
-        for name, value in given.items()
+        for name, value in values.items()
         if value is not None or parameters[name].default is inspect.Parameter.empty
     }
     assert ctx.parent is not None
     with connection.client(ctx.parent.params["address"], timeout) as client:
-        started = time.perf_counter()
-        answer, spent = getattr(client.options(timing=True, deterministic=deterministic), function)(**arguments)
-        seconds = time.perf_counter() - started
+        start = time.perf_counter()
+        answer, server_timing = getattr(client.options(timing=True, deterministic=deterministic), function)(**arguments)
+        seconds = time.perf_counter() - start
     outputs = answer if isinstance(answer, tuple) else (answer,)
     if len(output) > len(outputs):
         raise click.UsageError(f"--output: {function} gave {len(outputs)}, {len(output)} files are named", ctx)
     keep(outputs, output)
     if timing:
-        _tell(seconds, spent)
+        _print_timing(seconds, server_timing)
 
 
-def _tell(seconds: float, timing: Timing) -> None:
+def _print_timing(seconds: float, timing: Timing) -> None:
     """Prints where the time went, the whole first."""
     click.echo(f"total     {seconds * 1e3:9.3f} ms")
     for name in ("queue", "copy_in", "kernel", "copy_out"):

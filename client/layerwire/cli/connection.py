@@ -54,8 +54,8 @@ def client(target: str, timeout_seconds: float) -> Iterator[layerwire.Client]:
     import layerwire
 
     try:
-        with layerwire.Client(target, timeout=timeout_seconds) as opened:
-            yield opened
+        with layerwire.Client(target, timeout=timeout_seconds) as connected_client:
+            yield connected_client
     except LayerwireError:  # some are ValueErrors too
         raise
     except (TypeError, ValueError) as error:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from layerwire.v1.store_pb2 import GetProgramResponse
 
 
-def as_json(found: GetProgramResponse) -> dict[str, Any]:
+def as_json(program: GetProgramResponse) -> dict[str, Any]:
     """The answer as plain values, without the program itself."""
     nodes = [
         {
@@ -29,16 +29,23 @@ def as_json(found: GetProgramResponse) -> dict[str, Any]:
             "floating_point_operations": node.floating_point_operations,
             "folded_into": node.folded_into,
         }
-        for node in found.nodes
+        for node in program.nodes
     ]
     ends = {
-        kind: [{"name": one.name, "tensor": _spec(one)} for one in getattr(found, kind)]
+        kind: [{"name": one.name, "tensor": _spec(one)} for one in getattr(program, kind)]
         for kind in ("inputs", "outputs")
     }
     names = ("parameters", "parameter_bytes", "floating_point_operations", "peak_bytes")
-    totals = {name: getattr(found, name) for name in names}
-    told = {"name": found.name, "version": found.version, "digest": found.digest, **ends, "nodes": nodes, **totals}
-    return {**told, "batched": found.batched, "alone_because": found.alone_because}
+    totals = {name: getattr(program, name) for name in names}
+    head = {
+        "name": program.name,
+        "version": program.version,
+        "digest": program.digest,
+        **ends,
+        "nodes": nodes,
+        **totals,
+    }
+    return {**head, "batched": program.batched, "alone_because": program.alone_because}
 
 
 def _spec(tensor: Any) -> str:
@@ -48,21 +55,21 @@ def _spec(tensor: Any) -> str:
     return spec(DTYPE_NAMES.get(tensor.dtype, "unknown"), tuple(tensor.shape))
 
 
-def _layers(found: GetProgramResponse) -> Table:
+def _layers(program: GetProgramResponse) -> Table:
     from rich.markup import escape
 
     from layerwire.cli.tables import plain, table
 
     columns = ("node", "operator", "gives for one row", "parameters", "operations")
     layers = table("Layers", *columns, right=columns[3:])
-    for node in found.nodes:
-        given = escape("\n".join(map(_spec, node.outputs)))
+    for node in program.nodes:
+        shapes = escape("\n".join(map(_spec, node.outputs)))
         work = f"in {escape(plain(node.folded_into))}" if node.folded_into else f"{node.floating_point_operations:,}"
         style = "dim" if node.folded_into else None
         parameters = f"{node.parameters:,}" if node.parameters else ""
-        layers.add_row(escape(plain(node.name)), node.operator, given, parameters, work, style=style)
+        layers.add_row(escape(plain(node.name)), node.operator, shapes, parameters, work, style=style)
     layers.add_section()
-    layers.add_row("total", "", "", f"{found.parameters:,}", f"{found.floating_point_operations:,}", style="bold")
+    layers.add_row("total", "", "", f"{program.parameters:,}", f"{program.floating_point_operations:,}", style="bold")
     return layers
 
 
@@ -79,20 +86,20 @@ def command(address: str, name: str, version: int | None, json_: bool, timeout: 
     another takes none of its own.
     """
     with connection.client(address, timeout) as client:
-        found = client.describe(name, version)
+        program = client.describe(name, version)
     if json_:
-        click.echo(json.dumps(as_json(found), indent=2))
+        click.echo(json.dumps(as_json(program), indent=2))
         return
     from rich.markup import escape
 
     from layerwire.cli.tables import console, plain, size
 
-    shown = console()
-    shown.print(f"[bold]{escape(found.name)}[/] version {found.version}, digest {found.digest[:16]}\n")
-    shown.print(_layers(found))
+    out = console()
+    out.print(f"[bold]{escape(program.name)}[/] version {program.version}, digest {program.digest[:16]}\n")
+    out.print(_layers(program))
     for kind in ("inputs", "outputs"):
-        ends = ", ".join(f"{plain(one.name)}: {_spec(one)}" for one in getattr(found, kind))
-        shown.print(f"{kind + ':':<9}{escape(ends)}")
-    shown.print(f"weights: {size(found.parameter_bytes)}; values of one row: at most {size(found.peak_bytes)}")
-    together = "calls share batches" if found.batched else f"calls run alone: {found.alone_because}"
-    shown.print(escape(plain(together)))
+        ends = ", ".join(f"{plain(one.name)}: {_spec(one)}" for one in getattr(program, kind))
+        out.print(f"{kind + ':':<9}{escape(ends)}")
+    out.print(f"weights: {size(program.parameter_bytes)}; values of one row: at most {size(program.peak_bytes)}")
+    together = "calls share batches" if program.batched else f"calls run alone: {program.alone_because}"
+    out.print(escape(plain(together)))

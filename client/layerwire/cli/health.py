@@ -8,12 +8,7 @@ from __future__ import annotations
 import click
 
 from layerwire.cli import connection
-
-# Two messages of one field each, spelled here, so that the SDK needs no package for them:
-# https://github.com/grpc/grpc/blob/master/doc/health-checking.md
-METHOD = "/grpc.health.v1.Health/Check"
-SERVING = b"\x08\x01"
-STATUSES = {b"": "unknown", SERVING: "serving", b"\x08\x02": "not serving", b"\x08\x03": "unknown service"}
+from layerwire.wire.health import CHECK, SERVING, STATUSES, request
 
 NOT_SERVING, UNREACHABLE = 1, 2
 FAILURES = {  # status code -> exit status and words
@@ -28,13 +23,9 @@ def check(target: str, service: str, timeout_seconds: float) -> tuple[int, str]:
     """Exit status and words for the health of a server, or of a service of it."""
     import grpc
 
-    from layerwire.wire.protobuf import prefix
-
-    name = service.encode()
-    request = prefix(1, len(name)) + name if name else b""
     with grpc.insecure_channel(target) as channel:
         try:
-            answer = channel.unary_unary(METHOD, bytes, bytes)(request, timeout=timeout_seconds)
+            answer = channel.unary_unary(CHECK, bytes, bytes)(request(service), timeout=timeout_seconds)
         except grpc.RpcError as error:
             return FAILURES.get(error.code().name, (NOT_SERVING, f"{error.code().name}, {error.details()}"))
     return 0 if answer == SERVING else NOT_SERVING, STATUSES.get(answer, "unknown")

@@ -54,7 +54,7 @@ def _tables(info: GetServerInfoResponse) -> list[Table]:
     numerics = table("Numerics", "setting", "value")
     for name, value in sorted(info.numerics.items()):
         numerics.add_row(name, value)
-    return [found for found in (workers, limits, numerics) if found.row_count]
+    return [one for one in (workers, limits, numerics) if one.row_count]
 
 
 @click.command()
@@ -73,7 +73,7 @@ def command(address: str, json_: bool, timeout: float) -> None:
 
     console = Console(highlight=False)
     console.print(f"[bold]{address}[/]  layerwire {info.version}, torch {info.torch_version}\n")
-    for found in _tables(info):
-        console.print(found)
+    for table in _tables(info):
+        console.print(table)
     console.print(f"[bold]Operators[/] ({len(info.operators)})")
     console.print(Columns(info.operators, padding=(0, 2)))

@@ -44,34 +44,34 @@ class Tensor(click.ParamType):  # type: ignore[type-arg]  # older clicks' has no
 
     Args:
         dtype: of numbers, where the command line has no --dtype.
-        fixed: whether --dtype leaves it alone.
+        keeps_dtype: whether --dtype leaves it alone.
     """
 
     name = "tensor"
 
-    def __init__(self, dtype: str, *, fixed: bool = False) -> None:
+    def __init__(self, dtype: str, *, keeps_dtype: bool = False) -> None:
         self.dtype = dtype
-        self.fixed = fixed
+        self.keeps_dtype = keeps_dtype
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The array, or the name."""
-        asked = None if ctx is None or self.fixed else ctx.params.get(DTYPE)
-        if not isinstance(asked, str):  # click has a mark of its own for an option that isn't there
-            asked = None
+        name = None if ctx is None or self.keeps_dtype else ctx.params.get(DTYPE)
+        if not isinstance(name, str):  # click has a mark of its own for an option that isn't there
+            name = None
         if value.startswith(STORED):
             return value.removeprefix(STORED)
         if Path(value).exists() or value.lstrip()[:1] not in set("[-0123456789."):
             array = load_npy(value)
-            return array if asked is None else _as_dtype(value, array, asked)
+            return array if name is None else _as_dtype(value, array, name)
         try:
             array = _from_json(value)
         except (ValueError, OverflowError, RecursionError):
             raise click.BadParameter(f"{value}: neither a file nor numbers such as [[1, 2], [3, 4]]") from None
-        return _as_dtype(value, array, asked or self.dtype)
+        return _as_dtype(value, array, name or self.dtype)
 
 
 tensor = Tensor("float32")
-indices = Tensor("int64", fixed=True)
+indices = Tensor("int64", keeps_dtype=True)
 
 
 def _from_json(text: str) -> npt.NDArray[Any]:
@@ -100,13 +100,15 @@ def _as_dtype(text: str, array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]
     except TypeError as error:  # bfloat16, where ml_dtypes isn't there
         raise click.BadParameter(str(error), param_hint="'--dtype'") from None
     with np.errstate(over="ignore", invalid="ignore"):
-        made = array.astype(dtype)
-        held = np.isfinite(made) | ~np.isfinite(array) if dtype.kind not in "biu" else made == array
-    if not held.all():
-        worst = array[~held].flat[0]
+        converted_array = array.astype(dtype)
+        fits = (
+            np.isfinite(converted_array) | ~np.isfinite(array) if dtype.kind not in "biu" else converted_array == array
+        )
+    if not fits.all():
+        worst = array[~fits].flat[0]
         hint = "; --dtype float64 has more room" if name == "float32" else ""
         raise click.BadParameter(f"{text[:80]}: {worst} doesn't fit in {name}{hint}")
-    return made
+    return converted_array
 
 
 def size(text: str) -> Any:
@@ -116,8 +118,8 @@ def size(text: str) -> Any:
 
 def optional_size(text: str) -> Any:
     """As `size`, with `none` for an axis that keeps its extent."""
-    found = _items(lambda item: None if item == "none" else int(item), "integers such as 2, 2,2 or none,4", text)
-    return [None] if found is None else found  # None itself would be an option that was left out
+    sizes = _items(lambda item: None if item == "none" else int(item), "integers such as 2, 2,2 or none,4", text)
+    return [None] if sizes is None else sizes  # None itself would be an option that was left out
 
 
 def size_or_word(text: str) -> Any:
@@ -130,11 +132,11 @@ def numbers(text: str) -> Any:
     return _items(float, "numbers such as 0.5 or 0.5,0.7", text)
 
 
-def _items(read: Callable[[str], Any], wanted: str, text: str) -> Any:
+def _items(read: Callable[[str], Any], rule: str, text: str) -> Any:
     try:
         items = [read(item.strip()) for item in text.split(",")]
     except ValueError:
-        raise click.BadParameter(f"{text}: must be {wanted}") from None
+        raise click.BadParameter(f"{text}: must be {rule}") from None
     return items[0] if len(items) == 1 else items
 
 
@@ -148,7 +150,7 @@ def dtype(text: str) -> str:
 
 
 def output_file(path: str) -> str:
-    """A file that can be written, as far as can be told without writing; `-` is standard output."""
+    """A file that can be written, as far as is known without writing; `-` is standard output."""
     if path == STANDARD_OUTPUT:
         return path
     file = Path(path)
@@ -198,19 +200,21 @@ def option(parameter: inspect.Parameter) -> click.Option:
         KeyError: the annotation has no reader.
     """
     name = "--" + parameter.name.strip("_").replace("_", "-")
-    required = parameter.default is parameter.empty and not str(parameter.annotation).endswith("None")
-    shown = "" if parameter.default in (parameter.empty, None) else f"Default: {parameter.default}."
+    is_required = parameter.default is parameter.empty and not str(parameter.annotation).endswith("None")
+    default = "" if parameter.default in (parameter.empty, None) else f"Default: {parameter.default}."
     if parameter.annotation == "bool":
         negative = f"/--no-{name[2:]}" if parameter.default is not False else ""
         flags = [f"{name}{negative}", parameter.name]
-        return click.Option(flags, is_flag=True, default=None, help=shown if negative else "", required=required)
+        return click.Option(flags, is_flag=True, default=None, help=default if negative else "", required=is_required)
     if parameter.name == DTYPE:
         return dtype_option()
     reader = _INDICES if parameter.name == "indices" else READERS[parameter.annotation]
-    return click.Option([name, parameter.name], type=reader.read, metavar=reader.metavar, required=required, help=shown)
+    return click.Option(
+        [name, parameter.name], type=reader.read, metavar=reader.metavar, required=is_required, help=default
+    )
 
 
 def dtype_option() -> click.Option:
     """--dtype, read before the tensors; where the function has a `dtype` of its own, both come to the same."""
-    told = "What TENSORs are converted to. Default: .npy files as they are, numbers float32, indices int64."
-    return click.Option(["--dtype", DTYPE], type=dtype, metavar="DTYPE", is_eager=True, help=told)
+    text = "What TENSORs are converted to. Default: .npy files as they are, numbers float32, indices int64."
+    return click.Option(["--dtype", DTYPE], type=dtype, metavar="DTYPE", is_eager=True, help=text)

@@ -21,18 +21,18 @@ from layerwire.cli import connection
 def command(address: str, prefix: str, json_: bool, timeout: float) -> None:
     """List the programs of a server with their versions."""
     with connection.client(address, timeout) as client:
-        found = client.programs(prefix)
+        programs = client.programs(prefix)
     if json_:
-        told = [one._asdict() | {"versions": [version._asdict() for version in one.versions]} for one in found]
-        click.echo(json.dumps(told, indent=2))
+        objects = [one._asdict() | {"versions": [version._asdict() for version in one.versions]} for one in programs]
+        click.echo(json.dumps(objects, indent=2))
         return
     from layerwire.cli.tables import console, table
 
-    listed = table("Programs", "name", "version", "put", "digest", "pinned", right=("version",))
-    for program in found:
+    rows = table("Programs", "name", "version", "put", "digest", "pinned", right=("version",))
+    for program in programs:
         for version in program.versions:
             put = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(version.put_seconds))
             mark = " (default)" if version.version == program.default_version else ""
-            pinned = "yes" if version.pinned else ""
-            listed.add_row(program.name, f"{version.version}{mark}", put, version.digest[:16], pinned)
-    console().print(listed if found else "no programs")
+            is_pinned = "yes" if version.pinned else ""
+            rows.add_row(program.name, f"{version.version}{mark}", put, version.digest[:16], is_pinned)
+    console().print(rows if programs else "no programs")

@@ -15,7 +15,7 @@ from layerwire.cli.parameters import DTYPE, Tensor
 from layerwire.cli.tables import plain
 
 
-class Named(click.ParamType):  # type: ignore[type-arg]  # older clicks' has no []
+class NameAndValue(click.ParamType):  # type: ignore[type-arg]  # older clicks' has no []
     """NAME=VALUE, the value of another type."""
 
     name = "name=value"
@@ -37,7 +37,7 @@ class Named(click.ParamType):  # type: ignore[type-arg]  # older clicks' has no 
 @click.option(
     "--input",
     "inputs",
-    type=Named(Tensor("float32")),
+    type=NameAndValue(Tensor("float32")),
     multiple=True,
     required=True,
     metavar="NAME=TENSOR",
@@ -46,7 +46,7 @@ class Named(click.ParamType):  # type: ignore[type-arg]  # older clicks' has no 
 @click.option(
     "--output",
     "outputs",
-    type=Named(None),
+    type=NameAndValue(None),
     multiple=True,
     metavar="NAME=FILE",
     help="Write this output to a .npy file.",

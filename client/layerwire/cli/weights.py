@@ -20,16 +20,16 @@ from layerwire.cli import connection
 def command(address: str, prefix: str, json_: bool, timeout: float) -> None:
     """List the named weights of a server."""
     with connection.client(address, timeout) as client:
-        found = client.weights(prefix)
+        weights = client.weights(prefix)
     if json_:
-        click.echo(json.dumps([one._asdict() for one in found], indent=2))
+        click.echo(json.dumps([one._asdict() for one in weights], indent=2))
         return
     from rich.markup import escape
 
     from layerwire.cli.tables import console, plain, spec, table
 
-    listed = table("Weights", "name", "tensor", "file", "key", "pinned")
-    for one in found:
+    rows = table("Weights", "name", "tensor", "file", "key", "pinned")
+    for one in weights:
         tensor = escape(spec(one.dtype, one.shape)) if one.dtype else "[red]its file can't be read[/]"
-        listed.add_row(one.name, tensor, one.digest[:16], escape(plain(one.key)), "yes" if one.pinned else "")
-    console().print(listed if found else "no weights")
+        rows.add_row(one.name, tensor, one.digest[:16], escape(plain(one.key)), "yes" if one.pinned else "")
+    console().print(rows if weights else "no weights")

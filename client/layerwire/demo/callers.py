@@ -17,7 +17,7 @@ from layerwire.demo import digits
 
 
 @dataclass
-class Measured:
+class Measurement:
     """What calls took, as their callers saw it.
 
     Attributes:
@@ -30,26 +30,26 @@ class Measured:
 
     def quantile_seconds(self, part: float) -> float:
         """The latency that this part of the calls keeps below."""
-        ordered = sorted(self.latencies_seconds)
-        return ordered[min(int(part * len(ordered)), len(ordered) - 1)]
+        latencies = sorted(self.latencies_seconds)
+        return latencies[min(int(part * len(latencies)), len(latencies) - 1)]
 
 
 class Stopwatch:
     """An asynchronous client whose every operator call is measured."""
 
     def __init__(self, client: Any) -> None:
-        self._timed = client.options(timing=True)
-        self.measured = Measured()
+        self._calls = client.options(timing=True)
+        self.measurement = Measurement()
 
     def __getattr__(self, function: str) -> Callable[..., Awaitable[torch.Tensor]]:
-        method = getattr(self._timed, function)
+        method = getattr(self._calls, function)
 
         async def call(*args: Any, **kwargs: Any) -> torch.Tensor:
-            started = time.perf_counter()
+            start = time.perf_counter()
             value: torch.Tensor
             value, timing = await method(*args, **kwargs)
-            self.measured.latencies_seconds.append(time.perf_counter() - started)
-            self.measured.batches += 1 / timing.batch_calls
+            self.measurement.latencies_seconds.append(time.perf_counter() - start)
+            self.measurement.batches += 1 / timing.batch_calls
             return value
 
         return call
@@ -61,12 +61,12 @@ class Outcome:
 
     Attributes:
         layers: the output of each layer for all images.
-        measured: the calls.
+        measurement: the calls.
         seconds: from the first call to the last answer.
     """
 
     layers: list[torch.Tensor]
-    measured: Measured
+    measurement: Measurement
     seconds: float
 
 
@@ -93,7 +93,7 @@ async def run(
         return outputs
 
     outputs, seconds = await _each(network, images, callers, progress)
-    return Outcome([torch.cat(layer) for layer in zip(*outputs, strict=True)], stopwatch.measured, seconds)
+    return Outcome([torch.cat(layer) for layer in zip(*outputs, strict=True)], stopwatch.measurement, seconds)
 
 
 async def run_program(
@@ -108,7 +108,7 @@ async def run_program(
         return logits
 
     outputs, seconds = await _each(network, images, callers, progress)
-    return Outcome([torch.cat(outputs)], stopwatch.measured, seconds)
+    return Outcome([torch.cat(outputs)], stopwatch.measurement, seconds)
 
 
 async def _each(
@@ -123,8 +123,8 @@ async def _each(
             outputs[number] = await network(x)
             progress()
 
-    started = time.perf_counter()
+    start = time.perf_counter()
     async with asyncio.TaskGroup() as group:
         for _ in range(callers):
             group.create_task(caller())
-    return outputs, time.perf_counter() - started
+    return outputs, time.perf_counter() - start

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 CALLERS = 16
 NEEDS = ("torch", "matplotlib", "sklearn")
 PICTURE, LOG = "stages.png", "server.log"
-WAIT_SECONDS = 10.0  # for a server that is told to be there already
+WAIT_SECONDS = 10.0  # for a server that is said to be there already
 PREFIX = "layerwire-demo/"  # of the names of its weights on the server
 NETWORK = "digits"  # its name there
 
@@ -61,7 +61,7 @@ def command(address: str | None, output: Path, keep: bool) -> None:
         with ExitStack() as stack:
             if address is None:
                 with console.status("Starting a server"):
-                    address, metrics = stack.enter_context(server.started(output / LOG))
+                    address, metrics = stack.enter_context(server.running(output / LOG))
                 console.print(f"Server on {address}, its log in {output / LOG}")
             _run(console, address, output)
             if keep:
@@ -138,11 +138,11 @@ async def _digits(console: Console, address: str) -> None:
     import layerwire
     from layerwire.demo import callers, digits
 
-    training, held_out = digits.load()
+    train_set, held_out = digits.load()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         epochs = progress.add_task("Training a CNN on digits, epochs", total=digits.EPOCHS)
-        weights = digits.train(training, lambda: progress.advance(epochs))
+        weights = digits.train(train_set, lambda: progress.advance(epochs))
         images = progress.add_task(f"Digits by {CALLERS} callers at once", total=len(held_out.images))
         networks = progress.add_task("The same, the network deployed", total=len(held_out.images))
         async with layerwire.AsyncClient(address) as client:
@@ -189,15 +189,15 @@ def _column(outcome: Any, local: list[Any], held_out: Any) -> dict[str, str]:
 
     pairs = zip(outcome.layers, local[-len(outcome.layers) :], strict=True)
     difference = max(float((there - here).abs().max()) for there, here in pairs)
-    measured = outcome.measured
-    calls = len(measured.latencies_seconds)
+    measurement = outcome.measurement
+    calls = len(measurement.latencies_seconds)
     return {
         "accuracy": f"{digits.accuracy(outcome.layers[-1], held_out.labels):.2%}",
         "largest difference": f"{difference:.2g}",
         "calls": f"{calls:,}",
         "digits/s": f"{len(held_out.images) / outcome.seconds:,.0f}",
         "calls/s": f"{calls / outcome.seconds:,.0f}",
-        "mean calls per batch": f"{calls / measured.batches:.2f}",
-        "latency p50": f"{measured.quantile_seconds(0.50) * 1e3:.2f} ms",
-        "latency p99": f"{measured.quantile_seconds(0.99) * 1e3:.2f} ms",
+        "mean calls per batch": f"{calls / measurement.batches:.2f}",
+        "latency p50": f"{measurement.quantile_seconds(0.50) * 1e3:.2f} ms",
+        "latency p99": f"{measurement.quantile_seconds(0.99) * 1e3:.2f} ms",
     }

@@ -44,19 +44,19 @@ def initial() -> dict[str, torch.Tensor]:
     """Weights to start from: He et al. 2015 for those that ReLU follows."""
     generator = torch.Generator().manual_seed(SEED)
 
-    def drawn(*shape: int) -> torch.Tensor:
+    def uniform(*shape: int) -> torch.Tensor:
         fan_in = torch.Size(shape[1:]).numel()
         values: torch.Tensor = torch.randn(shape, generator=generator) * (2 / fan_in) ** 0.5
         return values.requires_grad_()
 
-    weights = {"conv1.weight": drawn(16, 1, 3, 3), "conv2.weight": drawn(32, 16, 3, 3)}
+    weights = {"conv1.weight": uniform(16, 1, 3, 3), "conv2.weight": uniform(32, 16, 3, 3)}
     for name, channels in (("norm1", 16), ("norm2", 32)):
         weights[f"{name}.weight"] = torch.ones(channels, requires_grad=True)
         weights[f"{name}.bias"] = torch.zeros(channels, requires_grad=True)
         weights[f"{name}.running_mean"] = torch.zeros(channels)
         weights[f"{name}.running_var"] = torch.ones(channels)
     for name, outputs, inputs in (("linear1", 64, 128), ("linear2", 10, 64)):
-        weights[f"{name}.weight"] = drawn(outputs, inputs)
+        weights[f"{name}.weight"] = uniform(outputs, inputs)
         weights[f"{name}.bias"] = torch.zeros(outputs, requires_grad=True)
     return weights
 
@@ -114,8 +114,8 @@ def module(weights: Weights) -> torch.nn.Sequential:
 def train(digits: Digits, progress: Callable[[], None]) -> dict[str, torch.Tensor]:
     """Trained weights, the same at every call on one machine; calls `progress` after each of EPOCHS epochs."""
     weights = initial()
-    trained = [weight for weight in weights.values() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=3e-3, weight_decay=1e-2)
+    parameters = [weight for weight in weights.values() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=3e-3, weight_decay=1e-2)
     layers = network(weights, training=True)
     generator = torch.Generator().manual_seed(SEED)
     for _ in range(EPOCHS):

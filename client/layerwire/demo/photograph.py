@@ -55,13 +55,13 @@ def stages(layers: Any, photograph: torch.Tensor, weight: torch.Tensor) -> list[
         photograph: [3, H, W].
         weight: [filters, 3, 5, 5].
     """
-    convolved = layers.conv2d(photograph[None], weight, padding=EXTENT // 2)
-    normalized = layers.batch_norm(convolved, None, None, training=True)
-    activated = layers.relu(normalized)
-    pooled, indices = layers.max_pool2d(activated, POOL, return_indices=True)
-    unpooled = layers.max_unpool2d(pooled, indices, POOL, output_size=activated.shape[2:])
+    edges = layers.conv2d(photograph[None], weight, padding=EXTENT // 2)
+    scaled_edges = layers.batch_norm(edges, None, None, training=True)
+    positive = layers.relu(scaled_edges)
+    maxima, indices = layers.max_pool2d(positive, POOL, return_indices=True)
+    maxima_in_place = layers.max_unpool2d(maxima, indices, POOL, output_size=positive.shape[2:])
     titles = ("convolution", "batch norm", "ReLU", "max pooling, 2 x 2", "max unpooling")
-    values = (convolved, normalized, activated, pooled, unpooled)
+    values = (edges, scaled_edges, positive, maxima, maxima_in_place)
     return [Stage(title, value[0]) for title, value in zip(titles, values, strict=True)]
 
 

@@ -16,7 +16,7 @@ from layerwire.demo.photograph import Stage
 INK, PAPER, ACCENT = "#1c2733", "#ffffff", "#e4572e"
 SIGNED, POSITIVE = "RdBu_r", "magma"
 CLIPPED = 0.995  # the part of the values that decides the range of colours; the rest is glare
-DETAIL = (196, 250, 60, 90)  # top, left, height, width in the photograph
+DETAIL = (196, 250, 60, 90)  # y, x, height, width in the photograph
 DETAIL_ROW = 2  # the filter whose detail is shown
 
 
@@ -61,10 +61,10 @@ def _photograph_column(axes: Any, photograph: torch.Tensor, filters: Mapping[str
     from matplotlib.patches import Rectangle
 
     pixels = photograph.permute(1, 2, 0).numpy()
-    top, left, height, width = DETAIL
+    y, x, height, width = DETAIL
     for axis, (name, kernel) in zip(axes, filters.items(), strict=False):
         axis.imshow(pixels)
-        axis.add_patch(Rectangle((left, top), width, height, fill=False, color=ACCENT, linewidth=1.4))
+        axis.add_patch(Rectangle((x, y), width, height, fill=False, color=ACCENT, linewidth=1.4))
         axis.set_ylabel(name, color=INK, fontsize=11)
         inset = axis.inset_axes((0.02, 0.03, 0.26, 0.39))
         inset.imshow((kernel / kernel.abs().max() / 2 + 0.5).permute(1, 2, 0).numpy(), interpolation="nearest")
@@ -72,28 +72,28 @@ def _photograph_column(axes: Any, photograph: torch.Tensor, filters: Mapping[str
         inset.set_yticks([])
         inset.spines[:].set_color(PAPER)
     axes[0].set_title("photograph and filter", color=INK, fontsize=11)
-    axes[-1].imshow(pixels[top : top + height, left : left + width], interpolation="nearest")
+    axes[-1].imshow(pixels[y : y + height, x : x + width], interpolation="nearest")
     axes[-1].set_ylabel(f"detail of\n{list(filters)[DETAIL_ROW]}", color=ACCENT, fontsize=11)
 
 
 def _stage_column(axes: Any, stage: Stage, scale: int) -> None:
-    signed = bool((stage.values < 0).any())
+    has_negatives = bool((stage.values < 0).any())
     for axis, plane in zip(axes, stage.values, strict=False):
-        _plane(axis, plane, plane, signed)
+        _plane(axis, plane, plane, has_negatives)
     height, width = stage.values.shape[1:]
     axes[0].set_title(f"{stage.title}\n{len(stage.values)} x {height} x {width}", color=INK, fontsize=11)
-    top, left, rows, columns = (size // scale for size in DETAIL)
+    y, x, rows, columns = (size // scale for size in DETAIL)
     plane = stage.values[DETAIL_ROW]
-    _plane(axes[-1], plane[top : top + rows, left : left + columns], plane, signed)
+    _plane(axes[-1], plane[y : y + rows, x : x + columns], plane, has_negatives)
 
 
-def _plane(axis: Any, shown: torch.Tensor, whole: torch.Tensor, signed: bool) -> None:
+def _plane(axis: Any, part: torch.Tensor, whole: torch.Tensor, has_negatives: bool) -> None:
     """Draws a plane, or a part of it in the colours of the whole."""
     reach = float(torch.quantile(whole.abs().flatten(), CLIPPED)) or 1.0
     axis.imshow(
-        shown.numpy(),
-        cmap=SIGNED if signed else POSITIVE,
-        vmin=-reach if signed else 0,
+        part.numpy(),
+        cmap=SIGNED if has_negatives else POSITIVE,
+        vmin=-reach if has_negatives else 0,
         vmax=reach,
-        interpolation="nearest" if shown is not whole else "antialiased",
+        interpolation="nearest" if part is not whole else "antialiased",
     )

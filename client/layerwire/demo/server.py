@@ -21,7 +21,7 @@ TOLD_LINES = 5  # of the log, when it fails
 READY = re.compile(r"ready on (127\.0\.0\.1:\d+).*metrics on (127\.0\.0\.1:\d+)")
 
 
-class Started(NamedTuple):
+class Addresses(NamedTuple):
     """Where a server is: gRPC, and /metrics."""
 
     address: str
@@ -33,7 +33,7 @@ class ServerError(Exception):
 
 
 @contextmanager
-def started(log: Path, *flags: str) -> Iterator[Started]:
+def running(log: Path, *flags: str) -> Iterator[Addresses]:
     """A server's addresses for as long as the context lasts.
 
     Args:
@@ -47,24 +47,24 @@ def started(log: Path, *flags: str) -> Iterator[Started]:
     with log.open("wb") as errors:
         process = subprocess.Popen([*command, *flags], stdout=subprocess.PIPE, stderr=errors, text=True)
         try:
-            yield _started(process, log)
+            yield _addresses(process, log)
         finally:
             status = _stop(process)
     if status != 0:
         raise ServerError(f"the server ended with exit status {status}; its log:\n{_tail(log)}")
 
 
-def _started(process: subprocess.Popen[str], log: Path) -> Started:
+def _addresses(process: subprocess.Popen[str], log: Path) -> Addresses:
     """The addresses in the line that the server prints when it is ready."""
     assert process.stdout is not None
     patience = Timer(START_SECONDS, process.kill)  # which ends the line that is waited for
     patience.start()
     line = process.stdout.readline()
     patience.cancel()
-    found = READY.search(line)
-    if found is None:
+    match = READY.search(line)
+    if match is None:
         raise ServerError(f"the server didn't start; its log:\n{_tail(log)}")
-    return Started(*found.groups())
+    return Addresses(*match.groups())
 
 
 def _stop(process: subprocess.Popen[str]) -> int:

@@ -5,7 +5,7 @@ It knows torch, which it imports when it is called, and messages; servers are de
 
 from __future__ import annotations
 
-from layerwire.export.exported import Exported, export
+from layerwire.export.exported_module import ExportedModule, export
 from layerwire.export.refusal import UnsupportedCall, UnsupportedModuleError
 
-__all__ = ["Exported", "UnsupportedCall", "UnsupportedModuleError", "export"]
+__all__ = ["ExportedModule", "UnsupportedCall", "UnsupportedModuleError", "export"]

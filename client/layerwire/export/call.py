@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from layerwire.export.graph import Graph, OperatorMessage, Size, Step, Value
-from layerwire.export.refusal import Unsupported
+from layerwire.export.refusal import LoweringError
 from layerwire.export.weights import wire_dtype
 from layerwire.v1 import program_pb2
 
 
 @dataclass(frozen=True)
-class Call:
+class TracedCall:
     """A call with its arguments by their names in torch's schema.
 
     Attributes:
@@ -26,7 +26,7 @@ class Call:
         module: that module.
         arguments: Values where torch has tensors.
         results: what it gives, as tensors without elements.
-        used: positions of results that something uses.
+        used_results: positions of results that something uses.
         broadcasts: whether all that uses it broadcasts its operands.
     """
 
@@ -36,7 +36,7 @@ class Call:
     module: Any
     arguments: Mapping[str, Any]
     results: Sequence[Any]
-    used: frozenset[int]
+    used_results: frozenset[int]
     broadcasts: bool = False
 
     def __getitem__(self, name: str) -> Any:
@@ -44,22 +44,22 @@ class Call:
 
     def get(self, name: str, default: Any = None) -> Any:
         """An argument that not every version or overload of the call has."""
-        found = self.arguments.get(name)
-        return default if found is None else found
+        argument = self.arguments.get(name)
+        return default if argument is None else argument
 
     def value(self, name: str) -> Value:
         """An argument that is a tensor."""
-        found = self.arguments[name]
-        if not isinstance(found, Value):
-            raise Unsupported(f"{name} is not a tensor")
-        return found
+        argument = self.arguments[name]
+        if not isinstance(argument, Value):
+            raise LoweringError(f"{name} is not a tensor")
+        return argument
 
     def sizes(self, name: str) -> list[int]:
         """An argument that is a number or several, none of them depending on the batch."""
-        found = self.get(name, [])
-        numbers = list(found) if isinstance(found, (list, tuple)) else [found]
+        argument = self.get(name, [])
+        numbers = list(argument) if isinstance(argument, (list, tuple)) else [argument]
         if not all(isinstance(number, int) for number in numbers):
-            raise Unsupported(f"{name} depends on the batch size")
+            raise LoweringError(f"{name} depends on the batch size")
         return numbers
 
     @property
@@ -79,8 +79,8 @@ class Call:
 
     def emit(self, operator: OperatorMessage, outputs: Sequence[str] = ("output",), **inputs: Value | None) -> Value:
         """Adds a node and gives its first output; inputs that are None are left out."""
-        given = [(field, value) for field, value in inputs.items() if value is not None]
-        return self._add(operator, given, outputs)[0]
+        fields_and_values = [(field, value) for field, value in inputs.items() if value is not None]
+        return self._add(operator, fields_and_values, outputs)[0]
 
     def emit_all(self, operator: OperatorMessage, outputs: Sequence[str], **inputs: Value | None) -> list[Value]:
         """As emit, with all outputs."""
@@ -93,15 +93,15 @@ class Call:
         shape: Sequence[Size] | None = None,
         **operator: Any,
     ) -> Value:
-        """Adds a node of TransformOperator, given as its only other keyword.
+        """Adds a node of TransformOperator, which is its only other keyword.
 
         `shape` is that of what it gives, the call's own if None.
         """
         inputs = [value] if isinstance(value, Value) else value
-        given = [("input", one) for one in inputs] + ([("other", other)] if other is not None else [])
-        made = self._add(program_pb2.TransformOperator(**operator), given, ("output",))[0]
-        made.shape = self.shape if shape is None else tuple(shape)
-        return made
+        fields_and_values = [("input", one) for one in inputs] + ([("other", other)] if other is not None else [])
+        result = self._add(program_pb2.TransformOperator(**operator), fields_and_values, ("output",))[0]
+        result.shape = self.shape if shape is None else tuple(shape)
+        return result
 
     def _add(
         self, operator: OperatorMessage, inputs: Sequence[tuple[str, Value]], outputs: Sequence[str]
@@ -115,7 +115,7 @@ class Call:
 
 
 Outputs: TypeAlias = Value | list[Value | None]
-Lowering: TypeAlias = Callable[[Call], Outputs]
+Lowering: TypeAlias = Callable[[TracedCall], Outputs]
 
 
 def shape_of(tensor: Any) -> tuple[Size, ...]:

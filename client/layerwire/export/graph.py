@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from layerwire.export.names import Names
-from layerwire.export.refusal import Unsupported
+from layerwire.export.refusal import LoweringError
 from layerwire.export.weights import inline, wire_dtype
 from layerwire.v1 import operators_pb2, program_pb2, tensor_pb2
 
@@ -91,11 +91,11 @@ class Graph:
         """A constant that is stored; tensors over the same memory are one, by the first name.
 
         Raises:
-            Unsupported: the dtype has no place on the wire, or there are no elements.
+            LoweringError: the dtype has no place on the wire, or there are no elements.
         """
         dtype = wire_dtype(tensor.dtype)
         if tensor.device.type == "meta":
-            raise Unsupported(f"{name} is on the meta device, without elements")
+            raise LoweringError(f"{name} is on the meta device, without elements")
         place = (tensor.data_ptr(), dtype, tuple(tensor.shape), tensor.stride(), str(tensor.device))
         return self._constants.setdefault(place, Value(dtype, tuple(tensor.shape), name, tensor=tensor))
 
@@ -113,10 +113,10 @@ class Graph:
         """The program, and the tensors to store by key; what no output needs is left out.
 
         Raises:
-            Unsupported: more nodes, constants, inputs or outputs than a program may have.
+            LoweringError: more nodes, constants, inputs or outputs than a program may have.
         """
-        outputs = [(name, value if value.step else self._passed(value)) for name, value in outputs]
-        steps, constants = self._needed([value for _, value in outputs])
+        outputs = [(name, value if value.step else self._identity(value)) for name, value in outputs]
+        steps, constants = self._ancestors([value for _, value in outputs])
         counts = {
             "inputs": len(self._inputs),
             "constants": len(constants),
@@ -125,7 +125,7 @@ class Graph:
         }
         for what, count in counts.items():
             if not _LEAST[what] <= count <= _MOST[what]:
-                raise Unsupported(f"{count} {what}, a program has {_LEAST[what]} to {_MOST[what]}")
+                raise LoweringError(f"{count} {what}, a program has {_LEAST[what]} to {_MOST[what]}")
         for value in constants:
             value.name = self._names.claim(value.name)
         _name(steps, self._names)
@@ -137,16 +137,16 @@ class Graph:
         )
         return program, {value.name: value.tensor for value in constants if not value.inline}
 
-    def _passed(self, value: Value) -> Value:
+    def _identity(self, value: Value) -> Value:
         """An input or a constant that is an output too: a program has a node at least."""
         step = Step("", False, program_pb2.TransformOperator(identity={}), [("input", value)])
         step.outputs["output"] = Value(value.dtype, value.shape, step=step)
         self.add_step(step)
         return step.outputs["output"]
 
-    def _needed(self, wanted: Sequence[Value]) -> tuple[list[Step], list[Value]]:
+    def _ancestors(self, results: Sequence[Value]) -> tuple[list[Step], list[Value]]:
         """Steps and constants that the values come from, in the order they were added."""
-        values = set(wanted)
+        values = set(results)
         steps = []
         for step in reversed(self._steps):
             if not values.isdisjoint(step.outputs.values()):
@@ -160,8 +160,8 @@ def _name(steps: Sequence[Step], names: Names) -> None:
     counts = Counter(step.path for step in steps)
     for step in steps:
         alone = step.is_leaf and step.path and counts[step.path] == 1
-        wanted = step.path if alone else f"{step.path}.{step.function}".lstrip(".")
-        name = names.claim(wanted, step.outputs)
+        suggestion = step.path if alone else f"{step.path}.{step.function}".lstrip(".")
+        name = names.claim(suggestion, step.outputs)
         for position, (output, value) in enumerate(step.outputs.items()):
             value.name = f"{name}.{output}" if position else name
 

@@ -11,19 +11,19 @@ MAX_CHARACTERS = 200
 
 
 class Names:
-    """Names that are taken."""
+    """Names that are in use."""
 
     def __init__(self) -> None:
-        self._taken: set[str] = set()
+        self._names: set[str] = set()
 
-    def claim(self, wanted: str, fields: Iterable[str] = ()) -> str:
-        """`wanted` if it is free, together with "NAME.FIELD" for each field; else with the first number that is."""
+    def claim(self, suggestion: str, fields: Iterable[str] = ()) -> str:
+        """`suggestion` if it is free, together with "NAME.FIELD" for each field; else with the first number that is."""
         room = MAX_CHARACTERS - 8  # for the number
-        stem = wanted if len(wanted) <= room else wanted[-room:]
+        stem = suggestion if len(suggestion) <= room else suggestion[-room:]
         fields = tuple(fields)
         name, count = stem, 1
-        while self._taken.intersection(claimed := {name, *(f"{name}.{field}" for field in fields)}):
+        while self._names.intersection(candidates := {name, *(f"{name}.{field}" for field in fields)}):
             count += 1
             name = f"{stem}_{count}"
-        self._taken |= claimed
+        self._names |= candidates
         return name

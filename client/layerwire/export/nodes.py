@@ -25,25 +25,25 @@ def function(node: Any) -> tuple[str, str]:
     return call, name.rpartition(".")[2]
 
 
-def arguments(node: Any, known: Callable[[Any], Any]) -> dict[str, Any]:
-    """By their names in the schema, defaults too; other nodes as `known` has them."""
+def arguments(node: Any, value_of: Callable[[Any], Any]) -> dict[str, Any]:
+    """By their names in the schema, defaults too; other nodes as `value_of` has them."""
     from torch.fx.node import map_arg
 
-    found = {}
+    by_name = {}
     for position, argument in enumerate(node.target._schema.arguments):  # noqa: SLF001
         if position < len(node.args):
-            found[argument.name] = map_arg(node.args[position], known)
+            by_name[argument.name] = map_arg(node.args[position], value_of)
         elif argument.name in node.kwargs:
-            found[argument.name] = map_arg(node.kwargs[argument.name], known)
+            by_name[argument.name] = map_arg(node.kwargs[argument.name], value_of)
         else:
-            found[argument.name] = argument.default_value
-    return found
+            by_name[argument.name] = argument.default_value
+    return by_name
 
 
 def results(node: Any) -> list[Any]:
     """What it gives, as tensors without elements; nothing if it gives numbers."""
-    found = node.meta.get("val")
-    several = list(found) if isinstance(found, (list, tuple)) else [found]
+    value = node.meta.get("val")
+    several = list(value) if isinstance(value, (list, tuple)) else [value]
     return several if all(hasattr(one, "dtype") for one in several) else []
 
 

@@ -29,12 +29,12 @@ class UnsupportedCall(NamedTuple):
     source: str = ""
 
     def __str__(self) -> str:
-        told = self.call
+        name = self.call
         if self.function and self.function not in self.call:
-            told = f"{told} ({self.function})"
+            name = f"{name} ({self.function})"
         reason = f": {self.reason}" if self.reason else ""
         source = f" [{self.source}]" if self.source else ""
-        return f"{self.path or 'the module itself'}: {told or 'forward'}{reason}{source}"
+        return f"{self.path or 'the module itself'}: {name or 'forward'}{reason}{source}"
 
 
 class UnsupportedModuleError(InvalidArgumentError):
@@ -47,5 +47,5 @@ class UnsupportedModuleError(InvalidArgumentError):
         super().__init__(f"deploy: module {name}: {count} not supported{lines}", operator="deploy", field="module")
 
 
-class Unsupported(Exception):
+class LoweringError(Exception):
     """Raised while one call is mapped: why it can't be."""

@@ -31,13 +31,13 @@ class Trace:
 
     Attributes:
         module: the module.
-        exported: torch's ExportedProgram, without calls that change their arguments.
+        exported_program: torch's ExportedProgram, without calls that change their arguments.
         free_batch: whether axis 0 of the batched inputs may have any size.
         notes: what the caller should know.
     """
 
     module: Any
-    exported: Any
+    exported_program: Any
     free_batch: bool
     notes: tuple[str, ...]
 
@@ -55,29 +55,29 @@ def trace(name: str, module: Any, examples: Sequence[Any], fixed_because: str = 
     why = fixed_because
     if rows and not why:
         try:
-            exported = _export(module, _widened(examples, rows), rows=max(rows, 2))
-            why = _bound(exported)
+            exported_program = _export(module, _with_two_rows(examples, rows), rows=max(rows, 2))
+            why = _bound(exported_program)
         except Exception as error:
             why = _first_line(error)
         if not why:
-            return Trace(module, _functional(exported), True, ())
+            return Trace(module, _functional(exported_program), True, ())
     try:
-        exported = _export(module, examples, rows=None)
+        exported_program = _export(module, examples, rows=None)
     except Exception as error:
         raise UnsupportedModuleError(name, [_untraceable(module, error)]) from error
     notes = (f"axis 0 is fixed at {rows} rows: {why}",) if rows else ()
-    return Trace(module, _functional(exported), False, notes)
+    return Trace(module, _functional(exported_program), False, notes)
 
 
 @contextmanager
 def evaluation(module: Any) -> Iterator[None]:
     """Evaluation for every submodule, and afterwards each as it was."""
-    training = [submodule for submodule in module.modules() if submodule.training]
+    in_training = [submodule for submodule in module.modules() if submodule.training]
     module.eval()
     try:
         yield
     finally:
-        for submodule in training:
+        for submodule in in_training:
             submodule.training = True
 
 
@@ -88,7 +88,7 @@ def source_line(stack_trace: str) -> str:
     return own[-1] if own else ""
 
 
-def _widened(examples: Sequence[Any], rows: int) -> list[Any]:
+def _with_two_rows(examples: Sequence[Any], rows: int) -> list[Any]:
     import torch
 
     batched = [example.ndim > 0 and example.shape[0] == rows == 1 for example in examples]
@@ -114,19 +114,19 @@ def _by_parameter(module: Any, axes: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(axes)
 
 
-def _functional(exported: Any) -> Any:
+def _functional(exported_program: Any) -> Any:
     """The same without calls in place: an empty table of decompositions takes nothing else apart."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return exported.run_decompositions({})
+        return exported_program.run_decompositions({})
 
 
-def _bound(exported: Any) -> str:
+def _bound(exported_program: Any) -> str:
     """Why axis 0 isn't free after all; "" if it is."""
-    for node in exported.graph.nodes:
+    for node in exported_program.graph.nodes:
         if str(node.target).startswith("aten._assert_scalar"):
             return f"the module holds for some batch sizes only [{source_line(node.meta.get('stack_trace') or '')}]"
-    constraints = exported.range_constraints
+    constraints = exported_program.range_constraints
     if not constraints:
         return "the module ties the batch axis to the example's size"
     for limits in constraints.values():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from layerwire.export.refusal import Unsupported
+from layerwire.export.refusal import LoweringError
 from layerwire.v1 import tensor_pb2
 from layerwire.wire.dtypes import DTYPES, TensorSpec
 from layerwire.wire.framing import bare
@@ -18,11 +18,11 @@ def wire_dtype(dtype: Any) -> int:
     """The wire dtype of a torch dtype.
 
     Raises:
-        Unsupported: it has none.
+        LoweringError: it has none.
     """
     name = str(dtype).removeprefix("torch.")
     if name not in DTYPES:
-        raise Unsupported(f"dtype {name} has no place in a program")
+        raise LoweringError(f"dtype {name} has no place in a program")
     return DTYPES[name]
 
 

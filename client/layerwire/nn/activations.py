@@ -13,108 +13,34 @@ from torch import nn
 from layerwire.nn.module import Remote
 
 
-class RemoteReLU(Remote, nn.ReLU, function="relu"):
-    """torch.nn.ReLU, computed by a server."""
-
-
-class RemoteReLU6(Remote, nn.ReLU6, function="relu6"):
-    """torch.nn.ReLU6, computed by a server."""
-
-
-class RemoteLeakyReLU(Remote, nn.LeakyReLU, function="leaky_relu"):
-    """torch.nn.LeakyReLU, computed by a server."""
-
-
-class RemotePReLU(Remote, nn.PReLU, function="prelu"):
-    """torch.nn.PReLU, computed by a server."""
-
-
-class RemoteELU(Remote, nn.ELU, function="elu"):
-    """torch.nn.ELU, computed by a server."""
-
-
-class RemoteSELU(Remote, nn.SELU, function="selu"):
-    """torch.nn.SELU, computed by a server."""
-
-
-class RemoteCELU(Remote, nn.CELU, function="celu"):
-    """torch.nn.CELU, computed by a server."""
-
-
-class RemoteGELU(Remote, nn.GELU, function="gelu"):
-    """torch.nn.GELU, computed by a server."""
-
-
-class RemoteSiLU(Remote, nn.SiLU, function="silu"):
-    """torch.nn.SiLU, computed by a server."""
-
-
-class RemoteMish(Remote, nn.Mish, function="mish"):
-    """torch.nn.Mish, computed by a server."""
-
-
-class RemoteSigmoid(Remote, nn.Sigmoid, function="sigmoid"):
-    """torch.nn.Sigmoid, computed by a server."""
-
-
-class RemoteLogSigmoid(Remote, nn.LogSigmoid, function="logsigmoid"):
-    """torch.nn.LogSigmoid, computed by a server."""
-
-
-class RemoteHardsigmoid(Remote, nn.Hardsigmoid, function="hardsigmoid"):
-    """torch.nn.Hardsigmoid, computed by a server."""
-
-
-class RemoteTanh(Remote, nn.Tanh, function="tanh"):
-    """torch.nn.Tanh, computed by a server."""
-
-
-class RemoteTanhshrink(Remote, nn.Tanhshrink, function="tanhshrink"):
-    """torch.nn.Tanhshrink, computed by a server."""
-
-
-class RemoteHardtanh(Remote, nn.Hardtanh, function="hardtanh"):
-    """torch.nn.Hardtanh, computed by a server."""
-
-
-class RemoteHardswish(Remote, nn.Hardswish, function="hardswish"):
-    """torch.nn.Hardswish, computed by a server."""
-
-
-class RemoteHardshrink(Remote, nn.Hardshrink, function="hardshrink"):
-    """torch.nn.Hardshrink, computed by a server."""
-
-
-class RemoteSoftshrink(Remote, nn.Softshrink, function="softshrink"):
-    """torch.nn.Softshrink, computed by a server."""
-
-
-class RemoteSoftplus(Remote, nn.Softplus, function="softplus"):
-    """torch.nn.Softplus, computed by a server."""
-
-
-class RemoteSoftsign(Remote, nn.Softsign, function="softsign"):
-    """torch.nn.Softsign, computed by a server."""
-
-
-class RemoteThreshold(Remote, nn.Threshold, function="threshold"):
-    """torch.nn.Threshold, computed by a server."""
-
-
-class RemoteGLU(Remote, nn.GLU, function="glu"):
-    """torch.nn.GLU, computed by a server."""
-
-
-class RemoteSoftmax(Remote, nn.Softmax, function="softmax"):
-    """torch.nn.Softmax, computed by a server."""
-
-
-class RemoteSoftmin(Remote, nn.Softmin, function="softmin"):
-    """torch.nn.Softmin, computed by a server."""
-
-
-class RemoteLogSoftmax(Remote, nn.LogSoftmax, function="log_softmax"):
-    """torch.nn.LogSoftmax, computed by a server."""
+# fmt: off
+class RemoteReLU(Remote, nn.ReLU, function="relu"): ...
+class RemoteReLU6(Remote, nn.ReLU6, function="relu6"): ...
+class RemoteLeakyReLU(Remote, nn.LeakyReLU, function="leaky_relu"): ...
+class RemotePReLU(Remote, nn.PReLU, function="prelu"): ...
+class RemoteELU(Remote, nn.ELU, function="elu"): ...
+class RemoteSELU(Remote, nn.SELU, function="selu"): ...
+class RemoteCELU(Remote, nn.CELU, function="celu"): ...
+class RemoteGELU(Remote, nn.GELU, function="gelu"): ...
+class RemoteSiLU(Remote, nn.SiLU, function="silu"): ...
+class RemoteMish(Remote, nn.Mish, function="mish"): ...
+class RemoteSigmoid(Remote, nn.Sigmoid, function="sigmoid"): ...
+class RemoteLogSigmoid(Remote, nn.LogSigmoid, function="logsigmoid"): ...
+class RemoteHardsigmoid(Remote, nn.Hardsigmoid, function="hardsigmoid"): ...
+class RemoteTanh(Remote, nn.Tanh, function="tanh"): ...
+class RemoteTanhshrink(Remote, nn.Tanhshrink, function="tanhshrink"): ...
+class RemoteHardtanh(Remote, nn.Hardtanh, function="hardtanh"): ...
+class RemoteHardswish(Remote, nn.Hardswish, function="hardswish"): ...
+class RemoteHardshrink(Remote, nn.Hardshrink, function="hardshrink"): ...
+class RemoteSoftshrink(Remote, nn.Softshrink, function="softshrink"): ...
+class RemoteSoftplus(Remote, nn.Softplus, function="softplus"): ...
+class RemoteSoftsign(Remote, nn.Softsign, function="softsign"): ...
+class RemoteThreshold(Remote, nn.Threshold, function="threshold"): ...
+class RemoteGLU(Remote, nn.GLU, function="glu"): ...
+class RemoteSoftmax(Remote, nn.Softmax, function="softmax"): ...
+class RemoteSoftmin(Remote, nn.Softmin, function="softmin"): ...
+class RemoteLogSoftmax(Remote, nn.LogSoftmax, function="log_softmax"): ...
+# fmt: on
 
 
 class RemoteRReLU(Remote, nn.RReLU, function="rrelu"):

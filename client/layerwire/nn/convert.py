@@ -36,17 +36,17 @@ def remote(module: Module, client: BlockingCalls) -> Module:
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"remote: module must be a torch.nn.Module, got {type(module).__name__}")
-    return cast("Module", _converted(module, Functional(client), {}))
+    return cast("Module", _convert(module, Functional(client), {}))
 
 
-def _converted(module: nn.Module, functional: Functional, made: dict[int, nn.Module]) -> nn.Module:
+def _convert(module: nn.Module, functional: Functional, twins: dict[int, nn.Module]) -> nn.Module:
     """A shallow copy with converted submodules; one that is in several places stays one."""
-    if id(module) in made:
-        return made[id(module)]
+    if id(module) in twins:
+        return twins[id(module)]
     if isinstance(module, torch.jit.ScriptModule):
         return module  # its code is compiled
     kind = _kind(module)
-    twin = made[id(module)] = kind.__new__(kind)
+    twin = twins[id(module)] = kind.__new__(kind)
     # The dicts of parameters, buffers, hooks are the twin's own, what is in them is shared.
     state: dict[str, Any] = {
         name: copy.copy(value) if isinstance(value, dict) else value for name, value in vars(module).items()
@@ -55,7 +55,7 @@ def _converted(module: nn.Module, functional: Functional, made: dict[int, nn.Mod
     if isinstance(twin, Remote):
         twin.functional = functional
     for name, child in module._modules.items():  # noqa: SLF001  # named_children leaves out None and duplicates
-        twin._modules[name] = None if child is None else _converted(child, functional, made)  # noqa: SLF001
+        twin._modules[name] = None if child is None else _convert(child, functional, twins)  # noqa: SLF001
     return twin
 
 

@@ -56,11 +56,11 @@ class Remote(nn.Module):
         super().__init__(*args, **kwargs)
         self.functional = Functional(client)
 
-    def forward(self, *inputs: Any, **named: Any) -> Any:
+    def forward(self, *inputs: Any, **keywords: Any) -> Any:
         """What the namesake computes."""
-        found = ((name, getattr(self, name, _MISSING)) for name in self._attributes)
-        given = {name: value for name, value in found if value is not _MISSING}
-        return getattr(self.functional, self.function)(*inputs, **(given | named))
+        attributes = ((name, getattr(self, name, _MISSING)) for name in self._attributes)
+        arguments = {name: value for name, value in attributes if value is not _MISSING}
+        return getattr(self.functional, self.function)(*inputs, **(arguments | keywords))
 
 
 def _with_client(signature: inspect.Signature) -> inspect.Signature:

@@ -13,20 +13,12 @@ from torch import nn
 from layerwire.nn.module import Remote
 
 
-class RemoteLayerNorm(Remote, nn.LayerNorm, function="layer_norm"):
-    """torch.nn.LayerNorm, computed by a server."""
-
-
-class RemoteGroupNorm(Remote, nn.GroupNorm, function="group_norm"):
-    """torch.nn.GroupNorm, computed by a server."""
-
-
-class RemoteRMSNorm(Remote, nn.RMSNorm, function="rms_norm"):
-    """torch.nn.RMSNorm, computed by a server."""
-
-
-class RemoteLocalResponseNorm(Remote, nn.LocalResponseNorm, function="local_response_norm"):
-    """torch.nn.LocalResponseNorm, computed by a server."""
+# fmt: off
+class RemoteLayerNorm(Remote, nn.LayerNorm, function="layer_norm"): ...
+class RemoteGroupNorm(Remote, nn.GroupNorm, function="group_norm"): ...
+class RemoteRMSNorm(Remote, nn.RMSNorm, function="rms_norm"): ...
+class RemoteLocalResponseNorm(Remote, nn.LocalResponseNorm, function="local_response_norm"): ...
+# fmt: on
 
 
 class _BatchNorm(Remote):
@@ -55,16 +47,11 @@ class _BatchNorm(Remote):
         return output
 
 
-class RemoteBatchNorm1d(_BatchNorm, nn.BatchNorm1d, function="batch_norm"):
-    """torch.nn.BatchNorm1d, computed by a server; see Remote."""
-
-
-class RemoteBatchNorm2d(_BatchNorm, nn.BatchNorm2d, function="batch_norm"):
-    """torch.nn.BatchNorm2d, computed by a server; see Remote."""
-
-
-class RemoteBatchNorm3d(_BatchNorm, nn.BatchNorm3d, function="batch_norm"):
-    """torch.nn.BatchNorm3d, computed by a server; see Remote."""
+# fmt: off
+class RemoteBatchNorm1d(_BatchNorm, nn.BatchNorm1d, function="batch_norm"): ...
+class RemoteBatchNorm2d(_BatchNorm, nn.BatchNorm2d, function="batch_norm"): ...
+class RemoteBatchNorm3d(_BatchNorm, nn.BatchNorm3d, function="batch_norm"): ...
+# fmt: on
 
 
 class _InstanceNorm(Remote):
@@ -94,13 +81,8 @@ class _InstanceNorm(Remote):
         var.lerp_(own_var.mean(0).to(var.dtype), momentum)
 
 
-class RemoteInstanceNorm1d(_InstanceNorm, nn.InstanceNorm1d, function="instance_norm"):
-    """torch.nn.InstanceNorm1d, computed by a server; see Remote."""
-
-
-class RemoteInstanceNorm2d(_InstanceNorm, nn.InstanceNorm2d, function="instance_norm"):
-    """torch.nn.InstanceNorm2d, computed by a server; see Remote."""
-
-
-class RemoteInstanceNorm3d(_InstanceNorm, nn.InstanceNorm3d, function="instance_norm"):
-    """torch.nn.InstanceNorm3d, computed by a server; see Remote."""
+# fmt: off
+class RemoteInstanceNorm1d(_InstanceNorm, nn.InstanceNorm1d, function="instance_norm"): ...
+class RemoteInstanceNorm2d(_InstanceNorm, nn.InstanceNorm2d, function="instance_norm"): ...
+class RemoteInstanceNorm3d(_InstanceNorm, nn.InstanceNorm3d, function="instance_norm"): ...
+# fmt: on

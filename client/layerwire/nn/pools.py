@@ -13,64 +13,23 @@ from torch import nn
 from layerwire.nn.module import Remote
 
 
-class RemoteMaxPool1d(Remote, nn.MaxPool1d, function="max_pool1d"):
-    """torch.nn.MaxPool1d, computed by a server."""
-
-
-class RemoteMaxPool2d(Remote, nn.MaxPool2d, function="max_pool2d"):
-    """torch.nn.MaxPool2d, computed by a server."""
-
-
-class RemoteMaxPool3d(Remote, nn.MaxPool3d, function="max_pool3d"):
-    """torch.nn.MaxPool3d, computed by a server."""
-
-
-class RemoteAvgPool1d(Remote, nn.AvgPool1d, function="avg_pool1d"):
-    """torch.nn.AvgPool1d, computed by a server."""
-
-
-class RemoteAvgPool2d(Remote, nn.AvgPool2d, function="avg_pool2d"):
-    """torch.nn.AvgPool2d, computed by a server."""
-
-
-class RemoteAvgPool3d(Remote, nn.AvgPool3d, function="avg_pool3d"):
-    """torch.nn.AvgPool3d, computed by a server."""
-
-
-class RemoteLPPool1d(Remote, nn.LPPool1d, function="lp_pool1d"):
-    """torch.nn.LPPool1d, computed by a server."""
-
-
-class RemoteLPPool2d(Remote, nn.LPPool2d, function="lp_pool2d"):
-    """torch.nn.LPPool2d, computed by a server."""
-
-
-class RemoteLPPool3d(Remote, nn.LPPool3d, function="lp_pool3d"):
-    """torch.nn.LPPool3d, computed by a server."""
-
-
-class RemoteAdaptiveMaxPool1d(Remote, nn.AdaptiveMaxPool1d, function="adaptive_max_pool1d"):
-    """torch.nn.AdaptiveMaxPool1d, computed by a server."""
-
-
-class RemoteAdaptiveMaxPool2d(Remote, nn.AdaptiveMaxPool2d, function="adaptive_max_pool2d"):
-    """torch.nn.AdaptiveMaxPool2d, computed by a server."""
-
-
-class RemoteAdaptiveMaxPool3d(Remote, nn.AdaptiveMaxPool3d, function="adaptive_max_pool3d"):
-    """torch.nn.AdaptiveMaxPool3d, computed by a server."""
-
-
-class RemoteAdaptiveAvgPool1d(Remote, nn.AdaptiveAvgPool1d, function="adaptive_avg_pool1d"):
-    """torch.nn.AdaptiveAvgPool1d, computed by a server."""
-
-
-class RemoteAdaptiveAvgPool2d(Remote, nn.AdaptiveAvgPool2d, function="adaptive_avg_pool2d"):
-    """torch.nn.AdaptiveAvgPool2d, computed by a server."""
-
-
-class RemoteAdaptiveAvgPool3d(Remote, nn.AdaptiveAvgPool3d, function="adaptive_avg_pool3d"):
-    """torch.nn.AdaptiveAvgPool3d, computed by a server."""
+# fmt: off
+class RemoteMaxPool1d(Remote, nn.MaxPool1d, function="max_pool1d"): ...
+class RemoteMaxPool2d(Remote, nn.MaxPool2d, function="max_pool2d"): ...
+class RemoteMaxPool3d(Remote, nn.MaxPool3d, function="max_pool3d"): ...
+class RemoteAvgPool1d(Remote, nn.AvgPool1d, function="avg_pool1d"): ...
+class RemoteAvgPool2d(Remote, nn.AvgPool2d, function="avg_pool2d"): ...
+class RemoteAvgPool3d(Remote, nn.AvgPool3d, function="avg_pool3d"): ...
+class RemoteLPPool1d(Remote, nn.LPPool1d, function="lp_pool1d"): ...
+class RemoteLPPool2d(Remote, nn.LPPool2d, function="lp_pool2d"): ...
+class RemoteLPPool3d(Remote, nn.LPPool3d, function="lp_pool3d"): ...
+class RemoteAdaptiveMaxPool1d(Remote, nn.AdaptiveMaxPool1d, function="adaptive_max_pool1d"): ...
+class RemoteAdaptiveMaxPool2d(Remote, nn.AdaptiveMaxPool2d, function="adaptive_max_pool2d"): ...
+class RemoteAdaptiveMaxPool3d(Remote, nn.AdaptiveMaxPool3d, function="adaptive_max_pool3d"): ...
+class RemoteAdaptiveAvgPool1d(Remote, nn.AdaptiveAvgPool1d, function="adaptive_avg_pool1d"): ...
+class RemoteAdaptiveAvgPool2d(Remote, nn.AdaptiveAvgPool2d, function="adaptive_avg_pool2d"): ...
+class RemoteAdaptiveAvgPool3d(Remote, nn.AdaptiveAvgPool3d, function="adaptive_avg_pool3d"): ...
+# fmt: on
 
 
 class _MaxUnpool(Remote):
@@ -81,16 +40,11 @@ class _MaxUnpool(Remote):
         return super().forward(input, indices, output_size=output_size)
 
 
-class RemoteMaxUnpool1d(_MaxUnpool, nn.MaxUnpool1d, function="max_unpool1d"):
-    """torch.nn.MaxUnpool1d, computed by a server."""
-
-
-class RemoteMaxUnpool2d(_MaxUnpool, nn.MaxUnpool2d, function="max_unpool2d"):
-    """torch.nn.MaxUnpool2d, computed by a server."""
-
-
-class RemoteMaxUnpool3d(_MaxUnpool, nn.MaxUnpool3d, function="max_unpool3d"):
-    """torch.nn.MaxUnpool3d, computed by a server."""
+# fmt: off
+class RemoteMaxUnpool1d(_MaxUnpool, nn.MaxUnpool1d, function="max_unpool1d"): ...
+class RemoteMaxUnpool2d(_MaxUnpool, nn.MaxUnpool2d, function="max_unpool2d"): ...
+class RemoteMaxUnpool3d(_MaxUnpool, nn.MaxUnpool3d, function="max_unpool3d"): ...
+# fmt: on
 
 
 class RemoteFractionalMaxPool2d(Remote, nn.FractionalMaxPool2d, function="fractional_max_pool2d"):

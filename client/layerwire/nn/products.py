@@ -13,20 +13,13 @@ from torch.nn import functional as F
 from layerwire.nn.module import Remote
 
 
-class RemoteLinear(Remote, nn.Linear, function="linear"):
-    """torch.nn.Linear, computed by a server."""
-
-
-class RemoteBilinear(Remote, nn.Bilinear, function="bilinear"):
-    """torch.nn.Bilinear, computed by a server."""
-
-
-class RemoteFold(Remote, nn.Fold, function="fold"):
-    """torch.nn.Fold, computed by a server."""
-
-
-class RemoteUnfold(Remote, nn.Unfold, function="unfold"):
-    """torch.nn.Unfold, computed by a server."""
+# fmt: off
+class RemoteLinear(Remote, nn.Linear, function="linear"): ...
+class RemoteBilinear(Remote, nn.Bilinear, function="bilinear"): ...
+class RemoteCosineSimilarity(Remote, nn.CosineSimilarity, function="cosine_similarity"): ...
+class RemoteFold(Remote, nn.Fold, function="fold"): ...
+class RemoteUnfold(Remote, nn.Unfold, function="unfold"): ...
+# fmt: on
 
 
 class _Conv(Remote):
@@ -72,13 +65,8 @@ class _ConvTranspose(Remote):
         return super().forward(input, output_padding=padding)
 
 
-class RemoteConvTranspose1d(_ConvTranspose, nn.ConvTranspose1d, function="conv_transpose1d"):
-    """torch.nn.ConvTranspose1d, computed by a server."""
-
-
-class RemoteConvTranspose2d(_ConvTranspose, nn.ConvTranspose2d, function="conv_transpose2d"):
-    """torch.nn.ConvTranspose2d, computed by a server."""
-
-
-class RemoteConvTranspose3d(_ConvTranspose, nn.ConvTranspose3d, function="conv_transpose3d"):
-    """torch.nn.ConvTranspose3d, computed by a server."""
+# fmt: off
+class RemoteConvTranspose1d(_ConvTranspose, nn.ConvTranspose1d, function="conv_transpose1d"): ...
+class RemoteConvTranspose2d(_ConvTranspose, nn.ConvTranspose2d, function="conv_transpose2d"): ...
+class RemoteConvTranspose3d(_ConvTranspose, nn.ConvTranspose3d, function="conv_transpose3d"): ...
+# fmt: on

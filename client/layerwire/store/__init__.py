@@ -1,1 +1,1 @@
-"""The store's RPCs, as functions of an engine; keeping.py makes methods of them."""
+"""The store's RPCs as functions of an engine; store_methods.py makes methods of them."""

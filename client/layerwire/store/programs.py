@@ -1,4 +1,4 @@
-"""Programs of the store as functions of an engine: put, listed, described, their default versions, forgotten.
+"""Programs of the store as functions of an engine: put, list, describe, move the default version, delete.
 
 It knows channels and the contract; neither threads nor torch.
 """
@@ -31,7 +31,7 @@ class Program(NamedTuple):
     versions: tuple[ProgramVersion, ...]
 
 
-async def listed(engine: Engine, prefix: str, timeout_seconds: float | None) -> list[Program]:
+async def list_all(engine: Engine, prefix: str, timeout_seconds: float | None) -> list[Program]:
     """All programs whose names start so, sorted."""
     request, method = store_pb2.ListProgramsRequest(prefix=prefix), "StoreService/ListPrograms"
     pages = await replicas.pages(engine, method, request, store_pb2.ListProgramsResponse, timeout_seconds)
@@ -51,10 +51,10 @@ async def describe(
 ) -> store_pb2.GetProgramResponse:
     """A program with what is known of it."""
     request, answer = store_pb2.GetProgramRequest(name=name, version=version), store_pb2.GetProgramResponse
-    found: store_pb2.GetProgramResponse = await rpc.ask_any(
+    response: store_pb2.GetProgramResponse = await rpc.ask_any(
         engine, "StoreService/GetProgram", request, answer, timeout_seconds
     )
-    return found
+    return response
 
 
 async def put(
@@ -72,10 +72,10 @@ async def put(
             await rpc.ask(engine, connection, method, again, answer, timeout_seconds)
         except FailedPreconditionError:  # where servers share a directory, it is there already
             question = store_pb2.GetProgramRequest(name=request.name, version=put.version)
-            there = await rpc.ask(
+            response = await rpc.ask(
                 engine, connection, "StoreService/GetProgram", question, store_pb2.GetProgramResponse, timeout_seconds
             )
-            if there.digest != put.digest:
+            if response.digest != put.digest:
                 raise
     return put
 

@@ -26,14 +26,14 @@ async def ask_all(
 
 async def delete(engine: Engine, method: str, request: Message, answer: Any, timeout_seconds: float | None) -> None:
     """Forgets something at every address; where servers share a directory, only the first finds it."""
-    missing: list[LayerwireError] = []
+    errors: list[LayerwireError] = []
     for connection in engine.connections:
         try:
             await rpc.ask(engine, connection, method, request, answer, timeout_seconds)
         except NotFoundError as error:
-            missing.append(error)
-    if len(missing) == len(engine.connections):
-        raise missing[0]
+            errors.append(error)
+    if len(errors) == len(engine.connections):
+        raise errors[0]
 
 
 async def pages(engine: Engine, method: str, request: Any, answer: Any, timeout_seconds: float | None) -> list[Any]:

@@ -77,7 +77,7 @@ class LocalFile:
                 yield memoryview(piece)
 
 
-class Uploaded(NamedTuple):
+class UploadReport(NamedTuple):
     """How an upload went: bytes of the file, and those of them that were sent."""
 
     file_bytes: int
@@ -86,24 +86,24 @@ class Uploaded(NamedTuple):
 
 async def upload(
     engine: Engine, source: Source, timeout_seconds: float | None, progress: Progress | None = None
-) -> Uploaded:
+) -> UploadReport:
     """Sends what servers haven't got of a file, one address after the other.
 
     Args:
         engine: the client's.
         source: the file.
         timeout_seconds: how long a server may leave a piece untaken; None: as long as it likes.
-        progress: is told after each piece, on the client's own thread.
+        progress: is called after each piece, on the client's own thread.
 
     Raises:
         UnavailableError: five attempts in a row brought nothing across.
         LayerwireError: a server refuses the file.
     """
     await asyncio.to_thread(lambda: source.digest)  # sums it up; later uses find it there
-    sent = 0
+    sent_bytes = 0
     for connection in engine.connections:
-        sent += await _Upload(engine, connection, source, timeout_seconds, progress).run()
-    return Uploaded(source.size_bytes, sent)
+        sent_bytes += await _Upload(engine, connection, source, timeout_seconds, progress).run()
+    return UploadReport(source.size_bytes, sent_bytes)
 
 
 class _Upload:
@@ -129,17 +129,17 @@ class _Upload:
 
     async def run(self) -> int:
         """Sends what is missing; how many bytes that were, those sent twice included."""
-        failures, received = 0, -1
+        failures, received_bytes = 0, -1
         chance = random.Random()  # noqa: S311  # jitter keeps no secret
         while True:
             try:
-                there = await self._there()
-                if there.complete:
-                    self._tell(self._source.size_bytes)
+                status = await self._status()
+                if status.complete:
+                    self._report(self._source.size_bytes)
                     return self._sent_bytes
-                failures = 0 if there.received_bytes > received else failures
-                received = there.received_bytes
-                await self._send(received)
+                failures = 0 if status.received_bytes > received_bytes else failures
+                received_bytes = status.received_bytes
+                await self._send(received_bytes)
             except (UnavailableError, CallCancelledError):
                 failures += 1
                 if failures >= ATTEMPTS:
@@ -148,12 +148,12 @@ class _Upload:
             else:
                 return self._sent_bytes
 
-    async def _there(self) -> store_pb2.GetUploadResponse:
+    async def _status(self) -> store_pb2.GetUploadResponse:
         request, answer = store_pb2.GetUploadRequest(digest=self._source.digest), store_pb2.GetUploadResponse
-        found: store_pb2.GetUploadResponse = await rpc.ask(
+        response: store_pb2.GetUploadResponse = await rpc.ask(
             self._engine, self._connection, "StoreService/GetUpload", request, answer, self._patience_seconds
         )
-        return found
+        return response
 
     async def _send(self, offset: int) -> None:
         method: Any = self._connection.channel.stream_unary(rpc.PACKAGE + _METHOD)
@@ -163,8 +163,8 @@ class _Upload:
             async with asyncio.timeout(self._patience_seconds):
                 store_pb2.UploadResponse.FromString(await call)
         except TimeoutError:
-            told = f"upload: {self._connection.address} took nothing for {self._timeout_seconds:g} s"
-            raise DeadlineExceededError(told) from None
+            message = f"upload: {self._connection.address} took nothing for {self._timeout_seconds:g} s"
+            raise DeadlineExceededError(message) from None
         except DecodeError:
             raise InternalError(f"upload: {self._connection.address} sent what is no answer") from None
         except asyncio.CancelledError:  # also how grpc.aio tells that the server ended the call with CANCELLED
@@ -175,7 +175,7 @@ class _Upload:
         except grpc.aio.AioRpcError as error:
             raise self._error(error) from None
         except asyncio.InvalidStateError:  # a write to a call that the server has ended
-            raise await self._ended(call) from None
+            raise await self._error_after_end(call) from None
         finally:
             if not call.done():
                 call.cancel()
@@ -189,11 +189,11 @@ class _Upload:
                 await _pass(call, prefix(_DATA, piece.nbytes) + piece)
             offset += piece.nbytes
             self._sent_bytes += piece.nbytes
-            self._tell(offset)
+            self._report(offset)
         with suppress(cygrpc.InternalError):  # the server has ended the call, and its status says why
             await call.done_writing()
 
-    async def _ended(self, call: Any) -> LayerwireError:
+    async def _error_after_end(self, call: Any) -> LayerwireError:
         try:
             await call
         except grpc.aio.AioRpcError as error:
@@ -203,10 +203,10 @@ class _Upload:
         return UnavailableError(f"upload: {self._connection.address} ended it")
 
     def _error(self, error: grpc.aio.AioRpcError) -> LayerwireError:
-        found = rpc.error_of(self._engine, error, self._connection.address)
-        return UnavailableError(found.message) if retry.broken(error.code(), error.details() or "") else found
+        own = rpc.error_of(self._engine, error, self._connection.address)
+        return UnavailableError(own.message) if retry.may_resend(error.code(), error.details() or "") else own
 
-    def _tell(self, there_bytes: int) -> None:
+    def _report(self, there_bytes: int) -> None:
         if self._progress is not None:
             self._progress(there_bytes, self._source.size_bytes)
 

@@ -1,4 +1,4 @@
-"""Weights of the store as functions of an engine: put, named, listed, brought back, forgotten.
+"""Weights of the store as functions of an engine: put, name, list, get, delete.
 
 It knows channels and the contract; neither threads nor operators.
 """
@@ -53,22 +53,22 @@ class Weights(NamedTuple):
 
 
 async def put(
-    engine: Engine, named: str | Mapping[str, Any], array: Any, timeout_seconds: float | None, *, pinned: bool
+    engine: Engine, name: str | Mapping[str, Any], array: Any, timeout_seconds: float | None, *, pinned: bool
 ) -> str:
     """Names a tensor, or several at once; the digest of the file that they are in."""
-    if isinstance(named, Mapping):
-        if array is not None or not named:
+    if isinstance(name, Mapping):
+        if array is not None or not name:
             raise TypeError("put_weights: a mapping must have a tensor, and no array beside it")
-        contents = {name: arrays.content("put_weights", name, value) for name, value in named.items()}
-        return await _put_file(engine, contents, {name: name for name in contents}, timeout_seconds, pinned=pinned)
-    if not isinstance(named, str):
-        raise TypeError(f"put_weights: name must be a string, got {type(named).__name__}")
+        contents = {key: arrays.content("put_weights", key, value) for key, value in name.items()}
+        return await _put_file(engine, contents, {key: key for key in contents}, timeout_seconds, pinned=pinned)
+    if not isinstance(name, str):
+        raise TypeError(f"put_weights: name must be a string, got {type(name).__name__}")
     content = arrays.content("put_weights", "array", array)
     if pinned or content.nbytes > _SMALL_BYTES:
-        return await _put_file(engine, {_KEY: content}, {named: _KEY}, timeout_seconds, pinned=pinned)
+        return await _put_file(engine, {_KEY: content}, {name: _KEY}, timeout_seconds, pinned=pinned)
     dtype = tensor_pb2.DataType.Name(content.dtype)
     tensor = tensor_pb2.Tensor(dtype=dtype, shape=content.shape, data=content.read().tobytes())
-    request = layerwire_pb2.PutWeightsRequest(name=named, tensor=tensor)
+    request = layerwire_pb2.PutWeightsRequest(name=name, tensor=tensor)
     method, answer = "LayerwireService/PutWeights", layerwire_pb2.PutWeightsResponse
     answers = await replicas.ask_all(engine, method, request, answer, timeout_seconds)
     digest: str = answers[0].digest
@@ -89,31 +89,31 @@ async def import_file(
     if not keys:
         raise invalid("import_weights", "path", f"has no tensors: {Path(path).name}")
     await uploads.upload(engine, file, timeout_seconds, progress)
-    named = {prefix + key: key for key in keys}
-    await _name(engine, file.digest, named, timeout_seconds, pinned=pinned)
-    return list(named)
+    keys_by_name = {prefix + key: key for key in keys}
+    await _name(engine, file.digest, keys_by_name, timeout_seconds, pinned=pinned)
+    return list(keys_by_name)
 
 
 async def _put_file(
     engine: Engine,
     contents: Mapping[str, Content],
-    named: Mapping[str, str],
+    keys_by_name: Mapping[str, str],
     timeout_seconds: float | None,
     *,
     pinned: bool,
 ) -> str:
     file = SafetensorsFile(contents)
     await uploads.upload(engine, file, timeout_seconds)
-    await _name(engine, file.digest, named, timeout_seconds, pinned=pinned)
+    await _name(engine, file.digest, keys_by_name, timeout_seconds, pinned=pinned)
     return file.digest
 
 
 async def _name(
-    engine: Engine, digest: str, named: Mapping[str, str], timeout_seconds: float | None, *, pinned: bool
+    engine: Engine, digest: str, keys_by_name: Mapping[str, str], timeout_seconds: float | None, *, pinned: bool
 ) -> None:
     entries = [
         store_pb2.NamedWeights(name=name, tensor=program_pb2.StoredTensor(digest=digest, key=key), pinned=pinned)
-        for name, key in named.items()
+        for name, key in keys_by_name.items()
     ]
     for begin in range(0, len(entries), MAX_NAMES):
         request = store_pb2.NameWeightsRequest(weights=entries[begin : begin + MAX_NAMES])
@@ -136,7 +136,7 @@ def _keys_of(path: str | os.PathLike[str]) -> list[str]:
     return sorted(key for key in header if key != "__metadata__")
 
 
-async def listed(engine: Engine, prefix: str, timeout_seconds: float | None) -> list[Weights]:
+async def list_all(engine: Engine, prefix: str, timeout_seconds: float | None) -> list[Weights]:
     """All named weights whose names start so, sorted."""
     request, method = store_pb2.ListWeightsRequest(prefix=prefix), "StoreService/ListWeights"
     pages = await replicas.pages(engine, method, request, store_pb2.ListWeightsResponse, timeout_seconds)
@@ -160,12 +160,12 @@ async def get(engine: Engine, name: str, timeout_seconds: float | None) -> npt.N
             async with asyncio.timeout(None) as patience:
                 return await _read(engine, connection, name, timeout_seconds, patience)
         except TimeoutError:
-            told = f"get_weights: {connection.address} sent nothing for {timeout_seconds:g} s"
-            raise DeadlineExceededError(told) from None
+            message = f"get_weights: {connection.address} sent nothing for {timeout_seconds:g} s"
+            raise DeadlineExceededError(message) from None
         except DecodeError:
             raise InternalError(f"get_weights: {connection.address} sent what is no answer") from None
         except grpc.aio.AioRpcError as error:
-            if failures == engine.settings.max_retries or not retry.broken(error.code(), error.details() or ""):
+            if failures == engine.settings.max_retries or not retry.may_resend(error.code(), error.details() or ""):
                 raise rpc.error_of(engine, error, connection.address) from None
     raise AssertionError("the last try returns or raises")
 

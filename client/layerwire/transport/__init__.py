@@ -1,1 +1,1 @@
-"""From requests to a server and back: sessions, the engine, connections, deadlines, retries."""
+"""From requests to a server and back: sessions, the engine, connections, retries, settings."""

@@ -1,4 +1,4 @@
-"""How much may be unanswered at once: calls and bytes of one client, first come first served beyond that.
+"""Lets a call in or makes it wait: a bound on the unanswered calls and bytes of a client, first come first served.
 
 It knows neither calls nor loops; any thread may enter and leave.
 """
@@ -39,33 +39,33 @@ class Admission:
         with self._lock:
             self._take(nbytes)
 
-    def queue(self, nbytes: int, admitted: Callable[[], None]) -> Ticket:
-        """Waits in line; `admitted` is called, by whatever thread makes room, when the place is taken."""
-        ticket = Ticket(nbytes, admitted)
+    def queue(self, nbytes: int, on_admission: Callable[[], None]) -> Ticket:
+        """Waits in line; `on_admission` is called, by whatever thread makes room, when the place is taken."""
+        ticket = Ticket(nbytes, on_admission)
         with self._lock:
             self._queue.append(ticket)
-            ready = self._admit()
-        self._tell(ready)
+            tickets = self._admit()
+        self._call_back(tickets)
         return ticket
 
     def give_up(self, ticket: Ticket) -> None:
         """Leaves the line; or, if the place was taken meanwhile, gives it back."""
         with self._lock:
-            if ticket.admitted:
+            if ticket.is_admitted:
                 self._calls -= 1
                 self._bytes -= ticket.nbytes
             else:
                 self._queue.remove(ticket)
-            ready = self._admit()
-        self._tell(ready)
+            tickets = self._admit()
+        self._call_back(tickets)
 
     def leave(self, calls: int, nbytes: int) -> None:
         """Makes room."""
         with self._lock:
             self._calls -= calls
             self._bytes -= nbytes
-            ready = self._admit() if self._queue else ()
-        self._tell(ready)
+            tickets = self._admit() if self._queue else ()
+        self._call_back(tickets)
 
     def _fits(self, nbytes: int) -> bool:
         return self._calls < self._max_calls and (self._bytes + nbytes <= self._max_bytes or not self._calls)
@@ -75,26 +75,26 @@ class Admission:
         self._bytes += nbytes
 
     def _admit(self) -> list[Ticket]:
-        ready = []
+        tickets = []
         while self._queue and self._fits(self._queue[0].nbytes):
             ticket = self._queue.popleft()
-            ticket.admitted = True
+            ticket.is_admitted = True
             self._take(ticket.nbytes)
-            ready.append(ticket)
-        return ready
+            tickets.append(ticket)
+        return tickets
 
     @staticmethod
-    def _tell(ready: list[Ticket] | tuple[()]) -> None:
-        for ticket in ready:
-            ticket.tell()
+    def _call_back(tickets: list[Ticket] | tuple[()]) -> None:
+        for ticket in tickets:
+            ticket.on_admission()
 
 
 class Ticket:
     """A place in the line."""
 
-    __slots__ = ("admitted", "nbytes", "tell")
+    __slots__ = ("is_admitted", "nbytes", "on_admission")
 
-    def __init__(self, nbytes: int, tell: Callable[[], None]) -> None:
+    def __init__(self, nbytes: int, on_admission: Callable[[], None]) -> None:
         self.nbytes = nbytes
-        self.tell = tell
-        self.admitted = False
+        self.on_admission = on_admission
+        self.is_admitted = False

@@ -33,16 +33,16 @@ class _State:
     def __init__(self, forks: int, obstacle: str = "") -> None:
         self.forks = forks
         self.obstacle = obstacle
-        self.inherited = obstacle  # stays for all children: what one fork broke, the next doesn't mend
+        self.lasting_obstacle = obstacle  # stays for all children: what one fork broke, the next doesn't mend
         self.lock = threading.RLock()
         self.loop: asyncio.AbstractEventLoop | None = None
         self.thread: threading.Thread | None = None
         self.engines: set[Engine] = set()
-        self.used = False  # whether there ever was an engine, here or elsewhere
+        self.had_engine = False  # whether there ever was an engine, here or elsewhere
 
 
 _state = _State(0)
-_elsewhere: weakref.WeakSet[Engine] = weakref.WeakSet()  # engines on loops of others, which can't be paused
+_foreign_engines: weakref.WeakSet[Engine] = weakref.WeakSet()  # engines on loops of others, which can't be paused
 
 
 def forks() -> int:
@@ -50,7 +50,7 @@ def forks() -> int:
     return _state.forks
 
 
-def locked(action: Callable[[], Any]) -> Any:
+def with_lock(action: Callable[[], Any]) -> Any:
     """What `action` returns, run while no engine is made or closed and no fork happens."""
     with _state.lock:
         return action()
@@ -77,11 +77,11 @@ def make(settings: Settings) -> Engine:
     """An engine on the background loop, which starts with the first; raises as `check_fork`."""
     check_fork()
 
-    async def made() -> Engine:
+    async def new_engine() -> Engine:
         return Engine(settings)
 
-    engine = asyncio.run_coroutine_threadsafe(made(), _loop()).result()
-    _state.used = True
+    engine = asyncio.run_coroutine_threadsafe(new_engine(), _loop()).result()
+    _state.had_engine = True
     _state.engines.add(engine)
     return engine
 
@@ -94,22 +94,22 @@ def close(engine: Engine) -> None:
         closed.result()
 
 
-def abandon(engine: Engine, born: int) -> None:
+def abandon(engine: Engine, fork_count: int) -> None:
     """Closes the engine of a client that was dropped without `close`, unless it is of a process before the fork."""
-    if born == forks() and engine in _state.engines:
+    if fork_count == forks() and engine in _state.engines:
         _state.engines.discard(engine)
         asyncio.run_coroutine_threadsafe(engine.close(), engine.loop)
 
 
-def runs_elsewhere(engine: Engine) -> None:
+def add_foreign(engine: Engine) -> None:
     """Takes note of an engine on a loop of the user's, which stands in the way of a fork until it is closed."""
-    _elsewhere.add(engine)
-    _state.used = True
+    _foreign_engines.add(engine)
+    _state.had_engine = True
 
 
-def ended_elsewhere(engine: Engine) -> None:
+def remove_foreign(engine: Engine) -> None:
     """Such an engine was closed."""
-    _elsewhere.discard(engine)
+    _foreign_engines.discard(engine)
 
 
 def _loop() -> asyncio.AbstractEventLoop:
@@ -155,7 +155,7 @@ async def _pause() -> None:
 
 def _channel_left() -> bool:
     """Whether grpc.aio has a channel, and by it a thread. Its calls are cycles that keep their channel."""
-    if not _state.used:
+    if not _state.had_engine:
         return False
     gc.collect()
     return any(type(thing).__name__ == "AioChannel" for thing in gc.get_objects())
@@ -168,10 +168,10 @@ async def _resume() -> None:
 
 def _before_fork() -> None:
     _state.lock.acquire()
-    _state.obstacle = _state.inherited
-    if _state.inherited:
+    _state.obstacle = _state.lasting_obstacle
+    if _state.lasting_obstacle:
         return
-    if any(not engine.loop.is_closed() for engine in _elsewhere):
+    if any(not engine.loop.is_closed() for engine in _foreign_engines):
         _state.obstacle = "an AsyncClient was connected"
     elif is_here():
         _state.obstacle = "on a client's own thread"
@@ -182,13 +182,13 @@ def _before_fork() -> None:
 def _after_fork_in_parent() -> None:
     if _state.engines and not is_here():
         _on_loop(_resume())
-    _state.obstacle = _state.inherited
+    _state.obstacle = _state.lasting_obstacle
     _state.lock.release()
 
 
 def _after_fork_in_child() -> None:
     global _state  # noqa: PLW0603  # the process's own, and this is another process
-    _elsewhere.clear()
+    _foreign_engines.clear()
     _state = _State(_state.forks + 1, _state.obstacle)
 
 

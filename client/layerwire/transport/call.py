@@ -1,27 +1,42 @@
-"""One call on its way: its template and data, and how its answer becomes a value.
+"""Turns a request into a call on its way, a template and its tensors' data, and the answer into a value.
 
-It knows the contract and arrays; neither channels nor loops.
+It knows the contract and arrays; neither channels nor loops. A template is the call's message spelled out but for its
+id and data, once for all calls that are alike.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from google.protobuf import message_factory
 from google.rpc import status_pb2
 
 from layerwire.calls import Request
 from layerwire.errors import InternalError, LayerwireError, from_status
 from layerwire.transport.options import Options, Timed, Timing, seconds, wire
-from layerwire.transport.templates import MAPS, REQUESTS, Signature, template
 from layerwire.v1 import layerwire_pb2 as messages
-from layerwire.wire import arrays
+from layerwire.wire import arrays, framing
+from layerwire.wire.dtypes import TensorSpec
+from layerwire.wire.framing import Entry, MapEntry
+from layerwire.wire.protobuf import prefix
 
 _NEVER = math.inf
 _now = time.monotonic
+
+_FIELDS: Mapping[str, Any] = messages.Call.DESCRIPTOR.fields_by_name
+REQUESTS: dict[str, Any] = {
+    name: message_factory.GetMessageClass(field.message_type)
+    for name, field in _FIELDS.items()
+    if field.message_type is not None
+}
+# Families that take tensors by key, and the map; and those that answer with a map.
+_MAP_FIELDS = {"run": "inputs", "differentiate": "output_gradients"}
+MAPS = {"run": "outputs", "differentiate": "gradients"}
 
 
 class Promise(Protocol):
@@ -46,12 +61,12 @@ class Call:
         nbytes: bytes in a frame.
         tries: answers that asked to try again.
         connection: where it was sent, or waits to be.
-        finished: whether its promise was kept or broken, or nobody waits for it.
+        is_finished: whether its promise has a result or an error, or nobody waits for it.
     """
 
     __slots__ = (
-        "connection", "data", "deadline", "entry", "finished", "function", "id", "make", "nbytes", "options", "outputs",
-        "promise", "signature", "tries",
+        "connection", "data", "deadline", "entry", "function", "id", "is_finished", "make", "nbytes", "options",
+        "outputs", "promise", "signature", "tries",
     )  # fmt: skip
 
     def __init__(self, request: Request, options: Options, promise: Promise) -> None:
@@ -71,7 +86,7 @@ class Call:
             elif isinstance(value, str):
                 specs.append((name, str(value)))
             else:
-                spec, elements, make = arrays.taken(function, name, value)
+                spec, elements, make = arrays.serialize(function, name, value)
                 specs.append((name, spec))
                 data.append(elements)
                 if make is not None and self.make is arrays.to_numpy:
@@ -89,12 +104,12 @@ class Call:
         self.promise = promise
         self.tries = 0
         self.connection: Any = None
-        self.finished = False
+        self.is_finished = False
 
     def renew(self, now: float) -> None:
         """Tells the server only the time that is left, for sending the call again."""
-        left = None if self.deadline == math.inf else max(self.deadline - now, 1e-3)
-        self.entry = template(self.signature, wire(self.options, left))
+        seconds_left = None if self.deadline == math.inf else max(self.deadline - now, 1e-3)
+        self.entry = template(self.signature, wire(self.options, seconds_left))
 
     def value(self, answer: messages.Answer) -> Any:
         """What the call returns: an array, a tuple of them, or Timed.
@@ -108,9 +123,9 @@ class Call:
         response = getattr(answer, family)
         value: Any
         if family in MAPS:
-            found = getattr(response, MAPS[family])
-            names = self.outputs or found
-            value = Named({name: self.make(found[name]) for name in names})
+            tensors = getattr(response, MAPS[family])
+            names = self.outputs or tensors
+            value = NamedTensors({name: self.make(tensors[name]) for name in names})
             value.version = getattr(response, "version", None)
         elif len(self.outputs) == 1:
             value = self.make(response.output)
@@ -127,7 +142,7 @@ class Call:
         return error
 
 
-class Named(dict[str, Any]):
+class NamedTensors(dict[str, Any]):
     """Tensors by name, as `run` and `differentiate` return them.
 
     Attributes:
@@ -137,35 +152,55 @@ class Named(dict[str, Any]):
     version: int | None = None
 
 
-def as_message(request: Request, options: Options) -> Any:
-    """The family's request message without the tensors' data, for Estimate."""
-    call = Call(request, options, _NOBODY)
-    message: Any
-    if request.family == "run":
-        message = messages.RunRequest.FromString(request.operator.SerializeToString())
-    else:
-        message = REQUESTS[request.family](operator=request.operator)
-    for name, content in call.signature.tensors:
-        tensor = message.inputs[name] if request.family == "run" else getattr(message, name)
-        if isinstance(content, str):
-            tensor.name = content
-        else:
-            tensor.dtype = content[0]
-            tensor.shape.extend(content[1])
-    return message
+class Signature(NamedTuple):
+    """What stays when a call is repeated with other data.
+
+    Attributes:
+        family: field of Call.
+        head: the operator; of run and differentiate the request without its tensors and options.
+        tensors: where each stands, by field or key, and its spec or name.
+        of: of differentiate: family and head of the call it is of, and how many of the tensors are that call's.
+    """
+
+    family: str
+    head: bytes
+    tensors: tuple[tuple[str, arrays.Spec | str], ...]
+    of: tuple[str, bytes, int] | None = None
 
 
-class _Nobody:
-    """A promise to nobody."""
+@lru_cache(maxsize=4096)
+def template(signature: Signature, options: bytes) -> Entry:
+    """The template; `options` is the serialized options field."""
+    family, head, tensors, of = signature
+    number = _FIELDS[family].number
+    if of is None:
+        return framing.entry(number, _head(family, head, options), _slots(family, tensors))
+    inner_family, inner_head, count = of
+    slots = _slots(inner_family, tensors[:count])
+    inner, inner_length = framing.literals(_head(inner_family, inner_head, options), slots)
+    outer, outer_length = framing.literals(b"", _slots(family, tensors[count:]), head)
+    tag = prefix(REQUESTS[family].DESCRIPTOR.fields_by_name[inner_family].number, inner_length)
+    gaps = (tag + inner[0], *inner[1:-1], inner[-1] + outer[0], *outer[1:])
+    if len(inner) == 1:  # the call has no data of its own
+        gaps = (tag + inner[0] + outer[0], *outer[1:])
+    return framing.entry_of(number, gaps, len(tag) + inner_length + outer_length)
 
-    def done(self) -> bool:
-        return True
 
-    def set_result(self, result: Any) -> None:
-        pass
-
-    def set_exception(self, exception: Any) -> None:
-        pass
+def _head(family: str, head: bytes, options: bytes) -> bytes:
+    """What comes before the tensors: options, and operator or what stands in its place."""
+    if family in _MAP_FIELDS:
+        return options + head
+    return options + prefix(REQUESTS[family].DESCRIPTOR.fields_by_name["operator"].number, len(head)) + head
 
 
-_NOBODY = _Nobody()
+def _slots(family: str, tensors: tuple[tuple[str, arrays.Spec | str], ...]) -> framing.Tensors:
+    fields = REQUESTS[family].DESCRIPTOR.fields_by_name
+    map_field = _MAP_FIELDS.get(family)
+    number = 0 if map_field is None else fields[map_field].number
+    return [
+        (
+            fields[name].number if map_field is None else MapEntry(number, name),
+            content if isinstance(content, str) else TensorSpec(*content),
+        )
+        for name, content in tensors
+    ]

@@ -1,4 +1,4 @@
-"""The stream to one address: calls that wait to be sent, calls that are on it, and its breaking and mending.
+"""Sends calls to one address in frames on a stream, hands answers up, and opens the stream again when it breaks.
 
 It knows gRPC's streams and frames of calls; neither callers nor other addresses, of which its owner takes care.
 """
@@ -34,17 +34,17 @@ _MAX_CANCELLATIONS = 4096
 class Owner(Protocol):
     """Who distributes calls over connections."""
 
-    def opened(self, connection: Connection) -> None:
+    def on_available(self, connection: Connection) -> None:
         """Calls may be given to the connection."""
 
-    def answered(self, connection: Connection, frame: bytes) -> None:
+    def on_response(self, connection: Connection, frame: bytes) -> None:
         """A StreamResponse came.
 
         Raises:
             DecodeError: it is none.
         """
 
-    def lost(self, connection: Connection, calls: Sequence[Call], error: LayerwireError, *, resend: bool) -> None:
+    def on_loss(self, connection: Connection, calls: Sequence[Call], error: LayerwireError, *, resend: bool) -> None:
         """The stream ended and with it these calls, which may be sent again or not."""
 
 
@@ -54,47 +54,47 @@ class Connection:
     Attributes:
         available: whether calls may be given to it now.
         failures: streams that failed in a row, without an answer between them.
-        sent: calls on the stream, by id.
+        sent_calls: calls on the stream, by id.
     """
 
-    def __init__(self, settings: Settings, address: str, owner: Owner, *, watched: bool) -> None:
+    def __init__(self, settings: Settings, address: str, owner: Owner, *, watches_health: bool) -> None:
         self.address = address
         self.channel = settings.channel(address)
-        self.available = not watched
+        self.available = not watches_health
         self.failures = 0
-        self.sent: dict[int, Call] = {}
-        self._waiting: deque[Call] = deque()
-        self._cancelled: list[int] = []
+        self.sent_calls: dict[int, Call] = {}
+        self._queue: deque[Call] = deque()
+        self._cancelled_ids: list[int] = []
         self._metadata = settings.metadata
         self._tls = settings.credentials is not None
         self._owner = owner
         self._chance = random.Random()  # noqa: S311  # jitter keeps no secret
         self._loop = asyncio.get_running_loop()
         self._wake: asyncio.Future[None] | None = None
-        self._serving = not watched
-        self._resting = False
+        self._is_serving = not watches_health
+        self._is_backing_off = False
         self._tasks = [self._loop.create_task(self._run())]
-        if watched:
+        if watches_health:
             self._tasks.append(self._loop.create_task(self._watch()))
 
     def give(self, call: Call) -> None:
         """Sends a call with the next frame."""
         call.connection = self
-        self._waiting.append(call)
+        self._queue.append(call)
         if self._wake is not None:
             self._rouse()
 
     def give_up(self, call: Call) -> None:
-        """Tells the server that a call is no longer wanted, if it was told of it at all."""
-        if self.sent.pop(call.id, None) is not None:
-            self._cancelled.append(call.id)
+        """Cancels a call at the server, if it was sent at all."""
+        if self.sent_calls.pop(call.id, None) is not None:
+            self._cancelled_ids.append(call.id)
             self._rouse()
 
     def take_back(self) -> list[Call]:
         """All its calls, sent or not, which are another's from now on; the stream must end or be over."""
-        calls = [*self.sent.values(), *self._take_waiting()]
-        self.sent.clear()
-        self._cancelled.clear()
+        calls = [*self.sent_calls.values(), *self._take_queue()]
+        self.sent_calls.clear()
+        self._cancelled_ids.clear()
         return calls
 
     async def close(self) -> None:
@@ -105,9 +105,9 @@ class Connection:
         self._tasks.clear()
         await self.channel.close()
 
-    def _take_waiting(self) -> list[Call]:
-        calls = [call for call in self._waiting if not call.finished]
-        self._waiting.clear()
+    def _take_queue(self) -> list[Call]:
+        calls = [call for call in self._queue if not call.is_finished]
+        self._queue.clear()
         return calls
 
     def _rouse(self) -> None:
@@ -121,19 +121,19 @@ class Connection:
 
     async def _run(self) -> None:
         while True:
-            while not self._waiting:
+            while not self._queue:
                 await self._sleep()
             code, details = await self._stream()
             calls = self.take_back()
-            resend = retry.broken(code, details)
+            resend = retry.may_resend(code, details)
             if calls or not resend:
                 self.failures += 1
-                self._resting = resend
+                self._is_backing_off = resend
                 self._settle()
-                self._owner.lost(self, calls, self._error(code, details), resend=resend)
-            if self._resting:
+                self._owner.on_loss(self, calls, self._error(code, details), resend=resend)
+            if self._is_backing_off:
                 await asyncio.sleep(retry.backoff_seconds(self.failures, self._chance))
-                self._resting = False
+                self._is_backing_off = False
                 self._settle()
 
     async def _stream(self) -> tuple[grpc.StatusCode, str]:
@@ -143,7 +143,7 @@ class Connection:
         writer = self._loop.create_task(self._write(stream))
         try:
             while (frame := await stream.read()) is not grpc.aio.EOF:
-                self._owner.answered(self, frame)
+                self._owner.on_response(self, frame)
                 self.failures = 0
         except DecodeError:
             return grpc.StatusCode.DATA_LOSS, "the server sent a message that is no StreamResponse"
@@ -172,24 +172,24 @@ class Connection:
             pass  # the stream is over; its reader learns the status
 
     def _next_frame(self) -> bytes | None:
-        if self._cancelled:
-            ids = self._cancelled[:_MAX_CANCELLATIONS]
-            del self._cancelled[:_MAX_CANCELLATIONS]
+        if self._cancelled_ids:
+            ids = self._cancelled_ids[:_MAX_CANCELLATIONS]
+            del self._cancelled_ids[:_MAX_CANCELLATIONS]
             return messages.StreamRequest(cancel=messages.Cancellation(ids=ids)).SerializeToString()
         parts: list[bytes | memoryview] = [b""]
-        waiting, sent = self._waiting, self.sent
+        queue, sent_calls = self._queue, self.sent_calls
         ncalls = nbytes = 0
         # At most half of what is unanswered goes at once: callers that wait for their answers would else move in step,
         # and client, gateway and worker take turns at idling (measured: 1.7 times the rate with it at 256 callers).
-        most = min(max((len(sent) + len(waiting) + 1) // 2, WHOLE_FRAME_CALLS), MAX_FRAME_CALLS)
-        while waiting and ncalls < most:
-            call = waiting[0]
+        most = min(max((len(sent_calls) + len(queue) + 1) // 2, WHOLE_FRAME_CALLS), MAX_FRAME_CALLS)
+        while queue and ncalls < most:
+            call = queue[0]
             if ncalls and nbytes + call.nbytes > MAX_FRAME_BYTES:
                 break
-            waiting.popleft()
-            if call.finished:
+            queue.popleft()
+            if call.is_finished:
                 continue
-            sent[call.id] = call
+            sent_calls[call.id] = call
             parts += call.entry.parts(call.id, call.data)
             ncalls += 1
             nbytes += call.entry.nbytes
@@ -202,11 +202,11 @@ class Connection:
         failures = 0
         while True:
             try:
-                async for serving in health.watch(self.channel, self._metadata):
+                async for is_serving in health.watch(self.channel, self._metadata):
                     failures = 0
-                    self._serving = serving
+                    self._is_serving = is_serving
                     self._settle()
-                if self._serving:
+                if self._is_serving:
                     return  # no health service there: the stream alone tells
             except grpc.aio.AioRpcError as error:
                 code, details = error.code(), error.details() or ""
@@ -217,30 +217,30 @@ class Connection:
             else:
                 code, details = grpc.StatusCode.UNAVAILABLE, "the server stopped telling of its health"
             failures += 1
-            self._serving = False
+            self._is_serving = False
             self._settle()
-            if not self.sent:
+            if not self.sent_calls:
                 self.failures += 1
-                self._owner.lost(self, [], self._error(code, details), resend=True)
+                self._owner.on_loss(self, [], self._error(code, details), resend=True)
             await asyncio.sleep(retry.backoff_seconds(failures, self._chance))
 
     def _settle(self) -> None:
         """Tells the owner when the connection becomes available, and hands back what waits when it ceases to be."""
-        before, self.available = self.available, self._serving and not self._resting
+        before, self.available = self.available, self._is_serving and not self._is_backing_off
         if self.available and not before:
-            self._owner.opened(self)
+            self._owner.on_available(self)
         elif before and not self.available:
-            calls = self._take_waiting()
+            calls = self._take_queue()
             if calls:
-                self._owner.lost(self, calls, UnavailableError(f"{self.address} isn't serving"), resend=True)
+                self._owner.on_loss(self, calls, UnavailableError(f"{self.address} isn't serving"), resend=True)
 
     def _error(self, code: grpc.StatusCode, details: str) -> LayerwireError:
         if code == grpc.StatusCode.DATA_LOSS:
             return InternalError(f"{self.address}: {details}")
         if code == grpc.StatusCode.OK:
             return UnavailableError(f"{self.address}: the server ended the stream")
-        error = make(code, f"{self.address}: {reasons.told(details, tls=self._tls)}")
-        return UnavailableError(error.message) if retry.broken(code, details) else error
+        error = make(code, f"{self.address}: {reasons.explain(details, tls=self._tls)}")
+        return UnavailableError(error.message) if retry.may_resend(code, details) else error
 
 
 def _is_cancelled() -> bool:

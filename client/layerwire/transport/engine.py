@@ -1,4 +1,4 @@
-"""All of a client's calls on one event loop: given to connections, matched with answers, expired, sent again.
+"""Gives calls to connections, matches them with answers, lets them expire, sends them again; on one event loop.
 
 It knows connections and calls; neither threads nor the operators' names, which are its callers' business.
 """
@@ -11,9 +11,9 @@ import random
 import re
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from heapq import heapify, heappop, heappush
 from itertools import count
-from typing import Any
 
 import grpc
 
@@ -27,12 +27,12 @@ from layerwire.errors import (
 from layerwire.transport.admission import Admission
 from layerwire.transport.call import Call
 from layerwire.transport.connection import FRAME_OVERHEAD_BYTES, Connection
-from layerwire.transport.deadlines import Deadlines
 from layerwire.transport.retry import Budget
 from layerwire.transport.settings import Settings
 from layerwire.v1 import layerwire_pb2 as messages
 
-_UNPROVEN_FAILURES = 3  # streams that must fail before an address that never answered is given up
+_FAILURES_BEFORE_ANSWER = 3  # streams that must fail before an address that never answered is given up
+_SPARE = 1024  # finished calls that the heap of deadlines may hold before it is swept
 _TOO_LARGE = re.compile(r"larger than max \(\d+ vs\. (\d+)\)")
 
 
@@ -44,16 +44,16 @@ class Engine:
         self.settings = settings
         self.admission = Admission(settings.max_calls_in_flight, settings.max_bytes_in_flight)
         self._ids = count(1)
-        self._parked: deque[Call] = deque()
-        self._delayed: set[Call] = set()
+        self._waiting_calls: deque[Call] = deque()
+        self._retries: set[Call] = set()
         self._inbox: deque[Call] = deque()
-        self._roused = False
+        self._is_inbox_scheduled = False
         self._turn = 0
         self._last_error: LayerwireError | None = None
         self._budget = Budget(settings.max_retries)
         self._deadlines = Deadlines(self.loop, self._expire)
         self._chance = random.Random()  # noqa: S311  # jitter keeps no secret
-        self._proven = False  # whether an answer ever came
+        self._had_answer = False  # whether an answer ever came
         self.connections: list[Connection] = []
         self.resume()
 
@@ -72,7 +72,7 @@ class Engine:
             )
 
     def submit(self, call: Call) -> None:
-        """Sends a call that was admitted. Its promise is kept or broken, whatever happens."""
+        """Sends a call that was admitted. Its promise gets a result or an error, whatever happens."""
         call.id = next(self._ids)
         self._budget.earn()
         self._deadlines.add(call)
@@ -81,18 +81,18 @@ class Engine:
     def post(self, call: Call) -> None:
         """As `submit`, from any thread. Calls that come together cost the loop one wake-up."""
         self._inbox.append(call)
-        if not self._roused:
-            self._roused = True
+        if not self._is_inbox_scheduled:
+            self._is_inbox_scheduled = True
             self.loop.call_soon_threadsafe(self._take_inbox)
 
     def cancel(self, call: Call) -> None:
         """Gives up a call that nobody waits for any more."""
-        if not call.finished:
+        if not call.is_finished:
             self._finish(call, CallCancelledError(f"{call.function}: given up by the caller", operator=call.function))
 
     async def close(self) -> None:
         """Gives up all calls and ends all connections."""
-        calls = [*self._inbox, *self._parked, *self._delayed]
+        calls = [*self._inbox, *self._waiting_calls, *self._retries]
         connections, self.connections = self.connections, []
         for connection in connections:
             calls += connection.take_back()
@@ -110,24 +110,26 @@ class Engine:
     def resume(self) -> None:
         """Makes connections to all addresses, for the calls that are there already and those to come."""
         settings = self.settings
-        watched = len(settings.addresses) > 1
-        self.connections = [Connection(settings, address, self, watched=watched) for address in settings.addresses]
+        watches_health = len(settings.addresses) > 1
+        self.connections = [
+            Connection(settings, address, self, watches_health=watches_health) for address in settings.addresses
+        ]
         self._unpark()
 
-    def opened(self, connection: Connection) -> None:
+    def on_available(self, connection: Connection) -> None:
         """Connection: calls may be given to it."""
         self._unpark()
 
-    def answered(self, connection: Connection, frame: bytes) -> None:
+    def on_response(self, connection: Connection, frame: bytes) -> None:
         """Connection: a StreamResponse came. Ids that nobody waits for are passed over."""
-        self._proven = True
-        sent = connection.sent
+        self._had_answer = True
+        sent_calls = connection.sent_calls
         ncalls = nbytes = 0
         for answer in messages.StreamResponse.FromString(frame).answers:
-            call = sent.pop(answer.id, None)
+            call = sent_calls.pop(answer.id, None)
             if call is None or (answer.HasField("status") and self._again(call, answer)):
                 continue
-            call.finished = True
+            call.is_finished = True
             call.connection = None
             call.data = ()
             ncalls += 1
@@ -148,36 +150,36 @@ class Engine:
         if ncalls:
             self.admission.leave(ncalls, nbytes)
 
-    def lost(self, connection: Connection, calls: Sequence[Call], error: LayerwireError, *, resend: bool) -> None:
+    def on_loss(self, connection: Connection, calls: Sequence[Call], error: LayerwireError, *, resend: bool) -> None:
         """Connection: the stream ended and with it these calls."""
         self._last_error = error
         if not resend:
-            calls = self._without_guilty(calls, error)
+            calls = self._without_large(calls, error)
         elif not self.settings.max_retries:
             self._fail_all(calls, error)
             return
         self._park(calls)
         if any(other.available for other in self.connections):
             self._unpark()
-        elif not self._proven and all(other.failures >= _UNPROVEN_FAILURES for other in self.connections):
-            parked, self._parked = self._parked, deque()
-            self._fail_all(parked, error)
+        elif not self._had_answer and all(other.failures >= _FAILURES_BEFORE_ANSWER for other in self.connections):
+            calls, self._waiting_calls = self._waiting_calls, deque()
+            self._fail_all(calls, error)
 
     def _park(self, calls: Sequence[Call]) -> None:
         now = time.monotonic()
         for call in reversed(calls):
-            if not call.finished:
+            if not call.is_finished:
                 call.connection = None
                 call.renew(now)
-                self._parked.appendleft(call)
+                self._waiting_calls.appendleft(call)
 
     def _unpark(self) -> None:
-        parked, self._parked = self._parked, deque()
-        for call in parked:
+        calls, self._waiting_calls = self._waiting_calls, deque()
+        for call in calls:
             self._place(call)
 
     def _place(self, call: Call) -> None:
-        if call.finished:
+        if call.is_finished:
             return
         connections = self.connections
         for _ in connections:
@@ -186,10 +188,10 @@ class Engine:
             if connection.available:
                 connection.give(call)
                 return
-        self._parked.append(call)
+        self._waiting_calls.append(call)
 
     def _take_inbox(self) -> None:
-        self._roused = False
+        self._is_inbox_scheduled = False
         inbox = self._inbox
         while inbox:
             self.submit(inbox.popleft())
@@ -203,21 +205,21 @@ class Engine:
             return False
         call.tries += 1
         call.connection = None
-        self._delayed.add(call)
+        self._retries.add(call)
         self.loop.call_later(delay, self._resume, call)
         return True
 
     def _resume(self, call: Call) -> None:
-        self._delayed.discard(call)
-        if not call.finished:
+        self._retries.discard(call)
+        if not call.is_finished:
             call.renew(time.monotonic())
             self._place(call)
 
-    def _expire(self, call: Any) -> None:
+    def _expire(self, call: Call) -> None:
         why = f": {self._last_error.message}" if self._last_error is not None and call.connection is None else ""
         self._fail(call, DeadlineExceededError(f"no answer in time{why}"))
 
-    def _without_guilty(self, calls: Sequence[Call], error: LayerwireError) -> list[Call]:
+    def _without_large(self, calls: Sequence[Call], error: LayerwireError) -> list[Call]:
         """Fails the calls that a stream ended for, and returns the others.
 
         A message over the server's limit ends the stream for all calls on it, though one alone is to blame.
@@ -227,34 +229,92 @@ class Engine:
             self._fail_all(calls, error)
             return []
         limit = int(match[1])
-        guilty = [call for call in calls if call.nbytes + FRAME_OVERHEAD_BYTES > limit]
-        for call in guilty:
-            told = f"a request of {call.nbytes} bytes is over the server's --max-message-bytes {limit}"
-            self._fail(call, make(error.code, told))
-        if not guilty:
+        large = [call for call in calls if call.nbytes + FRAME_OVERHEAD_BYTES > limit]
+        for call in large:
+            message = f"a request of {call.nbytes} bytes is over the server's --max-message-bytes {limit}"
+            self._fail(call, make(error.code, message))
+        if not large:
             self._fail_all(calls, error)
-        return [call for call in calls if not call.finished]
+        return [call for call in calls if not call.is_finished]
 
     def _fail_all(self, calls: Iterable[Call], error: LayerwireError) -> None:
         for call in calls:
             self._fail(call, error)
 
     def _fail(self, call: Call, error: LayerwireError) -> None:
-        if not call.finished:
-            own = make(error.code, f"{call.function}: {error.message}")
-            own.operator = call.function
-            self._finish(call, own)
+        if not call.is_finished:
+            error_of_call = make(error.code, f"{call.function}: {error.message}")
+            error_of_call.operator = call.function
+            self._finish(call, error_of_call)
 
     def _finish(self, call: Call, error: LayerwireError) -> None:
-        call.finished = True
+        call.is_finished = True
         call.data = ()
         if call.connection is not None:
             call.connection.give_up(call)
             call.connection = None
-        self._delayed.discard(call)
+        self._retries.discard(call)
         self.admission.leave(1, call.nbytes)
         if not call.promise.done():
             call.promise.set_exception(error)
+
+
+class Deadlines:
+    """Calls `expire` with each call whose deadline passes before it is finished.
+
+    A heap of deadlines under one timer of the loop, so that a call costs no timer of its own.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, expire: Callable[[Call], None]) -> None:
+        self._loop = loop
+        self._expire = expire
+        self._heap: list[tuple[float, int, Call]] = []
+        self._sweep_at = _SPARE
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_deadline = math.inf
+
+    def add(self, call: Call) -> None:
+        """Watches a call."""
+        deadline = call.deadline
+        if deadline == math.inf:
+            return
+        heappush(self._heap, (deadline, call.id, call))
+        if deadline < self._timer_deadline:
+            self._set_timer(deadline)
+        if len(self._heap) > self._sweep_at:
+            self._sweep()
+
+    def close(self) -> None:
+        """Watches nothing any more."""
+        self._heap.clear()
+        self._clear_timer()
+
+    def _sweep(self) -> None:
+        # Most calls are answered long before they expire: without this, those of the last 30 seconds would pile up.
+        self._heap = [item for item in self._heap if not item[2].is_finished]
+        heapify(self._heap)
+        self._sweep_at = 2 * len(self._heap) + _SPARE
+
+    def _set_timer(self, deadline: float) -> None:
+        self._clear_timer()
+        self._timer_deadline = deadline
+        self._timer = self._loop.call_later(max(deadline - time.monotonic(), 0.0), self._fire)
+
+    def _clear_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None
+        self._timer_deadline = math.inf
+
+    def _fire(self) -> None:
+        self._clear_timer()
+        now = time.monotonic()
+        while self._heap and (self._heap[0][0] <= now or self._heap[0][2].is_finished):
+            call = heappop(self._heap)[2]
+            if not call.is_finished:
+                self._expire(call)
+        if self._heap:
+            self._set_timer(self._heap[0][0])
 
 
 def until(deadline: float) -> float | None:

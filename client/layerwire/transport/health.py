@@ -1,9 +1,6 @@
-"""What a server says of its health: grpc.health.v1, spoken in bytes.
+"""Whether a server says that it serves, once or each time that it changes.
 
-It knows the two messages of that protocol and gRPC's calls; nothing of Layerwire.
-
-The package with the generated classes isn't needed for it: the request for the whole server is the empty message, and
-the answer "serving" is its field 1 with the value 1.
+It knows grpc.health.v1 and gRPC's calls; nothing of Layerwire.
 """
 
 from __future__ import annotations
@@ -14,26 +11,23 @@ from typing import Any
 import grpc
 import grpc.aio
 
-_CHECK = "/grpc.health.v1.Health/Check"
-_WATCH = "/grpc.health.v1.Health/Watch"
-_WHOLE_SERVER = b""
-_SERVING = b"\x08\x01"
+from layerwire.wire.health import CHECK, WATCH, is_serving, request
 
 
-async def serving(channel: grpc.aio.Channel, metadata: Any, timeout_seconds: float) -> bool:
+async def check(channel: grpc.aio.Channel, metadata: Any, timeout_seconds: float) -> bool:
     """Whether the server says that it serves; one without a health service does by answering at all.
 
     Raises:
         grpc.aio.AioRpcError: it can't be asked.
     """
-    check: Any = channel.unary_unary(_CHECK)
+    method: Any = channel.unary_unary(CHECK)
     try:
-        answer: bytes = await check(_WHOLE_SERVER, metadata=metadata, timeout=timeout_seconds)
+        answer: bytes = await method(request(), metadata=metadata, timeout=timeout_seconds)
     except grpc.aio.AioRpcError as error:
         if error.code() == grpc.StatusCode.UNIMPLEMENTED:
             return True
         raise
-    return answer.startswith(_SERVING)
+    return is_serving(answer)
 
 
 async def watch(channel: grpc.aio.Channel, metadata: Any) -> AsyncIterator[bool]:
@@ -42,11 +36,11 @@ async def watch(channel: grpc.aio.Channel, metadata: Any) -> AsyncIterator[bool]
     Raises:
         grpc.aio.AioRpcError: the connection is gone.
     """
-    method: Any = channel.unary_stream(_WATCH)
-    stream = method(_WHOLE_SERVER, metadata=metadata)
+    method: Any = channel.unary_stream(WATCH)
+    stream = method(request(), metadata=metadata)
     try:
         async for answer in stream:
-            yield answer.startswith(_SERVING)
+            yield is_serving(answer)
     except grpc.aio.AioRpcError as error:
         if error.code() != grpc.StatusCode.UNIMPLEMENTED:
             raise

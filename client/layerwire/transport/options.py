@@ -1,4 +1,4 @@
-"""How calls are treated, and the timing that answers can carry.
+"""A call's options as it takes them along, and the timing that its answer can bring.
 
 It knows the contract's CallOptions and Timing; neither operators nor channels.
 """
@@ -15,7 +15,7 @@ from layerwire.v1 import layerwire_pb2 as messages
 from layerwire.wire.protobuf import prefix
 
 MAX_PRIORITY = 10
-_FOREVER_SECONDS = 1e9  # thirty years; the server isn't told of longer ones
+_FOREVER_SECONDS = 1e9  # thirty years; longer ones don't go to the server
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ def seconds(timeout: float) -> float:
 def wire(options: Options, timeout: float | None) -> bytes:
     """The options as field 1 of a request, with this timeout in place of their own.
 
-    The server is told the timeout rounded up to two digits, since each distinct one costs a template; the client itself
+    The server gets the timeout rounded up to two digits, since each distinct one costs a template; the client itself
     keeps to the second.
     """
     message = messages.CallOptions(

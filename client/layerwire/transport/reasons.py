@@ -28,7 +28,7 @@ _HUNG_UP_REASON = {
 }
 
 
-def told(details: str, *, tls: bool) -> str:
+def explain(details: str, *, tls: bool) -> str:
     """The reason in gRPC's details, for connections with or without TLS."""
     if not _UNREACHED.search(details):
         return details

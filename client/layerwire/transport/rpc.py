@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 import grpc
@@ -25,7 +26,7 @@ from layerwire.errors import (
     make,
 )
 from layerwire.transport import health, reasons, retry
-from layerwire.transport.call import as_message
+from layerwire.transport.call import REQUESTS, Call
 from layerwire.transport.connection import Connection
 from layerwire.transport.engine import Engine
 from layerwire.transport.options import Options
@@ -65,11 +66,29 @@ async def server_info(engine: Engine, timeout_seconds: float | None) -> messages
 
 async def estimate(engine: Engine, request: Request, options: Options) -> Estimate:
     """What a call would cost."""
-    message = messages.EstimateRequest(**{request.family: as_message(request, options)})
+    message = messages.EstimateRequest(**{request.family: message_without_data(request, options)})
     timeout = options.timeout if request.timeout_seconds is None else request.timeout_seconds
     answer = await ask_any(engine, "LayerwireService/Estimate", message, messages.EstimateResponse, timeout)
     outputs = tuple(Output(DTYPE_NAMES.get(one.dtype, "unknown"), tuple(one.shape)) for one in answer.outputs)
     return Estimate(outputs, answer.input_bytes, answer.output_bytes, answer.floating_point_operations)
+
+
+def message_without_data(request: Request, options: Options) -> Any:
+    """The family's request message without the tensors' data, for Estimate."""
+    call = Call(request, options, Future())
+    message: Any
+    if request.family == "run":
+        message = messages.RunRequest.FromString(request.operator.SerializeToString())
+    else:
+        message = REQUESTS[request.family](operator=request.operator)
+    for name, content in call.signature.tensors:
+        tensor = message.inputs[name] if request.family == "run" else getattr(message, name)
+        if isinstance(content, str):
+            tensor.name = content
+        else:
+            tensor.dtype = content[0]
+            tensor.shape.extend(content[1])
+    return message
 
 
 async def wait_ready(engine: Engine, timeout_seconds: float) -> None:
@@ -99,16 +118,16 @@ async def _ready(engine: Engine, connection: Connection, deadline: float) -> str
     chance = random.Random()  # noqa: S311  # jitter keeps no secret
     reason = f"{connection.address}: no answer"
     failures = 0
-    while (left := deadline - time.monotonic()) > 0:
+    while (seconds_left := deadline - time.monotonic()) > 0:
         try:
-            if await health.serving(connection.channel, engine.settings.metadata, min(left, _ASK_SECONDS)):
+            if await health.check(connection.channel, engine.settings.metadata, min(seconds_left, _ASK_SECONDS)):
                 return None
             reason = f"{connection.address}: NOT_SERVING"
         except grpc.aio.AioRpcError as error:
             if error.code() in _REFUSED:
                 raise error_of(engine, error, connection.address) from None
             if time.monotonic() < deadline or not failures:
-                reason = _told(engine, error, connection.address)
+                reason = _explanation(engine, error, connection.address)
         failures += 1
         pause = min(retry.backoff_seconds(failures, chance), 0.5)
         await asyncio.sleep(max(0.0, min(pause, deadline - time.monotonic())))
@@ -146,13 +165,13 @@ async def ask(
     chance = random.Random()  # noqa: S311  # jitter keeps no secret
     deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
     for failures in range(engine.settings.max_retries + 1):
-        left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+        seconds_left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
         try:
-            return answer.FromString(await call(payload, metadata=engine.settings.metadata, timeout=left))
+            return answer.FromString(await call(payload, metadata=engine.settings.metadata, timeout=seconds_left))
         except DecodeError:
             raise InternalError(f"{method}: {connection.address} sent what is no answer") from None
         except grpc.aio.AioRpcError as error:
-            if failures == engine.settings.max_retries or not retry.broken(error.code(), error.details() or ""):
+            if failures == engine.settings.max_retries or not retry.may_resend(error.code(), error.details() or ""):
                 raise error_of(engine, error, connection.address) from None
             await asyncio.sleep(retry.backoff_seconds(failures + 1, chance))
     raise AssertionError("the last try returns or raises")
@@ -168,8 +187,8 @@ def error_of(engine: Engine, error: grpc.aio.AioRpcError, address: str) -> Layer
             except (DecodeError, TypeError):
                 break
             return from_status(status)
-    return make(error.code(), _told(engine, error, address))
+    return make(error.code(), _explanation(engine, error, address))
 
 
-def _told(engine: Engine, error: grpc.aio.AioRpcError, address: str) -> str:
-    return f"{address}: {reasons.told(error.details() or '', tls=engine.settings.credentials is not None)}"
+def _explanation(engine: Engine, error: grpc.aio.AioRpcError, address: str) -> str:
+    return f"{address}: {reasons.explain(error.details() or '', tls=engine.settings.credentials is not None)}"

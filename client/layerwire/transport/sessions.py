@@ -1,4 +1,4 @@
-"""Where a client's engine runs: on the background thread's loop for threads, on the running loop for tasks.
+"""Takes a request from the caller's thread or task to the engine's loop, and its answer back.
 
 It knows engines, threads and loops; no operator.
 """
@@ -11,6 +11,7 @@ import math
 import threading
 import weakref
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from typing import Any, NoReturn, TypeVar
 
 from layerwire.calls import Request
@@ -18,7 +19,6 @@ from layerwire.errors import ClientClosedError, ClientStateError, DeadlineExceed
 from layerwire.transport import background
 from layerwire.transport.call import Call
 from layerwire.transport.engine import Engine, until
-from layerwire.transport.futures import CallFuture, Waiter
 from layerwire.transport.options import Options
 from layerwire.transport.settings import Settings
 
@@ -26,7 +26,7 @@ Value = TypeVar("Value")
 
 
 class Session:
-    """What a client is told, and its engine once there is one.
+    """A client's settings, and its engine once there is one.
 
     A forked child finds none of its parent's threads, so the first use there makes a new engine.
     """
@@ -60,7 +60,7 @@ class ThreadSession(Session):
         """
         engine = self._engine
         if engine is None or self._forks != background.forks():
-            engine = background.locked(self._make)
+            engine = background.with_lock(self._make)
         return engine
 
     def call(self, request: Request, options: Options) -> Any:
@@ -76,7 +76,7 @@ class ThreadSession(Session):
         try:
             return waiter.wait()
         except BaseException:
-            if not call.finished:
+            if not call.is_finished:
                 engine.loop.call_soon_threadsafe(engine.cancel, call)
             raise
 
@@ -97,10 +97,10 @@ class ThreadSession(Session):
         if background.is_here():
             raise ClientStateError("a blocking call in a future's callback would wait for itself")
 
-        async def done() -> Value:
+        async def work_on_loop() -> Value:
             return await work(engine)
 
-        future = asyncio.run_coroutine_threadsafe(done(), engine.loop)
+        future = asyncio.run_coroutine_threadsafe(work_on_loop(), engine.loop)
         try:
             return future.result()
         except BaseException:
@@ -111,7 +111,7 @@ class ThreadSession(Session):
         """Gives up all calls and ends the connections."""
         engine, self._engine, self._closed = self._engine, None, True
         if engine is not None and self._forks == background.forks():
-            background.locked(lambda: background.close(engine))
+            background.with_lock(lambda: background.close(engine))
 
     def _make(self) -> Engine:
         self._check()
@@ -133,15 +133,15 @@ class ThreadSession(Session):
         if background.is_here():  # a callback that submits: making it wait would stop the answers that make room
             engine.admission.force(call.nbytes)
             return
-        admitted = threading.Event()
-        ticket = engine.admission.queue(call.nbytes, admitted.set)
-        waited = False
+        admission = threading.Event()
+        ticket = engine.admission.queue(call.nbytes, admission.set)
+        is_admitted = False
         try:
-            waited = admitted.wait(until(call.deadline))
+            is_admitted = admission.wait(until(call.deadline))
         finally:
-            if not waited:
+            if not is_admitted:
                 engine.admission.give_up(ticket)
-        if not waited:
+        if not is_admitted:
             raise _no_room(call)
 
 
@@ -184,13 +184,13 @@ class LoopSession(Session):
 
     async def close(self) -> None:
         """Gives up all calls and ends the connections."""
-        engine, inherited = self._engine, self._forks != background.forks()
-        if engine is not None and not inherited and not engine.loop.is_closed():
+        engine, is_forked = self._engine, self._forks != background.forks()
+        if engine is not None and not is_forked and not engine.loop.is_closed():
             if engine.loop is not asyncio.get_running_loop():
                 raise ClientStateError("this AsyncClient belongs to another event loop: close it there")
             self._engine, self._closed = None, True
             await engine.close()
-            background.ended_elsewhere(engine)
+            background.remove_foreign(engine)
         self._closed = True
 
     def _make(self) -> Engine:
@@ -198,22 +198,22 @@ class LoopSession(Session):
         background.check_fork()
         self._engine = engine = Engine(self._settings)
         self._forks = background.forks()
-        background.runs_elsewhere(engine)
+        background.add_foreign(engine)
         weakref.finalize(self, _abandon, engine, self._forks).atexit = False
         return engine
 
     @staticmethod
     async def _enter(engine: Engine, call: Call) -> None:
-        admitted = engine.loop.create_future()
+        admission = engine.loop.create_future()
 
         def admit() -> None:
-            if not admitted.done():
-                admitted.set_result(None)
+            if not admission.done():
+                admission.set_result(None)
 
         ticket = engine.admission.queue(call.nbytes, admit)
         try:
             async with asyncio.timeout(None if call.deadline == math.inf else until(call.deadline)):
-                await admitted
+                await admission
         except TimeoutError:
             engine.admission.give_up(ticket)
             raise _no_room(call) from None
@@ -222,19 +222,19 @@ class LoopSession(Session):
             raise
 
 
-def _abandon(engine: Engine, born: int) -> None:
+def _abandon(engine: Engine, fork_count: int) -> None:
     """Closes the engine of an AsyncClient that was dropped without `close`, when its loop runs next."""
 
     async def close() -> None:
         await engine.close()
-        background.ended_elsewhere(engine)
+        background.remove_foreign(engine)
 
-    if born == background.forks() and engine.connections and not engine.loop.is_closed():
+    if fork_count == background.forks() and engine.connections and not engine.loop.is_closed():
         with contextlib.suppress(RuntimeError):  # the loop closed meanwhile
-            engine.loop.call_soon_threadsafe(lambda: _closing.add(engine.loop.create_task(close())))
+            engine.loop.call_soon_threadsafe(lambda: _close_tasks.add(engine.loop.create_task(close())))
 
 
-_closing: weakref.WeakSet[asyncio.Task[None]] = weakref.WeakSet()
+_close_tasks: weakref.WeakSet[asyncio.Task[None]] = weakref.WeakSet()
 
 
 def _no_room(call: Call) -> DeadlineExceededError:
@@ -242,3 +242,71 @@ def _no_room(call: Call) -> DeadlineExceededError:
         f"{call.function}: no room within the timeout: max_calls_in_flight or max_bytes_in_flight are unanswered",
         operator=call.function,
     )
+
+
+class Waiter:
+    """A result that one thread waits for, once. A tenth of the cost of concurrent.futures.Future."""
+
+    __slots__ = ("_error", "_lock", "_result")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+        self._result: Any = None
+        self._error: BaseException | None = None
+
+    def done(self) -> bool:
+        """Whether the result is there."""
+        return not self._lock.locked()
+
+    def set_result(self, result: Any, /) -> None:
+        """Lets the thread go on with a value."""
+        self._result = result
+        self._lock.release()
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        """Lets the thread go on with an error."""
+        self._error = exception
+        self._lock.release()
+
+    def wait(self) -> Any:
+        """The value, or the error raised."""
+        self._lock.acquire()
+        if self._error is not None:
+            try:
+                raise self._error
+            finally:
+                self._error = None  # or the error's traceback would hold this frame, and this frame the error
+        return self._result
+
+
+class CallFuture(Future[Any]):
+    """The answer of a submitted call: a concurrent.futures.Future, with `cancel` giving up the call on the server."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._give_up: Callable[[], None] | None = None
+
+    def on_cancel(self, give_up: Callable[[], None]) -> None:
+        """What `cancel` calls, from whatever thread."""
+        self._give_up = give_up
+
+    def cancel(self) -> bool:
+        """Gives up the call; False if the answer is there already."""
+        cancelled = super().cancel()
+        give_up, self._give_up = self._give_up, None
+        if cancelled and give_up is not None:
+            give_up()
+        return cancelled
+
+    def set_result(self, result: Any, /) -> None:
+        """Keeps the answer, unless it was cancelled."""
+        self._give_up = None
+        if self.set_running_or_notify_cancel():
+            super().set_result(result)
+
+    def set_exception(self, exception: BaseException | None, /) -> None:
+        """Keeps the error, unless it was cancelled."""
+        self._give_up = None
+        if self.set_running_or_notify_cancel():
+            super().set_exception(exception)

@@ -1,10 +1,11 @@
-"""What a client is told once: addresses, credentials, limits.
+"""A client's settings, checked once: addresses, credentials, metadata, limits; and the channels made of them.
 
-It knows gRPC's credentials and options; neither calls nor loops.
+It knows gRPC's credentials, options and forms of addresses; neither calls nor loops.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,6 @@ from typing import Any, TypeAlias
 import grpc
 import grpc.aio
 
-from layerwire.transport import addresses as naming
 from layerwire.transport.tls import Tls, make_credentials
 
 Metadata: TypeAlias = Mapping[str, str | bytes] | Sequence[tuple[str, str | bytes]]
@@ -38,10 +38,20 @@ _CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.keepalive_timeout_ms", 20_000),
 )
 
+# gRPC's own forms, which it reads itself: https://github.com/grpc/grpc/blob/master/doc/naming.md
+_NAMED = re.compile(r"(dns|ipv4|ipv6|unix|unix-abstract|vsock|xds):.")
+_SOCKETS = ("unix:", "unix-abstract:")
+_HOST = re.compile(r"[0-9A-Za-z._-]+|\[[0-9A-Fa-f:.]+(%\w+)?\]")
+# What people write in place of a host, and the rule that it breaks.
+_MISTAKES = {
+    re.compile(r"[a-z]+://.*"): "without a scheme",
+    re.compile(r"[0-9A-Fa-f:]*::[0-9A-Fa-f:]*|([0-9A-Fa-f]+:){2,}[0-9A-Fa-f]*"): "with brackets round IPv6",
+}
+
 
 @dataclass(frozen=True)
 class Settings:
-    """What a client is told once."""
+    """What is said once, when a client is made."""
 
     addresses: tuple[str, ...]
     metadata: tuple[tuple[str, str | bytes], ...] = field(default=(), repr=False)  # it may hold a token
@@ -59,7 +69,7 @@ class Settings:
             ("grpc.max_send_message_length", self.max_message_bytes),
             ("grpc.max_receive_message_length", self.max_message_bytes),
         )
-        if naming.is_loopback(address):
+        if is_loopback(address):
             options += (("grpc.enable_http_proxy", 0),)  # a proxy's own localhost is another host
         if self.server_name is not None:
             options += (("grpc.ssl_target_name_override", self.server_name),)
@@ -86,7 +96,7 @@ def make_settings(
     if not addresses:
         raise ValueError("address: at least one is needed")
     for one in addresses:
-        naming.check(one)
+        check_address(one)
     for name, limit in limits.items():
         least = 0 if name == "max_retries" else 1
         if isinstance(limit, bool) or not isinstance(limit, int):
@@ -97,10 +107,10 @@ def make_settings(
     pairs = [_checked_pair(*pair) for pair in (metadata.items() if isinstance(metadata, Mapping) else metadata or ())]
     if token is not None:
         pairs.append((_AUTHORIZATION, f"Bearer {_checked_token(token)}"))
-    exposed = [one for one in addresses if credentials is None and not naming.is_loopback(one)]
-    if exposed and any(key == _AUTHORIZATION for key, _ in pairs):
+    in_clear = [one for one in addresses if credentials is None and not is_loopback(one)]
+    if in_clear and any(key == _AUTHORIZATION for key, _ in pairs):
         what = "token" if token is not None else f"metadata: {_AUTHORIZATION}"
-        raise ValueError(f"{what}: {exposed[0]} would get it in the clear; pass tls=True, or tls=PATH of a CA")
+        raise ValueError(f"{what}: {in_clear[0]} would get it in the clear; pass tls=True, or tls=PATH of a CA")
     return Settings(addresses, tuple(pairs), credentials, server_name, **limits)
 
 
@@ -120,3 +130,33 @@ def _checked_pair(key: Any, value: Any) -> tuple[str, str | bytes]:
     if not _KEY.fullmatch(key.lower()) or (isinstance(value, str) and not _VALUE.fullmatch(value)):
         raise ValueError(f"metadata: {key!r} or its value has characters that HTTP/2 headers can't have")
     return key.lower(), value
+
+
+def check_address(address: str) -> None:
+    """Whether it is an address, as far as its text says.
+
+    Raises:
+        TypeError: it is no string.
+        ValueError: it is not "host:port", nor one of gRPC's own forms.
+    """
+    if not isinstance(address, str):
+        raise TypeError(f'address must be "host:port", got {type(address).__name__}')
+    if address.startswith(_SOCKETS) and _NAMED.match(address):
+        return
+    host, _, port = address.rpartition(":")
+    if not (_NAMED.match(address) or _HOST.fullmatch(host)):
+        hint = next((f", {rule}" for pattern, rule in _MISTAKES.items() if pattern.fullmatch(host)), "")
+        raise ValueError(f'address must be "host:port"{hint}, got "{address}"')
+    if not (port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16):
+        raise ValueError(f'address must be "host:port", got "{address}"')
+
+
+def is_loopback(address: str) -> bool:
+    """Whether what is sent there stays on this host."""
+    if address.startswith(_SOCKETS):
+        return True
+    host = address.removeprefix("ipv4:").removeprefix("ipv6:").rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

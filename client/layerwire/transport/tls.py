@@ -79,9 +79,9 @@ def make_credentials(tls: Tls) -> tuple[grpc.ChannelCredentials | None, str | No
         return tls, None
     if isinstance(tls, str | PathLike):
         tls = TLS(ca=tls)
-    made = TLS() if tls is True else tls
-    if not isinstance(made, TLS):
+    certificates = TLS() if tls is True else tls
+    if not isinstance(certificates, TLS):
         raise TypeError(
-            f"tls must be True, a path, layerwire.TLS or grpc.ChannelCredentials, got {type(made).__name__}"
+            f"tls must be True, a path, layerwire.TLS or grpc.ChannelCredentials, got {type(certificates).__name__}"
         )
-    return made.credentials(), made.server_name
+    return certificates.credentials(), certificates.server_name

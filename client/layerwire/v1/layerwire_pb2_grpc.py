@@ -118,7 +118,7 @@ class LayerwireServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Linear(self, request, context):
-        """Multiplies by a weight matrix.
+        """Multiplies by a weight matrix, or one input by another.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -143,13 +143,23 @@ class Bilinear(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class CosineSimilarity(_message.Message):
+    __slots__ = ("dim", "eps")
+    DIM_FIELD_NUMBER: _ClassVar[int]
+    EPS_FIELD_NUMBER: _ClassVar[int]
+    dim: int
+    eps: float
+    def __init__(self, dim: _Optional[int] = ..., eps: _Optional[float] = ...) -> None: ...
+
 class LinearOperator(_message.Message):
-    __slots__ = ("linear", "bilinear")
+    __slots__ = ("linear", "bilinear", "cosine_similarity")
     LINEAR_FIELD_NUMBER: _ClassVar[int]
     BILINEAR_FIELD_NUMBER: _ClassVar[int]
+    COSINE_SIMILARITY_FIELD_NUMBER: _ClassVar[int]
     linear: Linear
     bilinear: Bilinear
-    def __init__(self, linear: _Optional[_Union[Linear, _Mapping]] = ..., bilinear: _Optional[_Union[Bilinear, _Mapping]] = ...) -> None: ...
+    cosine_similarity: CosineSimilarity
+    def __init__(self, linear: _Optional[_Union[Linear, _Mapping]] = ..., bilinear: _Optional[_Union[Bilinear, _Mapping]] = ..., cosine_similarity: _Optional[_Union[CosineSimilarity, _Mapping]] = ...) -> None: ...
 
 class Relu(_message.Message):
     __slots__ = ()

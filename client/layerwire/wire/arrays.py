@@ -1,4 +1,4 @@
-"""What goes in and comes out as arrays: numpy, torch, or plain numbers to bytes and back.
+"""Turns arrays, tensors and plain numbers into a call's bytes, and an answer's bytes into what the caller uses.
 
 It knows numpy, and torch only where the caller has imported it already; neither operators nor channels.
 """
@@ -31,13 +31,16 @@ _NUMBERS: dict[str, npt.DTypeLike] = {"b": np.bool_, "i": np.int64, "f": np.floa
 
 
 def content(function: str, name: str, value: Any) -> Content:
-    """A tensor as content of a file: its elements stay where they are if they are on the CPU, row-major. As `taken`."""
-    (dtype, shape), array, _ = _seen(function, name, value)
+    """A tensor as content of a file: its elements stay where they are if they are on the CPU, row-major.
+
+    Raises as `serialize`.
+    """
+    (dtype, shape), array, _ = _spec_and_elements(function, name, value)
     elements = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     return Content(dtype, shape, lambda: elements.data)
 
 
-def taken(function: str, name: str, value: Any) -> tuple[Spec, bytes, Maker | None]:
+def serialize(function: str, name: str, value: Any) -> tuple[Spec, bytes, Maker | None]:
     """A tensor's spec, a copy of its elements, and what makes answers like it: None for numpy's.
 
     Args:
@@ -50,14 +53,14 @@ def taken(function: str, name: str, value: Any) -> tuple[Spec, bytes, Maker | No
             masked, sparse, quantized.
         InvalidArgumentError: the lists are ragged, or a number fits no dtype.
     """
-    spec, array, make = _seen(function, name, value)
+    spec, array, make = _spec_and_elements(function, name, value)
     return spec, array.tobytes(), make
 
 
-def _seen(function: str, name: str, value: Any) -> tuple[Spec, npt.NDArray[Any], Maker | None]:
+def _spec_and_elements(function: str, name: str, value: Any) -> tuple[Spec, npt.NDArray[Any], Maker | None]:
     """A tensor's spec, and its elements as an array of numbers of their size; a copy only where there must be one."""
     if _is_torch(value):
-        return _seen_torch(function, name, value)
+        return _spec_and_elements_of_torch(function, name, value)
     array = value if isinstance(value, np.ndarray | np.generic) else _from_numbers(function, name, value)
     if isinstance(array, np.ma.MaskedArray):
         raise TypeError(f"{function}: {name} is a masked array, whose mask would be lost: pass the .filled() one")
@@ -65,8 +68,8 @@ def _seen(function: str, name: str, value: Any) -> tuple[Spec, npt.NDArray[Any],
     native = array.astype(array.dtype.newbyteorder("="), copy=False)
     dtype = WIRE_DTYPES.get(native.dtype) or _new_wire_dtype(native.dtype)
     if dtype is None:
-        shown = str(array.dtype if array.dtype.names else array.dtype.name)[:40]
-        raise TypeError(f"{function}: {name} has dtype {shown}, not one of {', '.join(DTYPES)}")
+        dtype_text = str(array.dtype if array.dtype.names else array.dtype.name)[:40]
+        raise TypeError(f"{function}: {name} has dtype {dtype_text}, not one of {', '.join(DTYPES)}")
     return (dtype, native.shape), native, None
 
 
@@ -85,9 +88,9 @@ def of_buffer(dtype_code: int, shape: tuple[int, ...], data: bytearray) -> npt.N
         dtype = _NUMPY_DTYPES.get(dtype_code) or numpy_dtype(dtype_code)
         array: npt.NDArray[Any] = np.ndarray(shape, dtype, data)
     except (KeyError, TypeError, ValueError, OverflowError):
-        raise _malformed() from None
+        raise _disagreement() from None
     if array.nbytes != len(data) or array.shape != shape:  # numpy takes -1 for "as much as there is"
-        raise _malformed()
+        raise _disagreement()
     return array
 
 
@@ -136,8 +139,8 @@ def _check_list(function: str, name: str, value: Any) -> None:
     while rest:
         item = rest.pop()
         if _is_torch(item) or isinstance(item, np.ma.MaskedArray):
-            joined = "torch.stack" if _is_torch(item) else "np.ma.stack, and pass the .filled() one"
-            raise TypeError(f"{function}: {name} is a list with a {type(item).__name__} in it: join them by {joined}")
+            way = "torch.stack" if _is_torch(item) else "np.ma.stack, and pass the .filled() one"
+            raise TypeError(f"{function}: {name} is a list with a {type(item).__name__} in it: join them by {way}")
         if isinstance(item, Sequence):
             rest += item
 
@@ -155,7 +158,7 @@ def _is_torch(value: Any) -> bool:
     return tensor is not None and isinstance(value, tensor)
 
 
-def _seen_torch(function: str, name: str, tensor: Any) -> tuple[Spec, npt.NDArray[Any], Maker]:
+def _spec_and_elements_of_torch(function: str, name: str, tensor: Any) -> tuple[Spec, npt.NDArray[Any], Maker]:
     torch = sys.modules["torch"]  # imported by the caller, or there would be no tensor
 
     dtype = DTYPES.get(str(tensor.dtype).removeprefix("torch."))
@@ -194,16 +197,16 @@ def _torch_maker(device: Any) -> Maker:
             dtype = getattr(torch, DTYPE_NAMES[message.dtype])
             shape, data = tuple(message.shape), bytearray(message.data)
             if math.prod(shape) * dtype.itemsize != len(data) or min(shape, default=0) < 0:
-                raise _malformed()
+                raise _disagreement()
             flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
             return flat.reshape(shape).to(device)
         except (KeyError, OverflowError):
-            raise _malformed() from None
+            raise _disagreement() from None
 
     return make
 
 
-def _malformed() -> InternalError:
+def _disagreement() -> InternalError:
     return InternalError("the server's answer holds a tensor whose dtype, shape and bytes don't agree")
 
 
@@ -220,8 +223,8 @@ def numpy_dtype(dtype: int) -> np.dtype[Any]:
         import ml_dtypes  # type: ignore[import-not-found,unused-ignore]  # optional: numpy alone has no bfloat16
     except ImportError:
         raise TypeError("numpy has no bfloat16: use torch tensors, or install ml_dtypes") from None
-    found: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
-    return found
+    dtype_object: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+    return dtype_object
 
 
 def from_numpy(array: npt.NDArray[Any]) -> tensor_pb2.Tensor:

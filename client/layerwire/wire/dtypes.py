@@ -1,6 +1,6 @@
-"""THE table of element types, and a tensor without its data.
+"""THE table of element types: torch's name, the wire's number, bytes, and the names that other formats have for them.
 
-It knows the wire's numbers for them; neither numpy nor torch.
+It knows neither numpy nor torch, and no message: the store's files, which have none, are written by it too.
 """
 
 from __future__ import annotations
@@ -8,26 +8,45 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from layerwire.v1 import tensor_pb2
 
-DataType = tensor_pb2.DataType
+class ElementType(NamedTuple):
+    """One row of the table.
 
-# name -> (wire value, bytes an element). The names are torch's, and numpy's (bfloat16 by way of ml_dtypes).
-_TABLE: dict[str, tuple[int, int]] = {
-    "float32": (tensor_pb2.DATA_TYPE_FLOAT32, 4),
-    "float64": (tensor_pb2.DATA_TYPE_FLOAT64, 8),
-    "float16": (tensor_pb2.DATA_TYPE_FLOAT16, 2),
-    "bfloat16": (tensor_pb2.DATA_TYPE_BFLOAT16, 2),
-    "int8": (tensor_pb2.DATA_TYPE_INT8, 1),
-    "int16": (tensor_pb2.DATA_TYPE_INT16, 2),
-    "int32": (tensor_pb2.DATA_TYPE_INT32, 4),
-    "int64": (tensor_pb2.DATA_TYPE_INT64, 8),
-    "uint8": (tensor_pb2.DATA_TYPE_UINT8, 1),
-    "bool": (tensor_pb2.DATA_TYPE_BOOL, 1),
-}
-DTYPES: dict[str, int] = {name: value for name, (value, _) in _TABLE.items()}
-DTYPE_NAMES: dict[int, str] = {value: name for name, (value, _) in _TABLE.items()}
-ITEMSIZES: dict[int, int] = dict(_TABLE.values())
+    Attributes:
+        name: torch's, and numpy's (bfloat16 by way of ml_dtypes).
+        code: its number in `layerwire.v1.DataType`.
+        nbytes: bytes an element.
+        safetensors: its name in safetensors files.
+        inference: its name in the Open Inference Protocol; in configurations with TYPE_ before it.
+        contents: the field of InferTensorContents for its elements; "" where they come raw only.
+    """
+
+    name: str
+    code: int
+    nbytes: int
+    safetensors: str
+    inference: str
+    contents: str
+
+
+ELEMENT_TYPES = (
+    ElementType("float32", 1, 4, "F32", "FP32", "fp32_contents"),
+    ElementType("float64", 2, 8, "F64", "FP64", "fp64_contents"),
+    ElementType("float16", 3, 2, "F16", "FP16", ""),
+    ElementType("bfloat16", 4, 2, "BF16", "BF16", ""),
+    ElementType("int8", 5, 1, "I8", "INT8", "int_contents"),
+    ElementType("int16", 6, 2, "I16", "INT16", "int_contents"),
+    ElementType("int32", 7, 4, "I32", "INT32", "int_contents"),
+    ElementType("int64", 8, 8, "I64", "INT64", "int64_contents"),
+    ElementType("uint8", 9, 1, "U8", "UINT8", "uint_contents"),
+    ElementType("bool", 10, 1, "BOOL", "BOOL", "bool_contents"),
+)
+DTYPES: dict[str, int] = {row.name: row.code for row in ELEMENT_TYPES}
+DTYPE_NAMES: dict[int, str] = {row.code: row.name for row in ELEMENT_TYPES}
+ITEMSIZES: dict[int, int] = {row.code: row.nbytes for row in ELEMENT_TYPES}
+OF_SAFETENSORS: dict[str, ElementType] = {row.safetensors: row for row in ELEMENT_TYPES}
+OF_INFERENCE: dict[str, ElementType] = {row.inference: row for row in ELEMENT_TYPES}
+INFERENCE_NAMES: dict[int, str] = {row.code: row.inference for row in ELEMENT_TYPES}
 MAX_AXES = 8
 
 

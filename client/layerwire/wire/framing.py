@@ -1,4 +1,4 @@
-"""Bytes of stream messages: templates that spell a repeated message once.
+"""Spells the bytes of a call or an answer: templates of stream messages, with gaps for id and data.
 
 It knows tensors' specs and the protobuf wire format; neither arrays nor gRPC.
 
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 from layerwire.v1 import tensor_pb2
-from layerwire.wire.dtypes import DataType, TensorSpec
+from layerwire.wire.dtypes import TensorSpec
 from layerwire.wire.protobuf import prefix
 
 pack_id = struct.Struct("<Q").pack
@@ -23,7 +23,7 @@ pack_id = struct.Struct("<Q").pack
 
 def bare(spec: TensorSpec) -> tensor_pb2.Tensor:
     """The message of a tensor without its data."""
-    return tensor_pb2.Tensor(dtype=DataType.Name(spec.dtype), shape=spec.shape)
+    return tensor_pb2.Tensor(dtype=tensor_pb2.DataType.Name(spec.dtype), shape=spec.shape)
 
 
 class Entry(NamedTuple):
@@ -46,7 +46,7 @@ class Entry(NamedTuple):
         return parts
 
 
-class Keyed(NamedTuple):
+class MapEntry(NamedTuple):
     """An entry of a map field of tensors: number of the field, and the key."""
 
     number: int
@@ -54,7 +54,7 @@ class Keyed(NamedTuple):
 
 
 # Where a tensor stands in a message: number of its field, or an entry of a map field.
-Slot: TypeAlias = int | Keyed
+Slot: TypeAlias = int | MapEntry
 Tensors: TypeAlias = Sequence[tuple[Slot, TensorSpec | str]]
 
 
@@ -71,10 +71,10 @@ def literals(head: bytes, tensors: Tensors, tail: bytes = b"") -> tuple[tuple[by
     gaps, literal, length = [], head, len(head) + len(tail)
     for slot, content in tensors:
         if isinstance(content, str):
-            piece, nbytes = _opened(slot, tensor_pb2.Tensor(name=content).SerializeToString(), 0), 0
+            piece, nbytes = _up_to_data(slot, tensor_pb2.Tensor(name=content).SerializeToString(), 0), 0
         else:
             nbytes = content.nbytes
-            piece = _opened(slot, bare(content).SerializeToString() + prefix(3, nbytes), nbytes)
+            piece = _up_to_data(slot, bare(content).SerializeToString() + prefix(3, nbytes), nbytes)
         literal += piece
         length += len(piece) + nbytes
         if not isinstance(content, str):
@@ -83,7 +83,7 @@ def literals(head: bytes, tensors: Tensors, tail: bytes = b"") -> tuple[tuple[by
     return (*gaps, literal + tail), length
 
 
-def _opened(slot: Slot, body: bytes, nbytes: int) -> bytes:
+def _up_to_data(slot: Slot, body: bytes, nbytes: int) -> bytes:
     """A tensor's message up to its data, which are `nbytes` and come last."""
     if isinstance(slot, int):
         return prefix(slot, len(body) + nbytes) + body
@@ -99,7 +99,7 @@ def entry(number: int, head: bytes, tensors: Tensors, tail: bytes = b"") -> Entr
 
 def entry_of(number: int, gaps: tuple[bytes, ...], inner: int) -> Entry:
     """The same of a request or response that is spelled out already: its literals, and its length with all data."""
-    opened = prefix(number, inner)
-    length = 9 + len(opened) + inner
-    opening = prefix(1, length) + b"\x09"
-    return Entry(opening, (opened + gaps[0], *gaps[1:]), len(opening) + length - 1)
+    tag = prefix(number, inner)
+    length = 9 + len(tag) + inner
+    first = prefix(1, length) + b"\x09"
+    return Entry(first, (tag + gaps[0], *gaps[1:]), len(first) + length - 1)

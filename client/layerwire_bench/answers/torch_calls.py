@@ -149,6 +149,11 @@ def bilinear(_message: Any) -> Call:
     return lambda x, input2, weight, bias=None: F.bilinear(x, input2, weight, bias)
 
 
+def cosine_similarity(message: Any) -> Call:
+    values = arguments(message)
+    return lambda x, input2: F.cosine_similarity(x, input2, **values)
+
+
 def batch_norm(message: Any) -> Call:
     found = arguments(message)
     if not found.pop("return_statistics", False):
@@ -260,6 +265,7 @@ CALLS: dict[str, Maker] = {  # field of the family's message -> maker
     "tanh": plain(torch.tanh),
     "sigmoid": plain(torch.sigmoid),
     "bilinear": bilinear,
+    "cosine_similarity": cosine_similarity,
     "conv_tbc": plain(torch.conv_tbc),
     "batch_norm": batch_norm,
     "instance_norm": instance_norm,

@@ -102,6 +102,7 @@ def _planes(asked: Asked) -> Shape:
 _TABLE: dict[tuple[str, str], Companion] = {  # (function without its axes, parameter)
     ("linear", "weight"): Companion("scaled", _features),
     ("bilinear", "input2"): Companion("normal", lambda asked: asked.shape, own=True),
+    ("cosine_similarity", "x2"): Companion("normal", lambda asked: asked.shape, own=True),
     ("bilinear", "weight"): Companion("scaled", _pairs),
     ("conv", "weight"): Companion("scaled", _kernels),
     ("conv_transpose", "weight"): Companion("scaled", _kernels),

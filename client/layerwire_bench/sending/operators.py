@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from layerwire.calls import Request, Requests, methods
+from layerwire.calls import Request, Requests, operator_methods
 from layerwire_bench.answers import reference
 from layerwire_bench.sending import tensors
 from layerwire_bench.sending.operands import Asked, companion, indices, input_values
@@ -29,7 +29,7 @@ def functions() -> dict[str, dict[str, inspect.Parameter]]:
     """The parameters of each operator by its name, the input first; without those that are no options."""
     return {
         name: {one.name: one for one in inspect.signature(method).parameters.values() if one.name not in _NOT_OPTIONS}
-        for name, method in methods().items()
+        for name, method in operator_methods().items()
     }
 
 

@@ -13,7 +13,8 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 
 from layerwire.errors import InternalError, make
-from layerwire.transport import addresses, reasons
+from layerwire.transport import reasons
+from layerwire.transport.settings import is_loopback
 
 TIMEOUT_SECONDS = 10.0
 
@@ -40,7 +41,7 @@ class Server:
         try:
             return answer.FromString(call(request.SerializeToString(), timeout=TIMEOUT_SECONDS))
         except grpc.RpcError as error:
-            told = reasons.told(error.details() or "", tls=False)
+            told = reasons.explain(error.details() or "", tls=False)
             raise make(error.code(), f"{self._address}: {told}") from None
         except DecodeError:
             raise InternalError(f"{self._address}: the answer of {path} is no message of its type") from None
@@ -49,6 +50,6 @@ class Server:
 @contextmanager
 def server(address: str) -> Iterator[Server]:
     """A connection to a server."""
-    options = [("grpc.enable_http_proxy", 0)] if addresses.is_loopback(address) else []
+    options = [("grpc.enable_http_proxy", 0)] if is_loopback(address) else []
     with grpc.insecure_channel(address, options) as channel:
         yield Server(address, channel)

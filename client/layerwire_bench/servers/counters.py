@@ -9,7 +9,7 @@ from typing import Any
 
 from layerwire.calls import Request
 from layerwire.errors import LayerwireError
-from layerwire.transport.templates import MAPS
+from layerwire.transport.call import MAPS
 from layerwire_bench.measuring.measure import Counts
 from layerwire_bench.plan import TargetSpec
 from layerwire_bench.sending.workload import Workload

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from layerwire.wire.dtypes import ELEMENT_TYPES
+
 
 class Datatype(NamedTuple):
     """An element type.
@@ -25,20 +27,10 @@ class Datatype(NamedTuple):
     contents: str
 
 
-DATATYPES = {
-    "BOOL": Datatype("bool", "bool_contents"),
-    "UINT8": Datatype("uint8", "uint_contents"),
+DATATYPES = {row.inference: Datatype(row.name, row.contents) for row in ELEMENT_TYPES} | {  # and what only others have
     "UINT16": Datatype("uint16", "uint_contents"),
     "UINT32": Datatype("uint32", "uint_contents"),
     "UINT64": Datatype("uint64", "uint64_contents"),
-    "INT8": Datatype("int8", "int_contents"),
-    "INT16": Datatype("int16", "int_contents"),
-    "INT32": Datatype("int32", "int_contents"),
-    "INT64": Datatype("int64", "int64_contents"),
-    "FP16": Datatype("float16", ""),
-    "BF16": Datatype("bfloat16", ""),
-    "FP32": Datatype("float32", "fp32_contents"),
-    "FP64": Datatype("float64", "fp64_contents"),
 }
 OF_DTYPES = {datatype.dtype: name for name, datatype in DATATYPES.items()}
 

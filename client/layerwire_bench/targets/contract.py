@@ -10,9 +10,8 @@ from typing import Any
 
 from layerwire.calls import Request
 from layerwire.errors import LayerwireError
-from layerwire.transport.call import Call
+from layerwire.transport.call import MAPS, Call
 from layerwire.transport.options import Options
-from layerwire.transport.templates import MAPS
 from layerwire.wire import arrays
 from layerwire.wire.dtypes import DTYPE_NAMES
 from layerwire_bench.sending.workload import Arrays, Entry, Sample

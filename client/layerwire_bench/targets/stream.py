@@ -99,7 +99,7 @@ class StreamTarget(Target):
             engine.submit(call)
 
         ticket = engine.admission.queue(call.nbytes, admit)
-        if not ticket.admitted:
+        if not ticket.is_admitted:
             self._line[call] = ticket
 
 
@@ -122,7 +122,7 @@ class _Firing(Call):
         self.promise = self
         self.tries = 0
         self.connection = None
-        self.finished = False
+        self.is_finished = False
 
     def value(self, answer: messages.Answer) -> messages.Answer:
         """The answer, unopened; raises the error that it is."""

@@ -121,7 +121,7 @@ class UnaryTarget(Target):
         elif error is None:
             done(call.result(), "OK", "")
         elif isinstance(error, grpc.aio.AioRpcError):
-            told = reasons.told(error.details() or "", tls=self._settings.credentials is not None)
+            told = reasons.explain(error.details() or "", tls=self._settings.credentials is not None)
             done(None, error.code().name, f"{self._settings.addresses[0]}: {told}")
         else:
             done(None, "INTERNAL", f"the client failed: {error!r}")

@@ -1,1 +1,1 @@
-"""What gateway and worker processes have in common: their start, what they tell the supervisor, log and memory."""
+"""What gateway and worker processes have in common: their start, their messages to the supervisor, log and memory."""

@@ -98,17 +98,17 @@ class Child:
             await asyncio.sleep(BEAT_SECONDS)
 
     async def _report(self) -> None:
-        sent, sent_at = self.metrics.snapshot(), time.monotonic()
+        last, last_seconds = self.metrics.snapshot(), time.monotonic()
         heap = Heap(time.monotonic(), time.process_time())
         pause_seconds = COUNTS_SECONDS
         while True:
             await asyncio.sleep(pause_seconds)
-            begun = time.monotonic()
-            if begun - sent_at >= METRICS_SECONDS or self.metrics.snapshot() != sent:
+            now = time.monotonic()
+            if now - last_seconds >= METRICS_SECONDS or self.metrics.snapshot() != last:
                 self.push_metrics()
-                sent, sent_at = self.metrics.snapshot(), begun
-            heap.give_back_when_idle(begun, time.process_time())
-            pause_seconds = max((time.monotonic() - begun) / _COUNTING_SHARE, COUNTS_SECONDS)
+                last, last_seconds = self.metrics.snapshot(), now
+            heap.give_back_when_idle(now, time.process_time())
+            pause_seconds = max((time.monotonic() - now) / _COUNTING_SHARE, COUNTS_SECONDS)
 
 
 def _set_up_process() -> None:

@@ -35,7 +35,7 @@ class Heap:
         self._since = now
         self._used_seconds = used_seconds
         self._was_busy = True
-        self._trimmed = now
+        self._trim_seconds = now
 
     def give_back_when_idle(self, now: float, used_seconds: float) -> None:
         """Trims in the first idle second after busy ones, and now and then while it stays idle.
@@ -46,7 +46,7 @@ class Heap:
             return
         idle = used_seconds - self._used_seconds < _IDLE_SHARE * (now - self._since)
         self._since, self._used_seconds = now, used_seconds
-        if idle and (self._was_busy or now - self._trimmed >= _AGAIN_SECONDS):
+        if idle and (self._was_busy or now - self._trim_seconds >= _AGAIN_SECONDS):
             self._trim()
-            self._trimmed = now
+            self._trim_seconds = now
         self._was_busy = not idle

@@ -47,11 +47,11 @@ class JsonFormatter(_OfProcess):
 
     def format(self, record: logging.LogRecord) -> str:
         """logging: the line."""
-        told = {"time": _time(record), "level": record.levelname.lower(), "message": record.getMessage()}
-        told |= self.process | getattr(record, "fields", {"logger": record.name})
+        line = {"time": _time(record), "level": record.levelname.lower(), "message": record.getMessage()}
+        line |= self.process | getattr(record, "fields", {"logger": record.name})
         if record.exc_info:
-            told["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(told, default=str)
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
 
 
 class TextFormatter(_OfProcess):
@@ -60,8 +60,8 @@ class TextFormatter(_OfProcess):
     def format(self, record: logging.LogRecord) -> str:
         """logging: the line."""
         fields = self.process | getattr(record, "fields", {"logger": record.name})
-        told = "".join(f" {key}={value}" for key, value in fields.items())
-        line = f"{_time(record)} {record.levelname} {record.getMessage()}{told}"
+        suffix = "".join(f" {key}={value}" for key, value in fields.items())
+        line = f"{_time(record)} {record.levelname} {record.getMessage()}{suffix}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 

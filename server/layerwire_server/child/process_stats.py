@@ -1,4 +1,4 @@
-"""What a process uses: memory, processor time, file descriptors. From /proc; where there is none, nothing is told.
+"""What a process uses: memory, processor time, file descriptors. From /proc; where there is none, nothing is measured.
 
 It knows nothing of what the process does.
 """

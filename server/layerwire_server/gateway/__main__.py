@@ -12,20 +12,20 @@ from layerwire_server.gateway.service import Gateway
 
 
 async def run(this: child.Child) -> None:
-    """Serves until told to stop."""
+    """Serves until `stopping` is set."""
     gateway = Gateway(this)
     await gateway.start()
-    keeping = asyncio.create_task(gateway.keep())
-    stopping = asyncio.create_task(this.stopping.wait())
+    keep = asyncio.create_task(gateway.keep())
+    stop = asyncio.create_task(this.stopping.wait())
     live = asyncio.create_task(gateway.live.wait())
-    await asyncio.wait({keeping, stopping, live}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait({keep, stop, live}, return_when=asyncio.FIRST_COMPLETED)
     if live.done():
         this.ready()
-    await asyncio.wait({keeping, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    if keeping.done():
-        await keeping  # raises what ended it
+    await asyncio.wait({keep, stop}, return_when=asyncio.FIRST_COMPLETED)
+    if keep.done():
+        await keep  # raises what ended it
     await gateway.stop()
-    for task in (keeping, stopping, live):
+    for task in (keep, stop, live):
         task.cancel()
 
 

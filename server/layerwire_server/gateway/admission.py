@@ -19,7 +19,7 @@ _MOST_RETRY_SECONDS = 5.0
 _MOST_MESSAGE_BYTES = 2**31 - 1  # gRPC's option is an int
 
 
-def received_bytes(max_message_bytes: int) -> int:
+def max_received_bytes(max_message_bytes: int) -> int:
     """The largest message that gRPC is to take in.
 
     A quarter above the limit, so that most of what is too large is refused and counted here, in words that name the
@@ -37,27 +37,27 @@ class DrainRate:
 
     def add(self, amount: float, now: float) -> None:
         """So much drained now."""
-        self._amount = self._decayed(now) + amount
+        self._amount = self._amount_at(now) + amount
         self._since = now
 
     def seconds_for(self, amount: float, now: float) -> float:
-        """How long `amount` will take, within what is sensible to tell a client."""
-        rate = self._decayed(now) / _MEMORY_SECONDS
+        """How long `amount` will take, within what is sensible as advice to a client."""
+        rate = self._amount_at(now) / _MEMORY_SECONDS
         seconds = amount / rate if rate > 0 else _MOST_RETRY_SECONDS
         return min(max(seconds, _LEAST_RETRY_SECONDS), _MOST_RETRY_SECONDS)
 
-    def _decayed(self, now: float) -> float:
+    def _amount_at(self, now: float) -> float:
         return self._amount * math.exp2((self._since - now) / _MEMORY_SECONDS)
 
 
 class Admission:
-    """The books of what one gateway holds.
+    """Counts what one gateway holds.
 
     Attributes:
         nbytes: bytes of requests and answers held, streams' included.
         requests: unary requests held.
         answer_bytes: bytes of unary answers that wait for their clients to read them.
-        rejected: counters by reason.
+        rejections: counters by reason.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
@@ -68,18 +68,18 @@ class Admission:
         self._max_requests = settings.max_requests_in_flight
         self._drained_bytes = DrainRate()
         self._drained_requests = DrainRate()
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._readers: deque[asyncio.Future[None]] = deque()
         self._max_message_bytes = int(settings.max_message_bytes)
-        self.rejected = metrics.rejections("gateway")
+        self.rejections = metrics.rejections("gateway")
 
     def check(self, nbytes: int) -> None:
-        """Looks at a message's size; `received_bytes` says which come so far.
+        """Looks at a message's size; `max_received_bytes` says which come so far.
 
         Raises:
             ResourceExhaustedError: it is over the limit; it always will be, so retry_after_seconds is None.
         """
         if nbytes > self._max_message_bytes:
-            self.rejected["message_bytes"].add()
+            self.rejections["message_bytes"].add()
             # The words up to the bracket's end are grpcio's own: clients find the limit by them.
             raise ResourceExhaustedError(
                 f"the message is larger than max ({nbytes} vs. {self._max_message_bytes}), "
@@ -90,8 +90,8 @@ class Admission:
         """Takes a unary request in.
 
         Raises:
-            ResourceExhaustedError: it is too large, as `check` tells; or there is no room, then retry_after_seconds
-                tells when there should be.
+            ResourceExhaustedError: it is too large, as in `check`; or there is no room, then retry_after_seconds
+                is when there should be.
         """
         self.check(nbytes)
         if self.requests >= self._max_requests:
@@ -120,7 +120,7 @@ class Admission:
             ResourceExhaustedError: too many others wait to be read.
         """
         if self.answer_bytes and self.answer_bytes + nbytes > self._max_bytes // 2:
-            self.rejected["unread_answers"].add()
+            self.rejections["unread_answers"].add()
             raise ResourceExhaustedError(
                 f"answers not read yet fill half of the server's {flag('max_bytes_in_flight')} of {self._max_bytes}",
                 retry_after_seconds=self._drained_bytes.seconds_for(nbytes, now),
@@ -141,9 +141,9 @@ class Admission:
         """So much is no longer held."""
         self.nbytes -= nbytes
         self._drained_bytes.add(nbytes, now)
-        if self._waiting and not self.full:
-            while self._waiting:
-                future = self._waiting.popleft()
+        if self._readers and not self.full:
+            while self._readers:
+                future = self._readers.popleft()
                 if not future.done():
                     future.set_result(None)
 
@@ -156,11 +156,11 @@ class Admission:
         """Waits until streams may be read again."""
         while self.full:
             future = asyncio.get_running_loop().create_future()
-            self._waiting.append(future)
+            self._readers.append(future)
             await future
 
     def _refusal(self, reason: str, unit: str, limit: int, seconds: float) -> ResourceExhaustedError:
-        self.rejected[reason].add()
+        self.rejections[reason].add()
         knob = flag("max_" + reason)
         return ResourceExhaustedError(
             f"the server holds as many {unit} as its {knob} of {limit} allows", retry_after_seconds=seconds

@@ -1,4 +1,4 @@
-"""grpc.health.v1: what is serving, told when asked and on every change.
+"""grpc.health.v1: what is serving, answered when asked and on every change.
 
 It doesn't know how health is found out. The servicer of grpcio-health-checking is not used: its Watch holds a lock
 while it writes, so that one watcher who doesn't read blocks every change, and the first to leave silences the others.
@@ -26,41 +26,41 @@ class Health:
     """
 
     def __init__(self, services: tuple[str, ...]) -> None:
-        self._serving = dict.fromkeys(services, False)
-        self._changed = asyncio.Event()
-        self._stopped = False
-        self._ended = False
+        self._states = dict.fromkeys(services, False)
+        self._change = asyncio.Event()
+        self._is_stopped = False
+        self._is_ended = False
 
-    def set(self, serving: dict[str, bool]) -> None:
+    def set(self, states: dict[str, bool]) -> None:
         """The services' states from now on."""
-        if not self._stopped and any(self._serving[name] != state for name, state in serving.items()):
-            self._serving.update(serving)
-            self._tell()
+        if not self._is_stopped and any(self._states[name] != state for name, state in states.items()):
+            self._states.update(states)
+            self._notify()
 
     def stop(self) -> None:
         """Nothing is serving from now on."""
-        self._stopped = True
-        self._serving = dict.fromkeys(self._serving, False)
-        self._tell()
+        self._is_stopped = True
+        self._states = dict.fromkeys(self._states, False)
+        self._notify()
 
     def end(self) -> None:
         """Ends all watches: whoever stops would wait for watchers until its patience is over."""
-        self._ended = True
-        self._tell()
+        self._is_ended = True
+        self._notify()
 
-    def serving(self, service: str) -> bool:
+    def is_serving(self, service: str) -> bool:
         """Whether a service is serving."""
-        return self._serving[service]
+        return self._states[service]
 
-    def _tell(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+    def _notify(self) -> None:
+        self._change.set()
+        self._change = asyncio.Event()
 
     def _status(self, service: str) -> Any:
-        serving = self._serving.get(service)
-        if serving is None:
+        state = self._states.get(service)
+        if state is None:
             return _Status.SERVICE_UNKNOWN
-        return _Status.SERVING if serving else _Status.NOT_SERVING
+        return _Status.SERVING if state else _Status.NOT_SERVING
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """GRPC's handlers of the service. They take bytes, for what can't be parsed grpcio would answer UNKNOWN."""
@@ -73,23 +73,23 @@ class Health:
     async def check(self, request: bytes, context: Context) -> Any:
         """The state of a service; NOT_FOUND where there is no such service."""
         service = await _service(request, context)
-        if service not in self._serving:
+        if service not in self._states:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
         return _Status(status=self._status(service))
 
     async def watch(self, request: bytes, context: Context) -> None:
         """The state of a service now and on every change, until the client leaves or `end`."""
         service = await _service(request, context)
-        told = None
+        last = None
         while True:
-            changed, status = self._changed, self._status(service)
-            if status != told:
+            change, status = self._change, self._status(service)
+            if status != last:
                 await context.write(_Status(status=status))
-                told = status
-            elif self._ended:
+                last = status
+            elif self._is_ended:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
             else:
-                await changed.wait()
+                await change.wait()
 
 
 async def _service(request: bytes, context: Context) -> str:

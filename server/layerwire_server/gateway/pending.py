@@ -18,7 +18,7 @@ class Pending:
 
     __slots__ = (
         *("number", "kind", "family", "payload", "stream", "arrived", "deadline"),
-        *("seat", "answered", "quarantined", "isolated", "running"),
+        *("holder", "answered_ordinals", "quarantined_ordinals", "is_isolated", "running"),
     )
 
     def __init__(
@@ -31,10 +31,10 @@ class Pending:
         self.stream = stream
         self.arrived = arrived
         self.deadline = deadline
-        self.seat: Any = None  # the router's; None while it waits for a worker
-        self.answered: set[int] = set()
-        self.quarantined: set[int] = set()
-        self.isolated = False
+        self.holder: Any = None  # the live worker that has it, as the router sees it; None while it waits for one
+        self.answered_ordinals: set[int] = set()
+        self.quarantined_ordinals: set[int] = set()
+        self.is_isolated = False
         self.running: int | None = None  # ordinal of the call that runs alone now, or DECODING
 
     def answer(self, payload: bytes, last: bool) -> None:
@@ -47,10 +47,11 @@ class Pending:
 
     def frame(self) -> Frame:
         """What a worker is to do with it now."""
-        flags = Flag.ISOLATE if self.isolated else Flag.NONE
+        flags = Flag.ISOLATE if self.is_isolated else Flag.NONE
         ordinals: tuple[int, ...] = ()
-        if self.answered or self.quarantined:
-            ordinals = (*sorted(self.answered), *sorted(ordinal | QUARANTINED for ordinal in self.quarantined))
+        if self.answered_ordinals or self.quarantined_ordinals:
+            marks = sorted(ordinal | QUARANTINED for ordinal in self.quarantined_ordinals)
+            ordinals = (*sorted(self.answered_ordinals), *marks)
         return Frame(
             self.kind, self.number, self.payload, flags, self.family, ordinals, self.stream, self.arrived, self.deadline
         )

@@ -13,8 +13,9 @@ import hashlib
 import math
 from collections import OrderedDict
 
+from layerwire.wire.protobuf import MalformedError
 from layerwire_server.gateway import spans
-from layerwire_server.gateway.spans import Envelope, UnclearError
+from layerwire_server.gateway.spans import Envelope
 from layerwire_server.link import Family
 
 _SECONDS = 600.0  # then it may be tried again: the weights that it names may be others now
@@ -26,13 +27,13 @@ class Quarantine:
     """The calls that killed."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[bytes, tuple[float, int]] = OrderedDict()  # digest -> until when, bytes; oldest first
+        self._calls: OrderedDict[bytes, tuple[float, int]] = OrderedDict()  # digest -> until when, bytes; oldest first
         self._sizes: frozenset[int] = frozenset()  # bytes of them
         self._lengths: frozenset[int] = frozenset()  # bytes that one of them has with id and options
 
     def __len__(self) -> int:
         """How many there are."""
-        return len(self._known)
+        return len(self._calls)
 
     def learn(self, payload: bytes, family: Family, ordinal: int, now: float) -> None:
         """Remembers a call of a message; one that can't be made out is not remembered.
@@ -43,57 +44,57 @@ class Quarantine:
             ordinal: which of its calls.
             now: the time, in seconds.
         """
-        with contextlib.suppress(UnclearError, IndexError):
+        with contextlib.suppress(MalformedError, IndexError):
             if family is Family.NONE:
-                found = spans.envelope(payload, spans.call_spans(payload)[ordinal])
+                call = spans.envelope(payload, spans.call_spans(payload)[ordinal])
             else:
-                found = _unary(payload, family)
-            pieces = _pieces(payload, found)
-            digest = _digest(found.number, pieces)
-            self._known[digest] = now + _SECONDS, sum(map(len, pieces))
-            self._known.move_to_end(digest)
-            if len(self._known) > _MOST_CALLS:
-                self._known.popitem(last=False)
+                call = _unary(payload, family)
+            pieces = _pieces(payload, call)
+            digest = _digest(call.number, pieces)
+            self._calls[digest] = now + _SECONDS, sum(map(len, pieces))
+            self._calls.move_to_end(digest)
+            if len(self._calls) > _MOST_CALLS:
+                self._calls.popitem(last=False)
             self._measure()
 
     def guilty(self, payload: bytes, family: Family, now: float) -> set[int]:
         """The ordinals of a message's calls that are in quarantine."""
         self._forget(now)
-        found: set[int] = set()
+        ordinals: set[int] = set()
         if len(payload) < min(self._sizes, default=math.inf):
-            return found
-        with contextlib.suppress(UnclearError):
+            return ordinals
+        with contextlib.suppress(MalformedError):
             if family is not Family.NONE:
-                return {0} if self._knows(payload, _unary(payload, family)) else found
+                return {0} if self._knows(payload, _unary(payload, family)) else ordinals
             for ordinal, span in enumerate(spans.call_spans(payload)):
                 if span[1] - span[0] in self._lengths and self._knows(payload, spans.envelope(payload, span)):
-                    found.add(ordinal)
-        return found
+                    ordinals.add(ordinal)
+        return ordinals
 
     def _knows(self, payload: bytes, call: Envelope) -> bool:
         start, end = call.request
         if end - start not in self._lengths:
             return False
         pieces = _pieces(payload, call)
-        return sum(map(len, pieces)) in self._sizes and _digest(call.number, pieces) in self._known
+        return sum(map(len, pieces)) in self._sizes and _digest(call.number, pieces) in self._calls
 
     def _forget(self, now: float) -> None:
-        while self._known:
-            digest, (until, _) = next(iter(self._known.items()))
+        while self._calls:
+            digest, (until, _) = next(iter(self._calls.items()))
             if now < until:
                 break
-            del self._known[digest]
+            del self._calls[digest]
             self._measure()
 
     def _measure(self) -> None:
-        self._sizes = frozenset(nbytes for _, nbytes in self._known.values())
+        self._sizes = frozenset(nbytes for _, nbytes in self._calls.values())
         self._lengths = frozenset(nbytes + more for nbytes in self._sizes for more in range(_MOST_ENVELOPE_BYTES))
 
 
 def _unary(payload: bytes, family: Family) -> Envelope:
     number = spans.UNARY_NUMBERS.get(family)
     if number is None:  # the other methods run no operator
-        raise UnclearError
+        raise MalformedError
     return Envelope(0, number, (0, len(payload)))
 
 

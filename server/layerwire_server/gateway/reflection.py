@@ -19,39 +19,39 @@ NAMES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerR
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-def handlers(services: tuple[str, ...], ended: asyncio.Event) -> list[grpc.GenericRpcHandler]:
-    """Handlers that tell of these services, and of reflection itself; `ended` ends those that nobody asks anything."""
+def handlers(services: tuple[str, ...], end: asyncio.Event) -> list[grpc.GenericRpcHandler]:
+    """Handlers that list these services, and of reflection itself; `end` ends those that nobody asks anything."""
     servicer = aio.ReflectionServicer((*services, NAMES[1]))  # the Python package has no descriptor of v1 to tell of
 
-    async def tell(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
-        async for response in servicer.ServerReflectionInfo(_parsed(_until(ended, requests), context), context):
+    async def answer(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
+        async for response in servicer.ServerReflectionInfo(_messages(_until(end, requests), context), context):
             yield response
 
     method: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(
-        tell, response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString
+        answer, response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString
     )
     return [grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": method}) for name in NAMES]
 
 
-async def _until(ended: asyncio.Event, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _until(end: asyncio.Event, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """The requests that come before the end."""
-    end = asyncio.ensure_future(ended.wait())
+    end_task = asyncio.ensure_future(end.wait())
     try:
         while True:
             request = asyncio.ensure_future(anext(requests, None))
             try:
-                await asyncio.wait({request, end}, return_when=asyncio.FIRST_COMPLETED)
-                found = request.result() if request.done() else None
+                await asyncio.wait({request, end_task}, return_when=asyncio.FIRST_COMPLETED)
+                payload = request.result() if request.done() else None
             finally:
                 request.cancel()
-            if found is None:
+            if payload is None:
                 return
-            yield found
+            yield payload
     finally:
-        end.cancel()
+        end_task.cancel()
 
 
-async def _parsed(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
+async def _messages(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
     """The requests as messages; here and not by grpcio, which answers UNKNOWN to what can't be parsed."""
     async for request in requests:
         try:

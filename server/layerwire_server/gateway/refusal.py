@@ -20,6 +20,14 @@ _MAX_DETAILS_BYTES = 4000
 _MAX_MESSAGE_CHARACTERS = 1000
 
 
+class RefusedError(Exception):
+    """A request ended by an error, `error`."""
+
+    def __init__(self, error: LayerwireError | bytes) -> None:
+        super().__init__()
+        self.error = error
+
+
 def status_of(error: LayerwireError | bytes) -> status_pb2.Status:
     """The google.rpc.Status of an error, or of its bytes."""
     if isinstance(error, LayerwireError):
@@ -37,11 +45,11 @@ def code_of(status: status_pb2.Status) -> grpc.StatusCode:
 
 
 async def refuse(context: grpc.aio.ServicerContext[Any, Any], status: status_pb2.Status, number: int) -> NoReturn:
-    """Ends the RPC with this status; `number` tells the client what to look for in the log."""
+    """Ends the RPC with this status; `number` is what the client can look for in the log."""
     message = status.message[:_MAX_MESSAGE_CHARACTERS]
     details = status.SerializeToString()
     if len(details) > _MAX_DETAILS_BYTES:
         details = status_pb2.Status(code=status.code, message=message).SerializeToString()
-    trailing = ((DETAILS_KEY, details), (REQUEST_ID_KEY, request_id(number)))
-    await context.abort(code_of(status), message, trailing)
+    trailers = ((DETAILS_KEY, details), (REQUEST_ID_KEY, request_id(number)))
+    await context.abort(code_of(status), message, trailers)
     raise AssertionError("abort returned")

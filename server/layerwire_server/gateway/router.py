@@ -15,9 +15,9 @@ from collections.abc import Collection
 from typing import Protocol
 
 from layerwire.errors import InternalError
+from layerwire_server.gateway.backlog import Backlog
 from layerwire_server.gateway.pending import DECODING, Pending
 from layerwire_server.gateway.quarantine import Quarantine
-from layerwire_server.gateway.waiting import WaitingRoom
 from layerwire_server.link import Flag, Frame, Kind, request_id
 from layerwire_server.metrics import Metrics
 
@@ -25,20 +25,20 @@ _FRAME_LOAD_BYTES = 16384  # what a frame weighs beside its bytes when workers a
 _LAST, _ERROR = int(Flag.LAST), int(Flag.ERROR)
 
 
-class Worker(Protocol):
-    """Where frames go."""
+class FrameLink(Protocol):
+    """What frames to a worker go by."""
 
     def send(self, frame: Frame) -> None:
         """Sends it; to a worker that is gone, nothing happens, for `down` follows."""
 
 
-class Seat:
+class LiveWorker:
     """A live worker and the frames it has."""
 
-    __slots__ = ("load", "pending", "worker")
+    __slots__ = ("link", "load", "pending")
 
-    def __init__(self, worker: Worker) -> None:
-        self.worker = worker
+    def __init__(self, link: FrameLink) -> None:
+        self.link = link
         self.pending: dict[int, Pending] = {}
         self.load = 0
 
@@ -51,20 +51,20 @@ class Router:
     """
 
     def __init__(self, unavailable_after_seconds: float, metrics: Metrics) -> None:
-        self._seats: dict[Worker, Seat] = {}
-        self._waiting = WaitingRoom(unavailable_after_seconds)
+        self._live: dict[FrameLink, LiveWorker] = {}
+        self._backlog = Backlog(unavailable_after_seconds)
         self._quarantine = Quarantine()
         # Numbers are unique over restarts and gateways, so that they serve as request ids in all logs.
         self._numbers = itertools.count(secrets.randbits(31) << 32 | 1)
-        self._retried = metrics.counter("layerwire_retried_frames_total")
-        self._quarantined = metrics.counter("layerwire_quarantined_requests_total")
-        self._dropped = metrics.counter("layerwire_dropped_answers_total")
+        self._retries = metrics.counter("layerwire_retried_frames_total")
+        self._quarantine_count = metrics.counter("layerwire_quarantined_requests_total")
+        self._drops = metrics.counter("layerwire_dropped_answers_total")
         self._unavailable = metrics.counter("layerwire_rejected_total", reason="unavailable")
 
     @property
     def live(self) -> int:
         """How many workers are live."""
-        return len(self._seats)
+        return len(self._live)
 
     def next_number(self) -> int:
         """A number for a frame, a stream or a canary."""
@@ -72,55 +72,55 @@ class Router:
 
     def submit(self, pending: Pending) -> None:
         """Takes a new frame in and sends it, or keeps it until there is a worker."""
-        pending.number = next(self._numbers)
+        pending.number = pending.number or next(self._numbers)
         self._place(pending, pending.arrived)
 
     def abandon(self, pending: Pending) -> None:
-        """Nobody wants the answers any more."""
-        seat = pending.seat
-        if self._finish(pending) and seat is not None:
-            seat.worker.send(Frame(Kind.CANCEL_FRAME, pending.number, stream=pending.stream))
+        """The answers are no longer of use."""
+        worker = pending.holder
+        if self._finish(pending) and worker is not None:
+            worker.link.send(Frame(Kind.CANCEL_FRAME, pending.number, stream=pending.stream))
 
     def cancel_calls(self, frames: Collection[Pending], stream: int, payload: bytes) -> None:
-        """Passes on which calls of a stream, whose unfinished frames are given, are no longer wanted."""
-        if self._waiting:
-            self._waiting.cancel(frames, payload)
-        for seat in {pending.seat for pending in frames if pending.seat is not None}:
-            seat.worker.send(Frame(Kind.CANCEL_CALLS, payload=payload, stream=stream))
+        """Passes on which calls of a stream, whose unfinished frames are given, are cancelled."""
+        if self._backlog:
+            self._backlog.cancel(frames, payload)
+        for worker in {pending.holder for pending in frames if pending.holder is not None}:
+            worker.link.send(Frame(Kind.CANCEL_CALLS, payload=payload, stream=stream))
 
-    def up(self, worker: Worker, now: float) -> None:
+    def up(self, link: FrameLink, now: float) -> None:
         """A worker is live from now on."""
-        self._seats[worker] = Seat(worker)
-        for pending in self._waiting.leave_all():
+        self._live[link] = LiveWorker(link)
+        for pending in self._backlog.remove_all():
             self._place(pending, now)
 
-    def down(self, worker: Worker, now: float) -> None:
+    def down(self, link: FrameLink, now: float) -> None:
         """A worker is gone, or not to be trusted any more; its frames go elsewhere."""
-        seat = self._seats.pop(worker, None)
-        if seat is None:
+        worker = self._live.pop(link, None)
+        if worker is None:
             return
-        for pending in list(seat.pending.values()):
-            pending.seat = None
+        for pending in list(worker.pending.values()):
+            pending.holder = None
             self._after_death(pending, now)
 
-    def received(self, worker: Worker, frame: Frame) -> None:
-        """A worker sent ANSWERS or STARTED."""
-        seat = self._seats.get(worker)
-        pending = None if seat is None else seat.pending.get(frame.frame)
-        if pending is None or not pending.answered.isdisjoint(frame.ordinals):
+    def deliver(self, link: FrameLink, frame: Frame) -> None:
+        """A worker sent ANSWERS or STARTED: its callers get the answers."""
+        worker = self._live.get(link)
+        pending = None if worker is None else worker.pending.get(frame.frame)
+        if pending is None or not pending.answered_ordinals.isdisjoint(frame.ordinals):
             if frame.kind is Kind.ANSWERS:
-                self._dropped.add()
+                self._drops.add()
             return
         if frame.kind is Kind.STARTED:
-            if pending.isolated:
+            if pending.is_isolated:
                 pending.running = frame.ordinals[0] if frame.ordinals else DECODING
             return
         flags = int(frame.flags)
         if flags & _LAST:
             self._finish(pending)
         else:
-            pending.answered.update(frame.ordinals)
-            if pending.running in pending.answered:
+            pending.answered_ordinals.update(frame.ordinals)
+            if pending.running in pending.answered_ordinals:
                 pending.running = None
         if flags & _ERROR:
             pending.fail(bytes(frame.payload))
@@ -129,44 +129,44 @@ class Router:
 
     def expire(self, now: float) -> None:
         """Ends what waited too long for a worker."""
-        self._unavailable.add(self._waiting.expire(now))
+        self._unavailable.add(self._backlog.expire(now))
 
     def _place(self, pending: Pending, now: float) -> None:
         if self._quarantine:
             guilty = self._quarantine.guilty(pending.payload, pending.family, now)
-            pending.quarantined |= guilty - pending.answered
-        if not self._seats:
-            self._waiting.enter(pending, now)
+            pending.quarantined_ordinals |= guilty - pending.answered_ordinals
+        if not self._live:
+            self._backlog.add(pending, now)
             return
-        seat = min(self._seats.values(), key=_load) if len(self._seats) > 1 else next(iter(self._seats.values()))
-        pending.seat = seat
-        seat.pending[pending.number] = pending
-        seat.load += _FRAME_LOAD_BYTES + len(pending.payload)
-        seat.worker.send(pending.frame())
+        worker = min(self._live.values(), key=_load) if len(self._live) > 1 else next(iter(self._live.values()))
+        pending.holder = worker
+        worker.pending[pending.number] = pending
+        worker.load += _FRAME_LOAD_BYTES + len(pending.payload)
+        worker.link.send(pending.frame())
 
     def _finish(self, pending: Pending) -> bool:
         """Forgets a frame; says whether it was there."""
-        seat, pending.seat = pending.seat, None
-        if seat is None:
-            return self._waiting.leave(pending)
-        seat.load -= _FRAME_LOAD_BYTES + len(pending.payload)
-        return seat.pending.pop(pending.number, None) is not None
+        worker, pending.holder = pending.holder, None
+        if worker is None:
+            return self._backlog.remove(pending)
+        worker.load -= _FRAME_LOAD_BYTES + len(pending.payload)
+        return worker.pending.pop(pending.number, None) is not None
 
     def _after_death(self, pending: Pending, now: float) -> None:
         running, pending.running = pending.running, None
         if running is not None:
-            self._quarantined.add()
+            self._quarantine_count.add()
             if running != DECODING or pending.kind is Kind.UNARY:
                 self._quarantine.learn(pending.payload, pending.family, max(running, 0), now)
             if running == DECODING or pending.kind is Kind.UNARY:
                 error_id = request_id(pending.number)
                 pending.fail(InternalError(f"workers died of this request; error {error_id}", error_id=error_id))
                 return
-            pending.quarantined.add(running)
-        pending.isolated = True
-        self._retried.add()
+            pending.quarantined_ordinals.add(running)
+        pending.is_isolated = True
+        self._retries.add()
         self._place(pending, now)
 
 
-def _load(seat: Seat) -> int:
-    return seat.load
+def _load(worker: LiveWorker) -> int:
+    return worker.load

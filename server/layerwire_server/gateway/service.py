@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +17,13 @@ import grpc
 from layerwire.v1 import layerwire_pb2
 from layerwire_server.child.child import Child
 from layerwire_server.config import Settings
-from layerwire_server.gateway import health, reflection
-from layerwire_server.gateway.admission import Admission, received_bytes
-from layerwire_server.gateway.inference import service as inference
-from layerwire_server.gateway.info import server_info
+from layerwire_server.gateway import health, inference, reflection, store
+from layerwire_server.gateway.admission import Admission, max_received_bytes
 from layerwire_server.gateway.router import Router
-from layerwire_server.gateway.rpc import Services
-from layerwire_server.gateway.store import service as store
+from layerwire_server.gateway.rpc import Services, WorkerRpc
 from layerwire_server.gateway.stream import Streams
-from layerwire_server.gateway.unary import UnaryMethod
-from layerwire_server.gateway.workers import LINK_ROOM_BYTES, Crew
-from layerwire_server.link import Family
+from layerwire_server.gateway.workers import LINK_ROOM_BYTES, WorkerLink, Workers
+from layerwire_server.link import MAX_CALLS, Family
 from layerwire_server.storage import Store
 
 SERVICE_NAME: str = layerwire_pb2.DESCRIPTOR.services_by_name["LayerwireService"].full_name
@@ -51,7 +49,7 @@ FAMILIES = {
 
 def options(settings: Settings) -> list[tuple[str, int]]:
     """GRPC's options for the server."""
-    found = [
+    values = [
         ("grpc.so_reuseport", int(settings.gateways > 1)),  # else two servers could share a port by accident
         # Calls that the core has taken and Python not yet are refused at random beyond max_pending_requests, whoever
         # they belong to. So a connection's share is bounded well below, also where it resets its calls at once: that
@@ -60,14 +58,47 @@ def options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
         ("grpc.server.max_pending_requests", _MAX_PENDING_REQUESTS),
         ("grpc.server.max_pending_requests_hard_limit", 2 * _MAX_PENDING_REQUESTS),
-        ("grpc.max_receive_message_length", received_bytes(int(settings.max_message_bytes))),
+        ("grpc.max_receive_message_length", max_received_bytes(int(settings.max_message_bytes))),
         ("grpc.max_send_message_length", int(settings.max_message_bytes) + LINK_ROOM_BYTES),
         ("grpc.server_handshake_timeout_ms", int(_HANDSHAKE_SECONDS * 1000)),  # silent connections end
     ]
     if settings.max_connection_age_seconds > 0:
-        found.append(("grpc.max_connection_age_ms", int(settings.max_connection_age_seconds * 1000)))
-        found.append(("grpc.max_connection_age_grace_ms", int(settings.grace_seconds * 1000)))
-    return found
+        values.append(("grpc.max_connection_age_ms", int(settings.max_connection_age_seconds * 1000)))
+        values.append(("grpc.max_connection_age_grace_ms", int(settings.grace_seconds * 1000)))
+    return values
+
+
+def server_info(settings: Settings, workers: Sequence[WorkerLink]) -> layerwire_pb2.GetServerInfoResponse:
+    """The answer; of workers that never were up, only that they should be there."""
+    first: Mapping[str, Any] = next((worker.hello for worker in workers if worker.hello), {})
+    return layerwire_pb2.GetServerInfoResponse(
+        version=version("layerwire"),
+        torch_version=first.get("torch_version", ""),
+        operators=sorted(first.get("operators", ())),
+        numerics={name: str(value) for name, value in first.get("numerics", {}).items()},
+        workers=[
+            layerwire_pb2.Worker(
+                index=worker.index,
+                device=worker.hello.get("device", ""),
+                device_name=worker.hello.get("device_name", ""),
+                healthy=worker.live,
+            )
+            for worker in workers
+        ],
+        limits=layerwire_pb2.Limits(
+            max_message_bytes=settings.max_message_bytes,
+            max_output_bytes=settings.max_output_bytes,
+            max_call_operations=int(settings.max_call_operations),
+            max_queue_calls=settings.max_queue_calls,
+            max_queue_bytes=settings.max_queue_bytes,
+            max_requests_in_flight=settings.max_requests_in_flight,
+            max_bytes_in_flight=settings.max_bytes_in_flight,
+            max_weights_bytes=settings.max_weights_bytes,
+            max_message_calls=MAX_CALLS,
+            max_program_bytes=settings.max_program_bytes,
+            max_store_bytes=settings.max_store_bytes,
+        ),
+    )
 
 
 class Gateway:
@@ -78,21 +109,21 @@ class Gateway:
         settings, metrics = child.settings, child.metrics
         self._router = Router(settings.unavailable_after_seconds, metrics)
         self._admission = Admission(settings, metrics)
-        self._streams = Streams(self._router, self._admission, int(settings.max_stream_bytes), metrics, child.log)
-        self._crew = Crew(child, self._router, self._on_change)
-        self._health = health.Health((*_NAMES, *(f"worker/{index}" for index in range(child.workers))))
         self._services = Services(self._router, self._admission, metrics, child.log)
+        self._streams = Streams(self._services, int(settings.max_stream_bytes))
+        self._workers = Workers(child, self._router, self._on_change)
+        self._health = health.Health((*_NAMES, *(f"worker/{index}" for index in range(child.workers))))
         self._inference = inference.Inference(
-            self._services, self._crew, int(settings.max_stream_bytes), lambda: self._health.serving("")
+            self._services, self._workers, int(settings.max_stream_bytes), lambda: self._health.is_serving("")
         )
         self._all_streams = (self._streams, self._inference.streams)
         self.live = asyncio.Event()
-        self._ended = asyncio.Event()
+        self._end = asyncio.Event()
         self._gauges = {
             name: metrics.gauge(f"layerwire_{name}", gateway=str(child.index))
             for name in ("bytes_in_flight", "requests_in_flight", "streams")
         }
-        child.before_snapshot = self._bring_gauges_up_to_date
+        child.before_snapshot = self._set_gauges
         self._server = grpc.aio.server(options=options(settings))
         self._server.add_generic_rpc_handlers(
             (
@@ -100,7 +131,7 @@ class Gateway:
                 grpc.method_handlers_generic_handler(store.SERVICE_NAME, self._store_methods()),
                 grpc.method_handlers_generic_handler(inference.SERVICE_NAME, self._inference.methods()),
                 self._health.handlers(),
-                *reflection.handlers((*_NAMES[1:], health.SERVICE_NAME), self._ended),
+                *reflection.handlers((*_NAMES[1:], health.SERVICE_NAME), self._end),
             )
         )
 
@@ -117,7 +148,7 @@ class Gateway:
     async def keep(self) -> None:
         """Keeps links, canaries and streams in order until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._crew.keep())
+            group.create_task(self._workers.keep())
             while True:
                 await asyncio.sleep(_STALL_CHECK_SECONDS)
                 for streams in self._all_streams:
@@ -128,43 +159,40 @@ class Gateway:
         settings = self._child.settings
         self._health.stop()
         await asyncio.sleep(settings.lame_duck_seconds)
-        stopped = asyncio.create_task(self._server.stop(settings.grace_seconds))  # sends GOAWAY at once
+        stop = asyncio.create_task(self._server.stop(settings.grace_seconds))  # sends GOAWAY at once
         await asyncio.sleep(0)
         for streams in self._all_streams:
             streams.drain()
         self._health.end()
-        self._ended.set()
-        await asyncio.wait({stopped}, timeout=settings.grace_seconds + _STOP_ROOM_SECONDS)
+        self._end.set()
+        await asyncio.wait({stop}, timeout=settings.grace_seconds + _STOP_ROOM_SECONDS)
 
     def _methods(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
         methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         for name, family in FAMILIES.items():
-            special = (self._names_changed, "store_bytes") if family is Family.PUT_WEIGHTS else (None, "")
-            child = self._child
-            method = UnaryMethod(name, family, self._router, self._admission, child.metrics, child.log, *special)
-            methods[name] = grpc.unary_unary_rpc_method_handler(method.handle)
+            names_changed = self._workers.names_changed if family is Family.PUT_WEIGHTS else None
+            rpc = WorkerRpc(name, family, self._services, names_changed)
+            methods[name] = grpc.unary_unary_rpc_method_handler(rpc.handle)
         methods["Stream"] = grpc.stream_stream_rpc_method_handler(self._streams.handle)
         methods["GetServerInfo"] = grpc.unary_unary_rpc_method_handler(self._get_server_info)
         return methods
 
     async def _get_server_info(self, _: bytes, context: object) -> bytes:
-        return server_info(self._child.settings, self._crew.workers).SerializeToString()
+        return server_info(self._child.settings, self._workers.links).SerializeToString()
 
     def _store_methods(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
         settings = self._child.settings
-        return store.methods(self._services, Store(Path(settings.store), settings.max_store_bytes), self._names_changed)
-
-    async def _names_changed(self, _: bytes) -> None:
-        await self._crew.names_changed()
+        directory = Store(Path(settings.store), settings.max_store_bytes)
+        return store.methods(self._services, directory, self._workers.names_changed)
 
     def _on_change(self) -> None:
-        workers = {f"worker/{worker.index}": worker.live and not worker.late for worker in self._crew.workers}
-        serving = any(workers.values())
-        self._health.set({**dict.fromkeys(_NAMES, serving), **workers})
-        if serving:
+        workers = {f"worker/{link.index}": link.live and not link.late for link in self._workers.links}
+        is_serving = any(workers.values())
+        self._health.set({**dict.fromkeys(_NAMES, is_serving), **workers})
+        if is_serving:
             self.live.set()
 
-    def _bring_gauges_up_to_date(self) -> None:
+    def _set_gauges(self) -> None:
         self._gauges["bytes_in_flight"].set(self._admission.nbytes)
         self._gauges["requests_in_flight"].set(self._admission.requests)
         self._gauges["streams"].set(sum(len(streams.open) for streams in self._all_streams))

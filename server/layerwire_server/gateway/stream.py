@@ -23,13 +23,10 @@ from layerwire.errors import (
     ResourceExhaustedError,
     UnavailableError,
 )
-from layerwire_server.child.log import Log
-from layerwire_server.gateway.admission import Admission
 from layerwire_server.gateway.pending import Pending
 from layerwire_server.gateway.refusal import code_of, refuse, status_of
-from layerwire_server.gateway.router import Router
+from layerwire_server.gateway.rpc import Services
 from layerwire_server.link import Kind, request_id
-from layerwire_server.metrics import Metrics
 
 _CALLS_TAG, _CANCEL_TAG = 0x0A, 0x12  # StreamRequest's fields 1 and 2, both length-delimited
 _MESSAGE_BYTES = 1024**2  # answers are put together up to here
@@ -67,15 +64,12 @@ class Streams:
 
     method = "Stream"
 
-    def __init__(self, router: Router, admission: Admission, max_stream_bytes: int, metrics: Metrics, log: Log) -> None:
-        self.router = router
-        self.admission = admission
+    def __init__(self, services: Services, max_stream_bytes: int) -> None:
+        self.services = services
         self.max_stream_bytes = max_stream_bytes
-        self.metrics = metrics
-        self.log = log
         self.open: set[Stream] = set()
-        self.received = metrics.counter("layerwire_received_bytes_total", method=self.method)
-        self.sent = metrics.counter("layerwire_sent_bytes_total", method=self.method)
+        self.received_bytes = services.metrics.counter("layerwire_received_bytes_total", method=self.method)
+        self.sent_bytes = services.metrics.counter("layerwire_sent_bytes_total", method=self.method)
 
     async def handle(self, _: object, context: Context) -> None:
         """gRPC: one stream, from its beginning to its end."""
@@ -92,21 +86,21 @@ class Streams:
             raise
         finally:
             self.open.discard(stream)
-            self.metrics.counter("layerwire_requests_total", method=self.method, code=code).add()
-            self.log.debug("stream ended", request=request_id(stream.number), code=code)
+            self.services.metrics.counter("layerwire_requests_total", method=self.method, code=code).add()
+            self.services.log.debug("stream ended", request=request_id(stream.number), code=code)
 
     def begin(self, context: Context) -> Stream:
         """A new stream."""
         return Stream(self, context)
 
     def drain(self) -> None:
-        """Reads no stream further; each ends when what it brought is answered."""
+        """Reads no stream further; each ends when its calls are answered."""
         for stream in self.open:
             stream.drain()
 
     def end_stalled(self, now: float) -> None:
         """Ends streams whose clients read nothing, while the gateway can't take more for others."""
-        if self.admission.full:
+        if self.services.admission.full:
             for stream in self.open:
                 if now - stream.writing_since > _STALL_SECONDS:
                     stream.give_up()
@@ -122,19 +116,19 @@ class Stream:
     """
 
     def __init__(self, streams: Streams, context: Context) -> None:
-        self.number = streams.router.next_number()
+        self.number = streams.services.router.next_number()
         self.code = "UNKNOWN"
         self.writing_since = math.inf
         self._streams = streams
         self._context = context
-        self._router = streams.router
-        self._admission = streams.admission
+        self._router = streams.services.router
+        self._admission = streams.services.admission
         self._frames: dict[int, Pending] = {}
         self._replies: list[bytes] = []
         self._held_bytes = 0
         self._failure: LayerwireError | bytes | None = None
-        self._reading = True
-        self._draining = False
+        self._reads = True
+        self._drains = False
         self._reader: asyncio.Task[None] | None = None
         self._handler = asyncio.current_task()
         self._reader_wake: asyncio.Future[None] | None = None
@@ -172,14 +166,14 @@ class Stream:
 
     def drain(self) -> None:
         """Takes no further frames; ends when all are answered."""
-        self._draining = True
+        self._drains = True
         if self._reader is not None:
             self._reader.cancel()
         _wake(self._writer_wake)
 
     def give_up(self) -> None:
         """Ends at once, though the client reads nothing."""
-        self._admission.rejected["unread_answers"].add()
+        self._admission.rejections["unread_answers"].add()
         self.fail(ResourceExhaustedError("answers were not read for too long, and the server needs the room"))
         if self._handler is not None:
             self._handler.cancel()
@@ -212,21 +206,21 @@ class Stream:
                 message: Any = await self._context.read()
                 if message is grpc.aio.EOF:
                     break
-                self._streams.received.add(len(message))
+                self._streams.received_bytes.add(len(message))
                 self._admission.check(len(message))
                 self.accept(message)
-            self._reading = False
+            self._reads = False
             _wake(self._writer_wake)
         except LayerwireError as error:
             self.fail(error.with_traceback(None))  # which would keep the message
         except Exception:
             identity = request_id(self.number)
-            self._streams.log.exception("stream can't be read", request=identity)
+            self._streams.services.log.exception("stream can't be read", request=identity)
             self.fail(InternalError(f"internal error {identity}", error_id=identity))
 
     def _take_cancellation(self, message: bytes) -> None:
         if len(message) > _MOST_CANCELLATION_BYTES:
-            self._admission.rejected["cancellations"].add()
+            self._admission.rejections["cancellations"].add()
             raise InvalidArgumentError(
                 f"stream: cancel must be at most {_MOST_CANCELLATION_BYTES} bytes a message, got {len(message)}",
                 field="cancel",
@@ -239,10 +233,10 @@ class Stream:
                 await self._write_replies()
             elif self._failure is not None:
                 await self._end(self._failure)
-            elif self._frames or (self._reading and not self._draining):
+            elif self._frames or (self._reads and not self._drains):
                 self._writer_wake = asyncio.get_running_loop().create_future()
                 await self._writer_wake
-            elif self._draining:
+            elif self._drains:
                 await self._end(UnavailableError("the server is stopping"))
             else:
                 return
@@ -255,7 +249,7 @@ class Stream:
                 self.writing_since = time.monotonic()
                 await self._context.write(message)
                 self.writing_since = math.inf
-                self._streams.sent.add(len(message))
+                self._streams.sent_bytes.add(len(message))
                 self._release(len(message))
         finally:
             replies.clear()

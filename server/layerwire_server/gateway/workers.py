@@ -21,34 +21,34 @@ _LATE_INTERVALS = 3
 LINK_ROOM_BYTES = 1024**2  # what a link's payload may have beyond the largest message
 
 
-class Worker:
+class WorkerLink:
     """One worker as a gateway sees it. It is live when it is linked, has greeted, and its last canary was right."""
 
-    def __init__(self, index: int, crew: Crew) -> None:
+    def __init__(self, index: int, workers: Workers) -> None:
         self.index = index
-        self.hello: dict[str, Any] = {}  # what it told last; stays when it is gone
+        self.hello: dict[str, Any] = {}  # its last greeting; stays when it is gone
         self.live = False
-        self.late = False  # its canary is out for too long: it may come back, but health tells
-        self._crew = crew
+        self.late = False  # its canary is out for too long: it may come back, but health shows it
+        self._workers = workers
         self._link: Link | None = None
-        self._gone = asyncio.Event()
-        self._greeted = False
+        self._end = asyncio.Event()
+        self._has_greeted = False
         self._canary: tuple[int, float] | None = None  # number and time of the one that is out
         self._last_canary = 0.0
-        self._asked: dict[int, asyncio.Future[Frame | None]] = {}  # frames for this worker alone, by number
+        self._requests: dict[int, asyncio.Future[Frame | None]] = {}  # frames for this worker alone, by number
 
     async def keep(self) -> None:
         """Links to the worker, again whenever the link ends, for ever."""
-        path, limit = self._crew.child.worker_path(self.index), self._crew.max_payload_bytes
+        path, limit = self._workers.child.worker_path(self.index), self._workers.max_payload_bytes
         loop = asyncio.get_running_loop()
         while True:
-            self._gone.clear()
+            self._end.clear()
             try:
                 await loop.create_unix_connection(lambda: Link(self, limit), path)
             except OSError:  # it isn't up yet
                 await asyncio.sleep(_RECONNECT_SECONDS)
             else:
-                await self._gone.wait()
+                await self._end.wait()
 
     def send(self, frame: Frame) -> None:
         """Sends a frame; to a worker that is gone, nothing happens."""
@@ -56,7 +56,7 @@ class Worker:
             self._link.send(frame)
 
     async def names_changed(self) -> None:
-        """Tells it that the store's names are others; returns when it has adopted them, or is gone.
+        """Lets it read the store's names again; returns when it has adopted them, or is gone.
 
         That may take as long as it takes to load a large program. A worker that hangs is found by its canary.
         """
@@ -64,24 +64,24 @@ class Worker:
 
     async def ask(self, frame: Frame) -> Frame | None:
         """Its answer to a frame that is for it alone and gets a number here; None if it is gone before."""
-        number = self._crew.router.next_number()
+        number = self._workers.router.next_number()
         future: asyncio.Future[Frame | None] = asyncio.get_running_loop().create_future()
-        self._asked[number] = future
+        self._requests[number] = future
         self.send(frame._replace(frame=number))
         try:
             return await future
         finally:
-            self._asked.pop(number, None)
+            self._requests.pop(number, None)
 
     @property
-    def linked(self) -> bool:
+    def is_linked(self) -> bool:
         """Whether frames reach it."""
         return self._link is not None
 
     def try_canary(self, now: float) -> None:
         """Sends a canary call if it is time for one; a worker that leaves one unanswered for too long hangs."""
-        settings = self._crew.child.settings
-        if not self._greeted:
+        settings = self._workers.child.settings
+        if not self._has_greeted:
             return
         if self._canary is not None:
             self._set_late(now - self._canary[1] > _LATE_INTERVALS * settings.canary_interval_seconds)
@@ -89,25 +89,25 @@ class Worker:
                 self._count("late")
                 self._distrust("its canary call hangs")
         elif now - self._last_canary >= settings.canary_interval_seconds:
-            self._canary = self._crew.router.next_number(), now
+            self._canary = self._workers.router.next_number(), now
             self._last_canary = now
             self.send(Frame(Kind.CANARY, self._canary[0], arrived=now))
 
     # Receiver of the link
 
-    def connected(self, link: Link) -> None:
+    def on_connect(self, link: Link) -> None:
         """link.py: the link is up; the worker's HELLO comes next."""
         self._link = link
 
-    def received(self, link: Link, frame: Frame) -> None:
+    def on_frame(self, link: Link, frame: Frame) -> None:
         """link.py: a frame came."""
         kind = frame.kind
         if kind is Kind.ANSWERS or kind is Kind.STARTED:
-            asked = self._asked.get(frame.frame) if self._asked else None
-            if asked is None:
-                self._crew.router.received(self, frame)
-            elif not asked.done():
-                asked.set_result(frame)
+            future = self._requests.get(frame.frame) if self._requests else None
+            if future is None:
+                self._workers.router.deliver(self, frame)
+            elif not future.done():
+                future.set_result(frame)
         elif kind is Kind.CANARY_RESULT:
             self._take_canary(frame)
         elif kind is Kind.HELLO:
@@ -115,20 +115,20 @@ class Worker:
         else:
             self._distrust(f"it sent a frame of kind {kind.name}")
 
-    def disconnected(self, link: Link, error: Exception | None) -> None:
+    def on_disconnect(self, link: Link, error: Exception | None) -> None:
         """link.py: the link is gone."""
         if isinstance(error, LinkError):
             self._distrust(str(error))
         self._link = None
-        self._greeted = False
+        self._has_greeted = False
         self._canary = None
         self.late = False
         self._last_canary = 0.0
-        for future in self._asked.values():
+        for future in self._requests.values():
             if not future.done():
                 future.set_result(None)
         self._set_live(False)
-        self._gone.set()
+        self._end.set()
 
     def _greet(self, payload: bytes) -> None:
         try:
@@ -136,7 +136,7 @@ class Worker:
         except ValueError:
             self._distrust("its greeting is no JSON")
             return
-        self._greeted = True
+        self._has_greeted = True
         self.try_canary(time.monotonic())
 
     def _take_canary(self, frame: Frame) -> None:
@@ -153,8 +153,8 @@ class Worker:
 
     def _distrust(self, reason: str) -> None:
         """Cuts it off; the supervisor replaces it."""
-        self._crew.child.log.error("worker can't be trusted", worker=self.index, reason=reason)
-        self._crew.child.tell("misbehaves", worker=self.index, reason=reason)
+        self._workers.child.log.error("worker can't be trusted", worker=self.index, reason=reason)
+        self._workers.child.tell("misbehaves", worker=self.index, reason=reason)
         self._set_live(False)
         if self._link is not None:
             self._link.close()
@@ -163,44 +163,48 @@ class Worker:
         if live != self.live:
             self.live = live
             now = time.monotonic()
-            (self._crew.router.up if live else self._crew.router.down)(self, now)
-            self._crew.changed()
+            (self._workers.router.up if live else self._workers.router.down)(self, now)
+            self._workers.on_change()
 
     def _set_late(self, late: bool) -> None:
         if late != self.late:
             self.late = late
-            self._crew.changed()
+            self._workers.on_change()
 
     def _count(self, result: str) -> None:
-        self._crew.child.metrics.counter("layerwire_canary_total", worker=str(self.index), result=result).add()
+        self._workers.child.metrics.counter("layerwire_canary_total", worker=str(self.index), result=result).add()
 
 
-class Crew:
+class Workers:
     """All workers.
 
     Args:
-        changed: called when a worker comes up or goes down.
+        on_change: called when a worker comes up or goes down.
     """
 
-    def __init__(self, child: Child, router: Router, changed: Callable[[], None]) -> None:
+    def __init__(self, child: Child, router: Router, on_change: Callable[[], None]) -> None:
         self.child = child
         self.router = router
-        self.changed = changed
+        self.on_change = on_change
         self.max_payload_bytes = int(child.settings.max_message_bytes) + LINK_ROOM_BYTES
-        self.workers = [Worker(index, self) for index in range(child.workers)]
+        self.links = [WorkerLink(index, self) for index in range(child.workers)]
 
     async def keep(self) -> None:
         """Keeps the links and lets canaries out until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for worker in self.workers:
-                group.create_task(worker.keep())
+            for link in self.links:
+                group.create_task(link.keep())
             while True:
                 now = time.monotonic()
                 self.router.expire(now)
-                for worker in self.workers:
-                    worker.try_canary(now)
+                for link in self.links:
+                    link.try_canary(now)
                 await asyncio.sleep(_TICK_SECONDS)
 
+    async def ask_all(self, frame: Frame) -> list[Frame | None]:
+        """What each live worker answers to a frame; None for one that is gone before."""
+        return await asyncio.gather(*(link.ask(frame) for link in self.links if link.live))
+
     async def names_changed(self) -> None:
-        """Tells every worker that the store's names are others; those that link later read the store then."""
-        await asyncio.gather(*(worker.names_changed() for worker in self.workers if worker.linked))
+        """Lets every worker read the store's names again; those that link later read the store then."""
+        await asyncio.gather(*(link.names_changed() for link in self.links if link.is_linked))

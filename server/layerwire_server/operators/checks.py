@@ -1,4 +1,4 @@
-"""What the tensors of one call must agree on: dtype, shape, an axis that exists.
+"""What the tensors of one call must agree on: dtype, shape, broadcasting, an axis that exists.
 
 It knows specs, never data, and nothing of what an operator computes.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import zip_longest
 
 from layerwire.wire.dtypes import DTYPE_NAMES, DTYPES, TensorSpec
 from layerwire_server.operators.operator import Operator, Specs
@@ -26,10 +27,10 @@ def check_dtypes(operator: Operator, specs: Specs) -> None:
     """
     first = specs[0]
     assert first is not None
-    for given, spec in zip(operator.inputs, specs, strict=True):
+    for role, spec in zip(operator.inputs, specs, strict=True):
         if spec is not None and spec.dtype != first.dtype:
             rule = f"must have input's dtype {DTYPE_NAMES[first.dtype]}, got {DTYPE_NAMES[spec.dtype]}"
-            raise operator.invalid(given.name, rule)
+            raise operator.invalid(role.name, rule)
 
 
 def check_mixed_dtypes(operator: Operator, specs: Specs) -> None:
@@ -75,3 +76,29 @@ def check_empty(operator: Operator, spec: TensorSpec) -> None:
     if 0 in spec.shape and math.prod(filter(None, spec.shape)) > MAX_EMPTY_SIZES:
         rule = f"has no elements, and its other sizes may multiply to {MAX_EMPTY_SIZES}, got {list(spec.shape)}"
         raise operator.invalid("input", rule)
+
+
+def broadcast(operator: Operator, field: str, left: Sequence[int], right: Sequence[int]) -> tuple[int, ...]:
+    """The shape that both are broadcast to, `left` being input's and `right` the field's.
+
+    Raises:
+        InvalidArgumentError: naming the field; there is none.
+    """
+    sizes = []
+    for size, other in zip_longest(reversed(left), reversed(right), fillvalue=1):
+        if size != other and 1 not in (size, other):
+            raise operator.invalid(field, f"must broadcast with {list(left)} of input, got {list(right)}")
+        sizes.append(other if size == 1 else size)
+    return tuple(reversed(sizes))
+
+
+def broadcast_multiple(shapes: Sequence[Sequence[int]], multiples: Sequence[int]) -> int | None:
+    """row_multiple of what is broadcast: rows lie along the output's axis 0, and nothing else does."""
+    axes = max(map(len, shapes))
+    if len({shape[0] for shape, multiple in zip(shapes, multiples, strict=True) if multiple}) > 1:
+        return None
+    for shape, multiple in zip(shapes, multiples, strict=True):
+        if len(shape) != axes if multiple else len(shape) == axes and shape[0] != 1:
+            return None
+    of_rows = {multiple for multiple in multiples if multiple}
+    return of_rows.pop() if len(of_rows) == 1 else None

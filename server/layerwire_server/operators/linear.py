@@ -1,4 +1,4 @@
-"""Products with weights: linear and bilinear.
+"""Products: linear and bilinear with weights, cosine_similarity of two inputs.
 
 It knows their shapes and kernels; nothing of where weights are kept.
 """
@@ -6,15 +6,24 @@ It knows their shapes and kernels; nothing of where weights are kept.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
 from torch.nn import functional as F
 
 from layerwire.wire.dtypes import ITEMSIZES, TensorSpec
-from layerwire_server.operators.checks import check_dtypes, check_shape
+from layerwire_server.operators.checks import (
+    broadcast,
+    broadcast_multiple,
+    check_axis,
+    check_dtypes,
+    check_empty,
+    check_shape,
+)
 from layerwire_server.operators.operator import FLOATS, INTEGERS, Input, Merge, Operator, Placement, Specs
+from layerwire_server.operators.scalars import NOT_NEGATIVE, Fits, check_ranges, read, scalar
 
 # torch's bilinear is a loop over out_features: 65 us a round on the meta device, 6 us on a CPU, however small it is.
 MAX_BILINEAR_FEATURES = 2**12
@@ -162,6 +171,82 @@ class Bilinear(Operator):
         return self.run(_aligned(x1), _aligned(x2), weight, bias)
 
 
+@dataclass(frozen=True)
+class CosineSimilarity(Operator):
+    """The cosine of the angle between two inputs along `dim` of the shape that both are broadcast to."""
+
+    name = "cosine_similarity"
+    family = "linear"
+    inputs = (Input("input"), Input("input2"))
+    tile_rows = 1  # where torch's vector tails lie depends on the number of rows, and with it the bits of NaN
+    dim: int = 1
+    eps: float = scalar(NOT_NEGATIVE, 1e-8, Fits.KERNEL)
+
+    @classmethod
+    def from_message(cls, message: Any) -> Self:
+        """See Operator."""
+        return cls(**read(cls, message), dim=message.dim if message.HasField("dim") else 1)
+
+    def check(self, specs: Specs) -> None:
+        """See Operator."""
+        check_dtypes(self, specs)
+        joint = self._joint(specs)
+        check_axis(self, self.dim, joint)
+        check_empty(self, joint)
+        check_ranges(self, joint.dtype)
+
+    def placement(self, specs: Specs) -> Placement:
+        """By the axes before `dim`, which are rows where both inputs have them all."""
+        x1, x2 = specs
+        assert x1 is not None
+        assert x2 is not None
+        axis = self.dim % max(len(x1.shape), 1)
+        if not x1.shape or len(x1.shape) != len(x2.shape) or x1.shape[:axis] != x2.shape[:axis]:
+            return Placement(Merge.ALONE, self)
+        return Placement(Merge.ROWS, replace(self, dim=1), axis)
+
+    def row_multiple(self, specs: Specs, multiples: Sequence[int]) -> int | None:
+        """See Operator; an input without rows may be broadcast over those of the other."""
+        if not any(multiples):
+            return 0
+        axes = len(self._joint(specs).shape)
+        if axes == 0 or self.dim % axes == 0:
+            return None
+        return broadcast_multiple([spec.shape for spec in specs if spec is not None], multiples)
+
+    def operations(self, specs: Specs, outputs: tuple[TensorSpec, ...]) -> int:
+        """Two norms, two quotients, products and their sum."""
+        return 8 * math.prod(self._joint(specs).shape)
+
+    def output_bytes_bound(self, specs: Specs) -> int:
+        """Also that of the inputs as they are broadcast, which may be far larger than both and the output."""
+        joint = self._joint(specs)
+        return max(joint.nbytes, math.prod(self._kept(joint.shape)) * ITEMSIZES[joint.dtype])
+
+    def footprint_bytes(self, specs: Specs, outputs: tuple[TensorSpec, ...]) -> int:
+        """Also the normalised inputs and their product."""
+        return super().footprint_bytes(specs, outputs) + 3 * self._joint(specs).nbytes
+
+    def run(self, *tensors: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
+        """See Operator."""
+        x1, x2 = tensors
+        assert x1 is not None
+        assert x2 is not None
+        return (F.cosine_similarity(x1, x2, self.dim, self.eps),)
+
+    def _joint(self, specs: Specs) -> TensorSpec:
+        """What both inputs are broadcast to."""
+        x1, x2 = specs
+        assert x1 is not None
+        assert x2 is not None
+        return TensorSpec(x1.dtype, broadcast(self, "input2", x1.shape, x2.shape))
+
+    def _kept(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape without the axis."""
+        axis = self.dim % max(len(shape), 1)
+        return shape[:axis] + shape[axis + 1 :]
+
+
 def _product_bytes(x: TensorSpec | None, weight: TensorSpec | None) -> int:
     """Bytes of the output; of one row where there is none, since tiles of rows are made up all the same."""
     assert x is not None
@@ -182,4 +267,4 @@ def _aligned(tensor: torch.Tensor) -> torch.Tensor:
     return copy
 
 
-OPERATORS: tuple[type[Operator], ...] = (Linear, Bilinear)
+OPERATORS: tuple[type[Operator], ...] = (Linear, Bilinear, CosineSimilarity)

@@ -1,6 +1,6 @@
 """Transforms that calculate: add, subtract, multiply, divide, matmul, mean.
 
-It knows how shapes broadcast; nothing of weights, which are inputs like others here.
+It knows shapes; nothing of weights, which are inputs like others here.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from typing import Any, ClassVar, Self
 
 import torch
 
 from layerwire.wire.dtypes import ITEMSIZES, TensorSpec
+from layerwire_server.operators.checks import broadcast, broadcast_multiple
 from layerwire_server.operators.operator import FLOATS, INTEGERS, Input, Operator, Specs
 from layerwire_server.operators.scalars import FINITE, read, scalar
 from layerwire_server.operators.transform import Shape, Transform, check_held, read_axes, wrapped_axis
@@ -29,7 +29,7 @@ class Arithmetic(Transform):
     def output_shape(self, specs: Specs) -> Shape:
         """See Transform."""
         left, right = _shapes(specs)
-        return _broadcast(self, left, right)
+        return broadcast(self, "other", left, right)
 
     def operations(self, specs: Specs, outputs: tuple[TensorSpec, ...]) -> int:
         """See Operator."""
@@ -37,7 +37,7 @@ class Arithmetic(Transform):
 
     def rows_multiple(self, shapes: Sequence[Shape], multiples: Sequence[int]) -> int | None:
         """See Transform."""
-        return _broadcast_multiple(shapes, multiples)
+        return broadcast_multiple(shapes, multiples)
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class Matmul(Transform):
         if left[-1] != right[-2:][0]:
             rule = f"must have {left[-1]} rows for input of shape {list(left)}, got {list(right)}"
             raise self.invalid("other", rule)
-        return (*_broadcast(self, left[:-2], right[:-2]), *left[-2:-1], *(right[-1:] if len(right) > 1 else ()))
+        return (*broadcast(self, "other", left[:-2], right[:-2]), *left[-2:-1], *(right[-1:] if len(right) > 1 else ()))
 
     def operations(self, specs: Specs, outputs: tuple[TensorSpec, ...]) -> int:
         """See Operator."""
@@ -139,7 +139,7 @@ class Matmul(Transform):
         """The output's, and those of the copies that torch makes of stacks of matrices that are broadcast in part."""
         left, right = _shapes(specs)
         assert specs[0] is not None
-        stack = _broadcast(self, left[:-2], right[:-2])
+        stack = broadcast(self, "other", left[:-2], right[:-2])
         copied = sum(
             math.prod(stack) * math.prod(shape[-2:])
             for shape in (left, right)
@@ -154,7 +154,7 @@ class Matmul(Transform):
             return multiples[0]
         if any(multiple and len(shape) < 3 for shape, multiple in zip(shapes, multiples, strict=True)):
             return None
-        return _broadcast_multiple(shapes, multiples)
+        return broadcast_multiple(shapes, multiples)
 
     def run(self, *tensors: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
         """torch.matmul."""
@@ -219,30 +219,6 @@ def _both(tensors: tuple[torch.Tensor | None, ...]) -> tuple[torch.Tensor, torch
     assert left is not None
     assert right is not None
     return left, right
-
-
-def _broadcast(operator: Operator, left: Shape, right: Shape) -> Shape:
-    """The shape that both are broadcast to.
-
-    Raises:
-        InvalidArgumentError: naming `other`; there is none.
-    """
-    sizes = []
-    for one, other in zip_longest(reversed(left), reversed(right), fillvalue=1):
-        if one != other and 1 not in (one, other):
-            raise operator.invalid("other", f"must broadcast with {list(left)} of input, got {list(right)}")
-        sizes.append(other if one == 1 else one)
-    return tuple(reversed(sizes))
-
-
-def _broadcast_multiple(shapes: Sequence[Shape], multiples: Sequence[int]) -> int | None:
-    """row_multiple of what is broadcast: rows lie along the output's axis 0, and nothing else does."""
-    axes = max(map(len, shapes))
-    for shape, multiple in zip(shapes, multiples, strict=True):
-        if len(shape) != axes if multiple else len(shape) == axes and shape[0] != 1:
-            return None
-    found = {multiple for multiple in multiples if multiple}
-    return found.pop() if len(found) == 1 else None
 
 
 OPERATORS: tuple[type[Operator], ...] = (Add, Subtract, Multiply, Divide, Matmul, Mean)

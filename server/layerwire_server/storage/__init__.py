@@ -3,6 +3,7 @@
 It knows neither torch nor gRPC; gateway and workers use it at the same time, each in its own process.
 """
 
+from layerwire.wire.safetensors import TensorEntry
 from layerwire_server.storage.content import check_digest
 from layerwire_server.storage.durable import Piece
 from layerwire_server.storage.errors import (
@@ -17,11 +18,11 @@ from layerwire_server.storage.errors import (
     StoreError,
     StoreFullError,
 )
-from layerwire_server.storage.importing import import_file
+from layerwire_server.storage.imports import import_file
 from layerwire_server.storage.names import NamedProgram, NamedTensor, ProgramVersion, check_name, page
-from layerwire_server.storage.safetensors import TensorEntry, parse_header, read_header, write_safetensors
+from layerwire_server.storage.safetensors import read_header, write_safetensors
 from layerwire_server.storage.store import Store
-from layerwire_server.storage.uploads import Received, Upload, Uploads, part_of
+from layerwire_server.storage.uploads import Progress, Upload, Uploads, part_of
 
 __all__ = [
     "BusyError",
@@ -35,8 +36,8 @@ __all__ = [
     "NamedTensor",
     "Piece",
     "ProgramVersion",
+    "Progress",
     "ReadOnlyError",
-    "Received",
     "Store",
     "StoreError",
     "StoreFullError",
@@ -47,7 +48,6 @@ __all__ = [
     "check_name",
     "import_file",
     "page",
-    "parse_header",
     "part_of",
     "read_header",
     "write_safetensors",

@@ -41,7 +41,7 @@ class ContentFolder:
     def __init__(self, folder: Path, suffix: str) -> None:
         self.folder = folder
         self._suffix = suffix
-        self._verified: dict[str, tuple[int, int, int, int]] = {}
+        self._verifications: dict[str, tuple[int, int, int, int]] = {}
 
     def path(self, digest: str) -> Path:
         """Where a digest's file is, if it is there.
@@ -58,17 +58,17 @@ class ContentFolder:
             StoreFullError: it takes more than `room_bytes`.
             OSError: it can't be written.
         """
-        summed = hashlib.sha256()
+        digest = hashlib.sha256()
         with durable.temporary_file(self.folder) as (descriptor, temporary):
             for piece in pieces:
                 room_bytes -= memoryview(piece).nbytes
                 if room_bytes < 0:
                     raise StoreFullError("the store has reached its limit of bytes")
                 durable.write_all(descriptor, piece)
-                summed.update(piece)
+                digest.update(piece)
             os.fsync(descriptor)
-            durable.rename(temporary, self.path(summed.hexdigest()))
-        return summed.hexdigest()
+            durable.rename(temporary, self.path(digest.hexdigest()))
+        return digest.hexdigest()
 
     def has(self, digest: str) -> bool:
         """Whether a digest's file is there; its bytes aren't looked at."""
@@ -82,13 +82,13 @@ class ContentFolder:
             DamagedError: its bytes aren't what was put. They are summed once a process, in pieces, if `check` is set.
         """
         try:
-            with durable.reading():
+            with durable.read_errors():
                 file = self.path(digest).open("rb")
         except FileNotFoundError:
             raise MissingError(f"the store has no file with digest {digest}") from None
         try:
             if check:
-                with durable.reading():
+                with durable.read_errors():
                     self._verify(digest, file)
         except BaseException:
             file.close()
@@ -96,7 +96,7 @@ class ContentFolder:
         return file
 
     def _verify(self, digest: str, file: BufferedReader) -> None:
-        if self._verified.get(digest) == _look_of(file.fileno()):
+        if self._verifications.get(digest) == _look_of(file.fileno()):
             return
         if hashlib.file_digest(file, "sha256").hexdigest() != digest:
             raise DamagedError(f"the store's file with digest {digest} is damaged")
@@ -105,7 +105,7 @@ class ContentFolder:
 
     def mark_verified(self, digest: str, descriptor: int) -> None:
         """Remembers that an open file has the bytes of its digest, until its inode, size or mtime is another."""
-        self._verified[digest] = _look_of(descriptor)
+        self._verifications[digest] = _look_of(descriptor)
 
     def refresh(self, digest: str) -> None:
         """Makes a file young again, so that no process sweeps it soon; its mtime stays, and with it what was verified.
@@ -120,16 +120,16 @@ class ContentFolder:
         except FileNotFoundError:
             raise MissingError(f"the store has no file with digest {digest}") from None
 
-    def sweep(self, kept: Collection[str], before_seconds: float) -> int:
+    def sweep(self, needed: Collection[str], before_seconds: float) -> int:
         """Deletes files that nobody keeps and temporary ones that a crash left, if older; returns the bytes freed."""
-        freed = sweep_unlocked(self.folder, durable.TEMPORARY_PREFIX, before_seconds)
+        freed_bytes = sweep_unlocked(self.folder, durable.TEMPORARY_PREFIX, before_seconds)
         for entry in entries(self.folder):
             digest = entry.name.removesuffix(self._suffix)
-            stale = digest != entry.name and _DIGEST.fullmatch(digest) is not None and digest not in kept
+            stale = digest != entry.name and _DIGEST.fullmatch(digest) is not None and digest not in needed
             if stale and (size := unlink_older(Path(entry.path), before_seconds)):
-                self._verified.pop(digest, None)
-                freed += size
-        return freed
+                self._verifications.pop(digest, None)
+                freed_bytes += size
+        return freed_bytes
 
 
 def unlink_older(path: Path, before_seconds: float) -> int:
@@ -151,7 +151,7 @@ def _look_of(descriptor: int) -> tuple[int, int, int, int]:
 
 def sweep_unlocked(folder: Path, prefix: str, before_seconds: float) -> int:
     """Deletes files that start with `prefix`, that nobody has locked, and to which nothing happened since then."""
-    freed = 0
+    freed_bytes = 0
     for entry in entries(folder):
         if not entry.name.startswith(prefix):
             continue
@@ -162,17 +162,17 @@ def sweep_unlocked(folder: Path, prefix: str, before_seconds: float) -> int:
             continue
         try:
             if durable.lock_now(descriptor) and durable.is_at(descriptor, path):
-                freed += unlink_older(path, before_seconds)
+                freed_bytes += unlink_older(path, before_seconds)
         finally:
             os.close(descriptor)
-    return freed
+    return freed_bytes
 
 
 def entries(folder: Path) -> Iterator[os.DirEntry[str]]:
     """The plain files in a folder; none if there is no folder, as in a directory that was prepared outside."""
     try:
-        with os.scandir(folder) as found:
-            yield from (entry for entry in found if entry.is_file(follow_symlinks=False))
+        with os.scandir(folder) as folder_entries:
+            yield from (entry for entry in folder_entries if entry.is_file(follow_symlinks=False))
     except FileNotFoundError:
         return
 

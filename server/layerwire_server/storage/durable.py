@@ -39,7 +39,7 @@ READ_ONLY_ERRNOS = {number for number, (kind, _) in _REASONS.items() if kind is 
 
 
 @contextmanager
-def writing() -> Iterator[None]:
+def write_errors() -> Iterator[None]:
     """Turns what the operating system says about a write into the store's errors."""
     try:
         yield
@@ -49,7 +49,7 @@ def writing() -> Iterator[None]:
 
 
 @contextmanager
-def reading() -> Iterator[None]:
+def read_errors() -> Iterator[None]:
     """Turns what the operating system says about a read into the store's error, but for a file that isn't there."""
     try:
         yield
@@ -111,7 +111,7 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def lock(path: Path) -> Iterator[None]:
     """Keeps out every other process and thread that holds the same lock file; it ends with the process."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

@@ -50,12 +50,12 @@ class Manifest(Generic[Entry]):
         self._path = path
         self._decode = decode
         self._encode = encode
-        self._seen: tuple[Signature | None, Mapping[str, Entry]] = (None, MappingProxyType({}))
+        self._cache: tuple[Signature | None, Mapping[str, Entry]] = (None, MappingProxyType({}))
 
     def signature(self) -> Signature | None:
         """What differs after every change, by whatever process; None as long as there is no file."""
         try:
-            with durable.reading(), self._path.open("rb", buffering=0) as file:
+            with durable.read_errors(), self._path.open("rb", buffering=0) as file:
                 return _signature(file.fileno())
         except FileNotFoundError:
             return None
@@ -67,16 +67,16 @@ class Manifest(Generic[Entry]):
             DamagedError: the file is no manifest.
         """
         try:
-            with durable.reading():
+            with durable.read_errors():
                 file = self._path.open("rb")
         except FileNotFoundError:
             return MappingProxyType({})
-        with file, durable.reading():
+        with file, durable.read_errors():
             signature = _signature(file.fileno())
-            known, entries = self._seen
-            if known != signature:
+            last, entries = self._cache
+            if last != signature:
                 entries = self._parse(file.read())
-                self._seen = (signature, entries)
+                self._cache = (signature, entries)
         return entries
 
     def replace(self, entries: Mapping[str, Entry], room_bytes: int) -> None:
@@ -90,19 +90,19 @@ class Manifest(Generic[Entry]):
         names = {name: self._encode(entry) for name, entry in entries.items()}
         content = json.dumps({"change": secrets.token_hex(8), "names": names}, separators=(",", ":")).encode()
         signature = self.signature()
-        grown = len(content) - (signature[2] if signature else 0)
-        if grown > max(0, room_bytes) or len(content) > _MAX_BYTES:  # names may be deleted from a full store
+        more_bytes = len(content) - (signature[2] if signature else 0)
+        if more_bytes > max(0, room_bytes) or len(content) > _MAX_BYTES:  # names may be deleted from a full store
             raise StoreFullError("the store has reached its limit of bytes")
         durable.write_file(self._path, content)
-        self._seen = (self.signature(), entries)
+        self._cache = (self.signature(), entries)
 
     def _parse(self, content: bytes) -> Mapping[str, Entry]:
         try:
             names = json.loads(content)["names"]
-            found = {check_name(name): self._decode(entry) for name, entry in sorted(names.items())}
+            entries = {check_name(name): self._decode(entry) for name, entry in sorted(names.items())}
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
             raise DamagedError(f"names/{self._path.name} is no manifest: {str(error)[:200]}") from error
-        return MappingProxyType(found)
+        return MappingProxyType(entries)
 
 
 def _signature(descriptor: int) -> Signature:

@@ -133,10 +133,10 @@ def find_version(program: NamedProgram, name: str, version: int | None) -> tuple
         MissingError: the program has no such version.
     """
     number = program.default_version if version is None else check_version(version)
-    found = program.versions.get(number)
-    if found is None:
+    version_entry = program.versions.get(number)
+    if version_entry is None:
         raise MissingError(f"program {name!r} has no version {number}")
-    return number, found
+    return number, version_entry
 
 
 def with_version(
@@ -181,8 +181,8 @@ def without_version(program: NamedProgram, name: str, number: int) -> NamedProgr
 
 def weights_digests(tensors: Iterable[NamedTensor], programs: Iterable[NamedProgram]) -> set[str]:
     """Digests of all files of weights that names or programs stand on."""
-    found = {tensor.digest for tensor in tensors}
-    return found.union(*(version.weights for program in programs for version in program.versions.values()))
+    digests = {tensor.digest for tensor in tensors}
+    return digests.union(*(version.weights for program in programs for version in program.versions.values()))
 
 
 def program_digests(programs: Iterable[NamedProgram]) -> set[str]:
@@ -195,5 +195,5 @@ def page(entries: Mapping[str, Entry], prefix: str, after: str, limit: int) -> t
 
     The latter is "" on the last page. Names that appear or go between two pages do no harm to the others.
     """
-    found = [(name, entry) for name, entry in entries.items() if name.startswith(prefix) and name > after]
-    return found[:limit], found[limit - 1][0] if len(found) > limit else ""
+    rest = [(name, entry) for name, entry in entries.items() if name.startswith(prefix) and name > after]
+    return rest[:limit], rest[limit - 1][0] if len(rest) > limit else ""

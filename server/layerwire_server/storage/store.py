@@ -101,7 +101,7 @@ class Store:
         if self.read_only:
             return True
         try:
-            with self._changing():
+            with self._change():
                 self.weights_files.refresh(digest)
         except MissingError:  # swept meanwhile
             return False
@@ -134,7 +134,7 @@ class Store:
         It has no name yet, and is swept after an hour if it gets none.
         """
         self.check_writable()
-        with durable.writing():
+        with durable.write_errors():
             return self.weights_files.put(pieces, self.room_bytes())
 
     def name_weights(self, tensors: Mapping[str, NamedTensor]) -> None:
@@ -146,19 +146,19 @@ class Store:
         """
         for name in tensors:
             names.check_name(name)
-        with self._changing():
+        with self._change():
             self._check_there({tensor.digest for tensor in tensors.values()})
             self._replace_weights({**self.weights(), **tensors})
 
-    def delete_weights(self, deleted: Iterable[str]) -> None:
+    def delete_weights(self, old_names: Iterable[str]) -> None:
         """Forgets names of weights, all or none.
 
         Raises:
             MissingError: one isn't there.
         """
-        with self._changing():
+        with self._change():
             there = dict(self.weights())
-            for name in set(deleted):
+            for name in set(old_names):
                 names.find(there, name, "weights")
                 del there[name]
             self._replace_weights(there)
@@ -191,7 +191,7 @@ class Store:
         names.check_name(name)
         digest = hashlib.sha256(program).hexdigest()
         new = ProgramVersion(digest, self._clock(), pinned, frozenset(weights))
-        with self._changing():
+        with self._change():
             there = dict(self.programs())
             keep = keep_default_version
             number, there[name] = names.with_version(there.get(name), name, version, new, keep_default=keep)
@@ -206,7 +206,7 @@ class Store:
         Raises:
             MissingError: there is no such name or version.
         """
-        with self._changing():
+        with self._change():
             there = dict(self.programs())
             there[name] = names.with_default(names.find(there, name, "program"), name, version)
             self._replace_programs(there)
@@ -218,7 +218,7 @@ class Store:
             MissingError: there is no such name or version.
             ConflictError: the version is the default one while there are others.
         """
-        with self._changing():
+        with self._change():
             there = dict(self.programs())
             program = names.find(there, name, "program")
             rest = None if version is None else names.without_version(program, name, version)
@@ -234,11 +234,11 @@ class Store:
             DamagedError: the names can't be read; then nothing is deleted.
         """
         before_seconds = self._clock() - older_than_seconds
-        with self._changing():
-            freed = self.weights_files.sweep(self._needed_weights(), before_seconds)
-            freed += self.program_files.sweep(names.program_digests(self.programs().values()), before_seconds)
-            freed += content.sweep_unlocked(self._names_folder, durable.TEMPORARY_PREFIX, before_seconds)
-            return freed + content.sweep_unlocked(self.uploads_folder, "", before_seconds)
+        with self._change():
+            freed_bytes = self.weights_files.sweep(self._needed_weights(), before_seconds)
+            freed_bytes += self.program_files.sweep(names.program_digests(self.programs().values()), before_seconds)
+            freed_bytes += content.sweep_unlocked(self._names_folder, durable.TEMPORARY_PREFIX, before_seconds)
+            return freed_bytes + content.sweep_unlocked(self.uploads_folder, "", before_seconds)
 
     def used_bytes(self) -> int:
         """Bytes of all files."""
@@ -254,9 +254,9 @@ class Store:
             raise ReadOnlyError("the store can't be written: it is mounted read-only or belongs to another user")
 
     @contextmanager
-    def _changing(self) -> Iterator[None]:
+    def _change(self) -> Iterator[None]:
         self.check_writable()
-        with durable.writing(), durable.locked(self._names_folder / ".lock"):
+        with durable.write_errors(), durable.lock(self._names_folder / ".lock"):
             yield
 
     def _check_there(self, digests: Iterable[str]) -> None:
@@ -275,8 +275,8 @@ class Store:
     def _replace_programs(self, programs: Mapping[str, NamedProgram]) -> None:
         needed = names.weights_digests(self.weights().values(), programs.values())
         _release(self.weights_files, self._needed_weights() - needed)
-        gone = names.program_digests(self.programs().values()) - names.program_digests(programs.values())
-        _release(self.program_files, gone)
+        old_digests = names.program_digests(self.programs().values()) - names.program_digests(programs.values())
+        _release(self.program_files, old_digests)
         self._programs.replace(programs, self.room_bytes())
 
 

@@ -26,7 +26,7 @@ from layerwire_server.storage.store import Store
 _ROOM_CHECK_BYTES = 8 << 20
 
 
-class Received(NamedTuple):
+class Progress(NamedTuple):
     """What is there of a file: all of it, or so many bytes from its start."""
 
     complete: bool
@@ -56,7 +56,7 @@ class Uploads:
         self._active: dict[str, Upload] = {}
         self._mutex = threading.Lock()
 
-    def received(self, digest: str) -> Received:
+    def progress(self, digest: str) -> Progress:
         """What is there of a file; one that is complete is kept for another hour at least.
 
         A damaged file counts as none, so that its next upload mends it. The first look at a file takes as long as
@@ -67,11 +67,11 @@ class Uploads:
         """
         if self._store.has_weights(digest):
             with suppress(MissingError, DamagedError), self._store.open_weights(digest) as file:
-                return Received(complete=True, received_bytes=os.fstat(file.fileno()).st_size)
+                return Progress(complete=True, received_bytes=os.fstat(file.fileno()).st_size)
         try:
-            return Received(complete=False, received_bytes=self._part(digest).stat().st_size)
+            return Progress(complete=False, received_bytes=self._part(digest).stat().st_size)
         except FileNotFoundError:
-            return Received(complete=False, received_bytes=0)
+            return Progress(complete=False, received_bytes=0)
 
     def begin(self, digest: str, size: int, offset: int = 0) -> Upload:
         """Begins an upload, or goes on with one: what is there beyond `offset` is cut off, the rest is hashed anew.
@@ -94,7 +94,7 @@ class Uploads:
         with self._mutex:
             if older := self._active.pop(digest, None):
                 older.end("a newer upload of the same file has taken its place")
-            with durable.writing():
+            with durable.write_errors():
                 upload = Upload(self._store, digest, size, part, _locked_part(part))
             self._active = {digest: upload} | {key: other for key, other in self._active.items() if other.is_open}
         try:
@@ -133,11 +133,11 @@ class Upload:
         self._size = size
         self._path = path
         self._descriptor: int | None = descriptor
-        self._summed = hashlib.sha256()
+        self._hash = hashlib.sha256()
         self._received_bytes = 0
         self._unchecked_bytes = 0
-        self._sealed = False
-        self._ended_because = ""
+        self._is_sealed = False
+        self._end_reason = ""
         self._mutex = threading.RLock()
 
     def __enter__(self) -> Self:
@@ -151,7 +151,7 @@ class Upload:
     @property
     def is_open(self) -> bool:
         """Whether more may come."""
-        return not self._ended_because
+        return not self._end_reason
 
     @property
     def received_bytes(self) -> int:
@@ -160,7 +160,7 @@ class Upload:
 
     def go_on_from(self, offset: int) -> None:
         """Cuts off what is there beyond `offset` and hashes the rest; `Uploads.begin` does this."""
-        with self._mutex, durable.writing():
+        with self._mutex, durable.write_errors():
             descriptor = self._open()
             there = os.fstat(descriptor).st_size
             if offset > there:
@@ -192,7 +192,7 @@ class Upload:
                 if self._unchecked_bytes >= _ROOM_CHECK_BYTES:
                     self._check_room(memoryview(piece).nbytes)
                     self._unchecked_bytes = 0
-                with durable.writing():
+                with durable.write_errors():
                     durable.write_all(descriptor, piece)
             except StoreFullError:
                 self.discard()
@@ -208,19 +208,19 @@ class Upload:
         """
         with self._mutex:
             descriptor = self._open()
-            if self._received_bytes != self._size or self._summed.hexdigest() != self._digest:
-                received, digest = self._received_bytes, self._summed.hexdigest()
+            if self._received_bytes != self._size or self._hash.hexdigest() != self._digest:
+                nbytes, digest = self._received_bytes, self._hash.hexdigest()
                 self.discard()
                 raise DigestError(
-                    f"upload: must be {self._size} bytes with digest {self._digest}, got {received} with {digest}"
+                    f"upload: must be {self._size} bytes with digest {self._digest}, got {nbytes} with {digest}"
                 )
             try:
-                with durable.writing():
+                with durable.write_errors():
                     os.fsync(descriptor)
             except StoreFullError:
                 self.discard()
                 raise
-            self._sealed = True
+            self._is_sealed = True
             return self._path
 
     def commit(self) -> None:
@@ -229,9 +229,9 @@ class Upload:
         Raises:
             BusyError: as for write.
         """
-        with self._mutex, durable.writing():
+        with self._mutex, durable.write_errors():
             descriptor = self._open()
-            assert self._sealed, "seal comes before commit"
+            assert self._is_sealed, "seal comes before commit"
             files = self._store.weights_files
             durable.rename(self._path, files.path(self._digest))
             files.mark_verified(self._digest, descriptor)
@@ -239,7 +239,7 @@ class Upload:
 
     def discard(self) -> None:
         """Deletes what came."""
-        with self._mutex, durable.writing():
+        with self._mutex, durable.write_errors():
             if self._descriptor is not None:
                 self._path.unlink(missing_ok=True)
                 self.close()
@@ -248,9 +248,9 @@ class Upload:
         """Lets the part lie for another upload to go on with."""
         self.end("it is closed")
 
-    def end(self, because: str) -> None:
+    def end(self, reason: str) -> None:
         """Closes the part; every later call says why. Another thread that is just hashing stops soon."""
-        self._ended_because = self._ended_because or because
+        self._end_reason = self._end_reason or reason
         with self._mutex:
             if self._descriptor is None:
                 return
@@ -260,8 +260,8 @@ class Upload:
             self._descriptor = None
 
     def _open(self) -> int:
-        if self._ended_because or self._descriptor is None:
-            raise BusyError(f"upload: {self._ended_because}")
+        if self._end_reason or self._descriptor is None:
+            raise BusyError(f"upload: {self._end_reason}")
         return self._descriptor
 
     def _check_room(self, more_bytes: int) -> None:
@@ -269,6 +269,6 @@ class Upload:
             raise StoreFullError("the store has reached its limit of bytes")
 
     def _take(self, piece: Piece) -> None:
-        self._summed.update(piece)
+        self._hash.update(piece)
         self._received_bytes += memoryview(piece).nbytes
         self._unchecked_bytes += memoryview(piece).nbytes

@@ -35,7 +35,7 @@ _PREFIX, _LOCK = "layerwire-", "supervisor.lock"
 
 @click.command(cls=flags.Command, context_settings={"max_content_width": flags.WIDEST_COLUMNS})
 @flags.options
-def serve(**given: str | bool | None) -> None:
+def serve(**values: str | bool | None) -> None:
     """Run a server: gateways, workers, and a supervisor over them.
 
     Each setting can be given as a flag, as the variable in brackets, or in the TOML file that --config names, where
@@ -45,7 +45,7 @@ def serve(**given: str | bool | None) -> None:
     once.
     """
     try:
-        settings = config.load({name: value for name, value in given.items() if value is not None})
+        settings = config.load({name: value for name, value in values.items() if value is not None})
         places = devices.resolve(settings.device)
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
@@ -57,13 +57,13 @@ def serve(**given: str | bool | None) -> None:
 
 def _serve(settings: Settings, places: list[str]) -> int:
     logger = log.start(settings.log_level, settings.log_format, process="supervisor")
-    for name, like in config.strangers(os.environ).items():
+    for name, like in config.unknown_variables(os.environ).items():
         logger.warning("a variable is no setting", variable=name, nearest=like or "none")
     with _runtime_directory() as runtime_directory:
-        reservation = ports.Reservation(settings.listen, config.flag("listen"), shared=settings.gateways > 1)
+        reservation = ports.Reservation(settings.listen, config.flag("listen"), share=settings.gateways > 1)
         with closing(reservation):
-            kept = _make_store(Path(settings.store or runtime_directory / "store"), logger)
-            settings = settings.model_copy(update={"listen": reservation.address, "store": str(kept)})
+            store = _make_store(Path(settings.store or runtime_directory / "store"), logger)
+            settings = settings.model_copy(update={"listen": reservation.address, "store": str(store)})
             with asyncio.Runner() as runner:
                 return runner.run(_supervise(settings, places, runtime_directory, logger))
 
@@ -84,19 +84,19 @@ def _make_store(directory: Path, logger: log.Log) -> Path:
 @contextmanager
 def _runtime_directory() -> Iterator[Path]:
     """A directory with a lock that is held for as long as the server runs; those of killed servers are removed."""
-    found = tempfile.gettempdir()
-    parent = Path(found if len(found) <= _LONGEST_DIRECTORY else "/tmp")  # noqa: S108  # mkdtemp makes it ours alone
+    temporary = tempfile.gettempdir()
+    parent = Path(temporary if len(temporary) <= _LONGEST_DIRECTORY else "/tmp")  # noqa: S108  # mkdtemp makes it ours alone
     for directory in parent.glob(_PREFIX + "*"):
         with suppress(OSError):  # held, no server's, or gone meanwhile
             _remove_abandoned(directory)
-    made = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+    own = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
     try:
-        with (made / (_LOCK + ".new")).open("x") as lock:
+        with (own / (_LOCK + ".new")).open("x") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            Path(lock.name).rename(made / _LOCK)  # nobody ever sees it free
-            yield made
+            Path(lock.name).rename(own / _LOCK)  # nobody ever sees it free
+            yield own
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(own, ignore_errors=True)
 
 
 def _remove_abandoned(directory: Path) -> None:
@@ -130,33 +130,33 @@ async def _supervise(settings: Settings, places: list[str], runtime_directory: P
                 gateways=settings.gateways)  # fmt: skip
     page = _open_page(settings.metrics, supervisor, loop) if settings.metrics else None
     try:
-        finished = await supervisor.run(stop, stop_now, lambda: _tell_ready(settings, supervisor, places, page, logger))
+        is_done = await supervisor.run(stop, stop_now, lambda: _announce(settings, supervisor, places, page, logger))
     finally:
         if page is not None:
             await asyncio.to_thread(page.close)
-    logger.info("server stopped", finished=finished)
-    return 0 if finished else 1
+    logger.info("server stopped", finished=is_done)
+    return 0 if is_done else 1
 
 
 def _open_page(address: str, supervisor: Supervisor, loop: asyncio.AbstractEventLoop) -> exposition.Page:
     def refresh() -> None:
         asyncio.run_coroutine_threadsafe(supervisor.refresh(), loop).result(_REFRESH_SECONDS)
         process_stats.measure(supervisor.metrics, "supervisor")
-        supervisor.ledger.update("supervisor", supervisor.metrics.snapshot())
+        supervisor.snapshots.update("supervisor", supervisor.metrics.snapshot())
 
-    return exposition.Page(address, exposition.LayerwireCollector(supervisor.ledger, refresh))
+    return exposition.Page(address, exposition.LayerwireCollector(supervisor.snapshots, refresh))
 
 
-def _tell_ready(
+def _announce(
     settings: Settings, supervisor: Supervisor, places: list[str], page: exposition.Page | None, logger: log.Log
 ) -> None:
     workers = supervisor.workers
     process = workers[0].process
-    told = process.info if process is not None else {}
+    info = process.info if process is not None else {}
     supervisor.metrics.gauge(
         "layerwire_build_info",
         version=version("layerwire"),
-        torch_version=str(told.get("torch_version", "")),
+        torch_version=str(info.get("torch_version", "")),
         python_version=platform.python_version(),
     ).set(1)
     count = f"{len(workers)} worker{'s' if len(workers) > 1 else ''} on {', '.join(places)}"

@@ -38,19 +38,19 @@ def resolve(device: str) -> list[str]:
     if device == "auto" and count == 0:
         return ["cpu"]
     every = [f"cuda:{index}" for index in range(count)]
-    wanted = every if device in ("auto", "cuda") else device.split(",")
-    if not wanted or any(int(name.removeprefix("cuda:")) >= count for name in wanted):
+    names = every if device in ("auto", "cuda") else device.split(",")
+    if not names or any(int(name.removeprefix("cuda:")) >= count for name in names):
         why = f"there are {count} CUDA devices" if torch_has_cuda() else "the installed torch has no CUDA"
         raise ConfigError(f"--device: {device} can't be had, {why}")
-    return wanted
+    return names
 
 
 def torch_has_cuda() -> bool:
     """Whether the installed torch was built with CUDA, from its version file alone."""
-    found = importlib.util.find_spec("torch")
-    if found is None or found.origin is None:
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
         return False
-    version = Path(found.origin).with_name("version.py")
+    version = Path(spec.origin).with_name("version.py")
     return version.is_file() and bool(runpy.run_path(str(version)).get("cuda"))
 
 

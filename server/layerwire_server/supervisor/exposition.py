@@ -23,43 +23,46 @@ from layerwire_server.supervisor.ports import PortError, split
 Values: TypeAlias = dict[tuple[str, ...], Any]  # label values -> number, or [counts, sum] of a histogram
 
 
-class Ledger:
+class Snapshots:
     """The last snapshot of each process, and what those that are gone had counted, so that no total ever shrinks."""
 
     def __init__(self) -> None:
-        self._gone: Snapshot = {}
-        self._living: dict[str, Snapshot] = {}
+        self._past: Snapshot = {}
+        self._current: dict[str, Snapshot] = {}
         self._lock = threading.Lock()  # pages are made in threads of the HTTP server
 
     def update(self, process: str, snapshot: Snapshot) -> None:
         """A process counted so much since it started."""
         with self._lock:
-            self._living[process] = snapshot
+            self._current[process] = snapshot
 
     def retire(self, process: str) -> None:
         """The process is gone: its totals stay, its gauges don't."""
         with self._lock:
-            last = self._living.pop(process, {})
-            totals = {name: values for name, values in last.items() if METRICS[name].kind != "gauge"}
-            merged = merge([self._gone, totals])
-            self._gone = {name: [[list(key), state] for key, state in found.items()] for name, found in merged.items()}
+            last = self._current.pop(process, {})
+            counts = {name: values for name, values in last.items() if METRICS[name].kind != "gauge"}
+            sums = merge([self._past, counts])
+            self._past = {
+                name: [[list(key), state] for key, state in values_by_labels.items()]
+                for name, values_by_labels in sums.items()
+            }
 
-    def merged(self) -> dict[str, Values]:
+    def totals(self) -> dict[str, Values]:
         """All of it added up."""
         with self._lock:
-            return merge([self._gone, *self._living.values()])
+            return merge([self._past, *self._current.values()])
 
 
 def merge(snapshots: Iterable[Snapshot]) -> dict[str, Values]:
     """Snapshots added up, by metric and label values."""
-    merged: dict[str, Values] = {}
+    sums: dict[str, Values] = {}
     for snapshot in snapshots:
         for name, values in snapshot.items():
-            found = merged.setdefault(name, {})
+            values_by_labels = sums.setdefault(name, {})
             for labels, state in values:
                 key = tuple(labels)
-                found[key] = _sum(found[key], state) if key in found else state
-    return merged
+                values_by_labels[key] = _sum(values_by_labels[key], state) if key in values_by_labels else state
+    return sums
 
 
 def _sum(one: Any, other: Any) -> Any:
@@ -69,22 +72,22 @@ def _sum(one: Any, other: Any) -> Any:
 
 
 class LayerwireCollector(Collector):
-    """Prometheus' view of a ledger.
+    """Prometheus' view of the snapshots.
 
     Args:
-        refresh: brings the ledger up to date; called for each page.
+        refresh: brings the snapshots up to date; called for each page.
     """
 
-    def __init__(self, ledger: Ledger, refresh: Callable[[], None]) -> None:
-        self._ledger = ledger
+    def __init__(self, snapshots: Snapshots, refresh: Callable[[], None]) -> None:
+        self._snapshots = snapshots
         self._refresh = refresh
 
     def collect(self) -> Iterator[Family]:
         """prometheus_client: every metric, also those without values yet."""
         self._refresh()
-        merged = self._ledger.merged()
+        sums = self._snapshots.totals()
         for name, metric in METRICS.items():
-            yield _FAMILIES[metric.kind](name, metric, merged.get(name, {}))
+            yield _FAMILIES[metric.kind](name, metric, sums.get(name, {}))
 
 
 def _counter(name: str, metric: Metric, values: Values) -> Family:

@@ -1,4 +1,4 @@
-"""The flags of `layerwire serve`, made of the settings' own definitions, and how --help tells of them.
+"""The flags of `layerwire serve`, made of the settings' own definitions, and how --help shows them.
 
 It knows the settings' names, units, defaults and bounds; nothing of what they do.
 """
@@ -41,28 +41,28 @@ def default(field: FieldInfo) -> str:
 
 def bounds(field: FieldInfo) -> str:
     """The bounds of a setting for people, those of sizes in their units."""
-    told = config.bounds(field)
+    text = config.bounds(field)
     if isinstance(field.default, ByteSize):
-        return re.sub(r"\d[\d,]*", lambda number: size(int(number.group().replace(",", ""))), told)
-    return told
+        return re.sub(r"\d[\d,]*", lambda number: size(int(number.group().replace(",", ""))), text)
+    return text
 
 
 def unit(field: FieldInfo) -> str:
     """What a setting's value is counted in, or the choices there are."""
     extra = field.json_schema_extra
-    found = str(extra["unit"]) if isinstance(extra, dict) else ""
-    return found or "|".join(getattr(field.annotation, "__args__", ()))
+    name = str(extra["unit"]) if isinstance(extra, dict) else ""
+    return name or "|".join(getattr(field.annotation, "__args__", ()))
 
 
 def _metavar(field: FieldInfo) -> str:
-    told = unit(field)
-    return told if "|" in told or ":" in told else told.upper()
+    name = unit(field)
+    return name if "|" in name or ":" in name else name.upper()
 
 
 def facts(name: str, field: FieldInfo) -> str:
-    """What is told of a setting beside its description: `[default: 1; 1 to 64; LAYERWIRE_WORKERS]`."""
-    told = (f"default: {default(field)}" if default(field) else "", bounds(field), config.variable(name))
-    return f"[{'; '.join(fact for fact in told if fact)}]"
+    """What --help says of a setting beside its description: `[default: 1; 1 to 64; LAYERWIRE_WORKERS]`."""
+    parts = (f"default: {default(field)}" if default(field) else "", bounds(field), config.variable(name))
+    return f"[{'; '.join(part for part in parts if part)}]"
 
 
 def _names(name: str, field: FieldInfo) -> str:
@@ -83,7 +83,7 @@ class Command(click.Command):
     """A command whose --help groups the flags, each with what it is below it."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Click: writes what is told of the flags."""
+        """Click: writes what --help says of the flags."""
         for heading, fields in _groups():
             with formatter.section(heading):
                 for name, field in fields:
@@ -97,12 +97,12 @@ class Command(click.Command):
 
 def _groups() -> Iterator[tuple[str, list[tuple[str, FieldInfo]]]]:
     """The settings under their headings."""
-    found: list[tuple[str, FieldInfo]] = []
+    group: list[tuple[str, FieldInfo]] = []
     heading = ""
     for name, field in Settings.model_fields.items():
         if name in HEADINGS:
-            if found:
-                yield heading, found
-            heading, found = HEADINGS[name], []
-        found.append((name, field))
-    yield heading, found
+            if group:
+                yield heading, group
+            heading, group = HEADINGS[name], []
+        group.append((name, field))
+    yield heading, group

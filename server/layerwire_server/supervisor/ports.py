@@ -1,4 +1,4 @@
-"""Addresses of this host: found free and kept, before gRPC gets them.
+"""Addresses of this host: tried and held, before gRPC gets them.
 
 It knows sockets; nothing of what is served there.
 """
@@ -34,6 +34,7 @@ class Reservation:
     Args:
         address: host:port, with port 0 for a free one; or unix:path, which isn't held, only refused when it is served.
         flag: where the address comes from, for the error.
+        share: whether several gateways are to listen on it.
 
     Attributes:
         address: the same with the real port.
@@ -42,7 +43,7 @@ class Reservation:
         PortError: somebody has it, or there is no such address here.
     """
 
-    def __init__(self, address: str, flag: str, *, shared: bool) -> None:
+    def __init__(self, address: str, flag: str, *, share: bool) -> None:
         self.address = address
         self._socket: socket.socket | None = None
         try:
@@ -51,10 +52,10 @@ class Reservation:
                 return
             host, port = split(address)
             family, kind, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-            _refuse_if_taken(family, kind, place)
+            _refuse_if_listening(family, kind, place)
             self._socket = socket.socket(family, kind)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if shared:
+            if share:
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             self._socket.bind(place)
         except OSError as error:
@@ -72,13 +73,13 @@ def _refuse_if_served(path: str) -> None:
     # gRPC unlinks a socket's file and binds its own, whoever listens on it; that of a dead server is to be replaced.
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)
-        found = probe.connect_ex(path)
-    if found not in _NOBODY:
-        number = errno.EADDRINUSE if found in _SOMEBODY else found
+        code = probe.connect_ex(path)
+    if code not in _NOBODY:
+        number = errno.EADDRINUSE if code in _SOMEBODY else code
         raise OSError(number, os.strerror(number))
 
 
-def _refuse_if_taken(family: int, kind: int, place: object) -> None:
+def _refuse_if_listening(family: int, kind: int, place: object) -> None:
     # Without SO_REUSEPORT on this socket, a listener that has it doesn't let us in.
     with socket.socket(family, kind) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

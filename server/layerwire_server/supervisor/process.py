@@ -1,6 +1,6 @@
 """One child process from its start to its end, as the supervisor holds it.
 
-It knows how to start, hear, stop and kill it; nothing of restarts or of other children.
+It knows how to start, listen to, stop and kill it; nothing of restarts or of other children.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ENVIRONMENT = {"MALLOC_ARENA_MAX": "2"}
 
 
 @dataclass(frozen=True)
-class Duty:
+class ChildSpec:
     """What a child is for."""
 
     role: str  # "gateway" or "worker"
@@ -39,33 +39,33 @@ class Duty:
 
 
 class Process:
-    """A running child. Started by `start`; `ended` returns its exit status.
+    """A running child. Started by `start`; `wait` returns its exit status.
 
     Attributes:
         ready: set when it does its work.
-        info: what it told when it was ready.
+        info: what it said of itself when it was ready.
         last_beat: when it gave its last sign of life, on the monotonic clock.
     """
 
-    def __init__(self, duty: Duty, popen: asyncio.subprocess.Process, control: Control) -> None:
-        self.duty = duty
+    def __init__(self, spec: ChildSpec, popen: asyncio.subprocess.Process, control: Control) -> None:
+        self.spec = spec
         self.ready = asyncio.Event()
         self.info: dict[str, Any] = {}
-        self.started = self.last_beat = time.monotonic()
-        self.ready_at: float | None = None
+        self.start_seconds = self.last_beat = time.monotonic()
+        self.ready_seconds: float | None = None
         self._popen = popen
         self._control = control
-        self._hearing: asyncio.Task[None] | None = None
+        self._listener: asyncio.Task[None] | None = None
 
     @classmethod
-    async def start(cls, duty: Duty, module: str, values: Message, handle: Callable[[Message], None]) -> Process:
+    async def start(cls, spec: ChildSpec, module: str, values: Message, handle: Callable[[Message], None]) -> Process:
         """Starts `python -m module` and hears it.
 
         Args:
-            duty: what it is for.
+            spec: what it is for.
             module: what to run.
-            values: start-up data beyond the duty; in its "runtime_directory" torch keeps what it compiles.
-            handle: gets what it tells, other than that it is ready or alive.
+            values: start-up data beyond the spec; in its "runtime_directory" torch keeps what it compiles.
+            handle: gets its messages, other than that it is ready or alive.
         """
         defaults = _ENVIRONMENT | {
             # Else a folder for each user stays in $TMPDIR for ever.
@@ -80,9 +80,9 @@ class Process:
                 env=defaults | os.environ,
             )
         control = await Control.connect(ours)
-        process = cls(duty, popen, control)
-        control.send("start", **asdict(duty), **values)
-        process._hearing = asyncio.create_task(control.receive(lambda message: process._hear(message, handle)))
+        process = cls(spec, popen, control)
+        control.send("start", **asdict(spec), **values)
+        process._listener = asyncio.create_task(control.receive(lambda message: process._on_message(message, handle)))
         return process
 
     @property
@@ -99,11 +99,11 @@ class Process:
         """Tells it something of control.py's list."""
         self._control.send(kind, **values)
 
-    async def ended(self) -> int:
-        """Waits for its end, and until all that it told is heard; the exit status, negative for a signal."""
+    async def wait(self) -> int:
+        """Waits for its end, and until all its messages are handled; the exit status, negative for a signal."""
         status = await self._popen.wait()
-        if self._hearing is not None:
-            await self._hearing
+        if self._listener is not None:
+            await self._listener
         return status
 
     def kill(self) -> None:
@@ -111,10 +111,10 @@ class Process:
         with contextlib.suppress(ProcessLookupError):
             self._popen.kill()
 
-    def _hear(self, message: Message, handle: Callable[[Message], None]) -> None:
+    def _on_message(self, message: Message, handle: Callable[[Message], None]) -> None:
         self.last_beat = time.monotonic()
         if message["kind"] == "ready":
             self.info = message["info"]
-            self.ready_at = time.monotonic()
+            self.ready_seconds = time.monotonic()
             self.ready.set()
         handle(message)

@@ -18,8 +18,8 @@ from layerwire_server.child.control import Message
 from layerwire_server.child.log import Log
 from layerwire_server.config import Settings
 from layerwire_server.metrics import Metrics
-from layerwire_server.supervisor.exposition import Ledger
-from layerwire_server.supervisor.process import Duty, Process
+from layerwire_server.supervisor.exposition import Snapshots
+from layerwire_server.supervisor.process import ChildSpec, Process
 
 MODULES = {"gateway": "layerwire_server.gateway", "worker": "layerwire_server.worker"}
 MAX_FAILED_STARTS = 5
@@ -51,99 +51,99 @@ class Backoff:
         return min(_FIRST_DELAY_SECONDS * 2.0 ** (self._deaths - 1), _LAST_DELAY_SECONDS)
 
 
-class Post:
-    """A duty and the process that has it, one after the other."""
+class Keeper:
+    """Keeps a process for one spec: starts it, replaces it when it dies or hangs, ends it."""
 
-    def __init__(self, duty: Duty, supervisor: Supervisor) -> None:
-        self.duty = duty
+    def __init__(self, spec: ChildSpec, supervisor: Supervisor) -> None:
+        self.spec = spec
         self.process: Process | None = None
         self.first_ready = asyncio.Event()
-        self.answered = 0  # number of the last request for a snapshot that was answered
+        self.snapshot_number = 0  # of the last request for a snapshot that was answered
         self._supervisor = supervisor
-        self._stopped = asyncio.Event()
-        labels = {duty.role: str(duty.index)}
-        self._restarts = supervisor.metrics.counter(f"layerwire_{duty.role}_restarts_total", **labels)
+        self._stop = asyncio.Event()
+        labels = {spec.role: str(spec.index)}
+        self._restarts = supervisor.metrics.counter(f"layerwire_{spec.role}_restarts_total", **labels)
         self._up = (
-            supervisor.metrics.gauge("layerwire_worker_up", worker=str(duty.index), device=duty.device)
-            if duty.role == "worker"
+            supervisor.metrics.gauge("layerwire_worker_up", worker=str(spec.index), device=spec.device)
+            if spec.role == "worker"
             else None
         )
 
     async def keep(self) -> None:
-        """Keeps a process on duty until `stop`.
+        """Keeps a process running until `stop`.
 
         Raises:
             CrashLoopError: it ends MAX_FAILED_STARTS times in a row before it is ready.
         """
         backoff = Backoff()
-        log = self._supervisor.log.bind(child=self.duty.name)
-        while not self._stopped.is_set():
-            process = self.process = await self._supervisor.start(self.duty, self._hear)
+        log = self._supervisor.log.bind(child=self.spec.name)
+        while not self._stop.is_set():
+            process = self.process = await self._supervisor.start(self.spec, self._on_message)
             log.info("child started", pid=process.pid, restarts=int(self._restarts.value))
-            status = await process.ended()
-            self._supervisor.ledger.retire(self.duty.name)
-            self._set_up(0)
-            if self._stopped.is_set():
-                log.info("child stopped", pid=process.pid, status=_told(status))
+            status = await process.wait()
+            self._supervisor.snapshots.retire(self.spec.name)
+            self._set_up_gauge(0)
+            if self._stop.is_set():
+                log.info("child stopped", pid=process.pid, status=_status_name(status))
                 return
-            up_seconds = None if process.ready_at is None else time.monotonic() - process.ready_at
+            up_seconds = None if process.ready_seconds is None else time.monotonic() - process.ready_seconds
             delay_seconds = backoff.after(up_seconds)
-            told_seconds = None if up_seconds is None else round(up_seconds, 1)
-            log.error("child died", pid=process.pid, status=_told(status), up_seconds=told_seconds,
+            shown_seconds = None if up_seconds is None else round(up_seconds, 1)
+            log.error("child died", pid=process.pid, status=_status_name(status), up_seconds=shown_seconds,
                       again_in_seconds=delay_seconds)  # fmt: skip
             if backoff.failed_starts >= MAX_FAILED_STARTS:
-                raise CrashLoopError(f"{self.duty.name} ended {MAX_FAILED_STARTS} times in a row before it was ready")
+                raise CrashLoopError(f"{self.spec.name} ended {MAX_FAILED_STARTS} times in a row before it was ready")
             self._restarts.add()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopped.wait(), delay_seconds)
+                await asyncio.wait_for(self._stop.wait(), delay_seconds)
 
     def watch(self, now: float, hang_seconds: float) -> None:
         """Kills the process if it hangs."""
         if self.process is not None and self.process.hangs(now, hang_seconds):
-            self._supervisor.log.error("child hangs and is killed", child=self.duty.name, pid=self.process.pid)
+            self._supervisor.log.error("child hangs and is killed", child=self.spec.name, pid=self.process.pid)
             self.process.kill()
 
     def replace(self, reason: str) -> None:
         """Kills a process that others found broken; one that isn't ready yet is its successor already."""
         if self.process is not None and self.process.ready.is_set():
-            self._supervisor.log.error("child is replaced", child=self.duty.name, reason=reason)
+            self._supervisor.log.error("child is replaced", child=self.spec.name, reason=reason)
             self.process.kill()
 
     async def stop(self, grace_seconds: float) -> None:
         """Lets the process finish, kills it when that takes too long, and has no other after it."""
-        self._stopped.set()
+        self._stop.set()
         if self.process is None:
             return
         if not self.process.ready.is_set():
             self.process.kill()
         self.process.send("stop")
         try:
-            await asyncio.wait_for(self.process.ended(), grace_seconds)
+            await asyncio.wait_for(self.process.wait(), grace_seconds)
         except TimeoutError:
-            self._supervisor.log.warning("child doesn't stop and is killed", child=self.duty.name)
+            self._supervisor.log.warning("child doesn't stop and is killed", child=self.spec.name)
             self.process.kill()
 
     def kill(self) -> None:
         """Ends the process at once, and has no other after it."""
-        self._stopped.set()
+        self._stop.set()
         if self.process is not None:
             self.process.kill()
 
-    def _hear(self, message: Message) -> None:
+    def _on_message(self, message: Message) -> None:
         if message["kind"] == "ready":
             self.first_ready.set()
-            self._set_up(1)
-            if self.process is not None and self.process.ready_at is not None:
-                seconds = round(self.process.ready_at - self.process.started, 1)
-                self._supervisor.log.info("child is ready", child=self.duty.name, seconds=seconds)
+            self._set_up_gauge(1)
+            if self.process is not None and self.process.ready_seconds is not None:
+                seconds = round(self.process.ready_seconds - self.process.start_seconds, 1)
+                self._supervisor.log.info("child is ready", child=self.spec.name, seconds=seconds)
         elif message["kind"] == "metrics":
-            self._supervisor.ledger.update(self.duty.name, message["snapshot"])
-            self.answered = max(self.answered, message["request"])
-            self._supervisor.snapshot_came()
+            self._supervisor.snapshots.update(self.spec.name, message["snapshot"])
+            self.snapshot_number = max(self.snapshot_number, message["request"])
+            self._supervisor.on_snapshot()
         elif message["kind"] == "misbehaves":
             self._supervisor.replace_worker(message["worker"], message["reason"])
 
-    def _set_up(self, value: int) -> None:
+    def _set_up_gauge(self, value: int) -> None:
         if self._up is not None:
             self._up.set(value)
 
@@ -164,27 +164,27 @@ class Supervisor:
     ) -> None:  # fmt: skip
         self.settings = settings
         self.log = log
-        self.ledger = Ledger()
+        self.snapshots = Snapshots()
         self.metrics = Metrics()
         self._modules = modules or MODULES
         self._runtime_directory = runtime_directory
         self._requests = itertools.count(1)
-        self._snapshot_came = asyncio.Event()
+        self._snapshot_event = asyncio.Event()
         places = [device for device in devices for _ in range(settings.workers)]
-        self.workers = [Post(Duty("worker", index, device), self) for index, device in enumerate(places)]
-        self.gateways = [Post(Duty("gateway", index), self) for index in range(settings.gateways)]
-        self._posts = [*self.workers, *self.gateways]
+        self.workers = [Keeper(ChildSpec("worker", index, device), self) for index, device in enumerate(places)]
+        self.gateways = [Keeper(ChildSpec("gateway", index), self) for index in range(settings.gateways)]
+        self._keepers = [*self.workers, *self.gateways]
 
-    async def start(self, duty: Duty, handle: Callable[[Message], None]) -> Process:
-        """Starts a process for a duty."""
-        if duty.role == "worker":  # of its predecessor, so that gateways wait for the new one
-            (self._runtime_directory / f"worker-{duty.index}.sock").unlink(missing_ok=True)
+    async def start(self, spec: ChildSpec, handle: Callable[[Message], None]) -> Process:
+        """Starts a process for a spec."""
+        if spec.role == "worker":  # of its predecessor, so that gateways wait for the new one
+            (self._runtime_directory / f"worker-{spec.index}.sock").unlink(missing_ok=True)
         values = {
             "settings": self.settings.to_json(),
             "workers": len(self.workers),
             "runtime_directory": str(self._runtime_directory),
         }
-        return await Process.start(duty, self._modules[duty.role], values, handle)
+        return await Process.start(spec, self._modules[spec.role], values, handle)
 
     async def run(self, stop: asyncio.Event, stop_now: asyncio.Event, on_ready: Callable[[], None]) -> bool:
         """Keeps all children until `stop`, then drains; at once with `stop_now`. Whether all was finished.
@@ -192,68 +192,70 @@ class Supervisor:
         Raises:
             CrashLoopError: a child can't be started; the others are ended first.
         """
-        keeping = [asyncio.create_task(post.keep()) for post in self._posts]
-        watching = asyncio.create_task(self._watch())
-        ready = asyncio.create_task(self._tell_when_ready(on_ready))
+        keeps = [asyncio.create_task(keeper.keep()) for keeper in self._keepers]
+        watch = asyncio.create_task(self._watch())
+        ready = asyncio.create_task(self._report_ready(on_ready))
         ends = [asyncio.create_task(event.wait()) for event in (stop, stop_now)]
         try:
-            await asyncio.wait([*keeping, watching, *ends], return_when=asyncio.FIRST_COMPLETED)
-            broken = [task for task in (*keeping, watching) if task.done()]
+            await asyncio.wait([*keeps, watch, *ends], return_when=asyncio.FIRST_COMPLETED)
+            broken = [task for task in (*keeps, watch) if task.done()]
             if broken:
                 broken[0].result()  # raises
             ready.cancel()
-            draining = asyncio.create_task(self._drain())
-            await asyncio.wait([draining, ends[1]], return_when=asyncio.FIRST_COMPLETED)
-            finished = draining.done()
-            draining.cancel()
-            return finished
+            drain = asyncio.create_task(self._drain())
+            await asyncio.wait([drain, ends[1]], return_when=asyncio.FIRST_COMPLETED)
+            is_drained = drain.done()
+            drain.cancel()
+            return is_drained
         finally:
-            for post in self._posts:
-                post.kill()
-            await asyncio.wait(keeping, timeout=_STOP_ROOM_SECONDS)
-            await _cancel([*keeping, watching, ready, *ends])
+            for keeper in self._keepers:
+                keeper.kill()
+            await asyncio.wait(keeps, timeout=_STOP_ROOM_SECONDS)
+            await _cancel([*keeps, watch, ready, *ends])
 
     def replace_worker(self, index: int, reason: str) -> None:
         """A gateway found a worker broken."""
         self.workers[index].replace(reason)
 
-    def snapshot_came(self) -> None:
-        """A child told its metrics."""
-        self._snapshot_came.set()
-        self._snapshot_came = asyncio.Event()
+    def on_snapshot(self) -> None:
+        """A child's metrics came."""
+        self._snapshot_event.set()
+        self._snapshot_event = asyncio.Event()
 
     async def refresh(self) -> None:
-        """Has every child tell its metrics now; one that takes too long counts by what it told last."""
+        """Has every child send its metrics now; one that takes too long counts by what it sent last."""
         request = next(self._requests)
-        asked = [post for post in self._posts if post.process is not None and post.process.ready.is_set()]
-        for post in asked:
-            assert post.process is not None
-            post.process.send("snapshot", request=request)
+        live_keepers = [
+            keeper for keeper in self._keepers if keeper.process is not None and keeper.process.ready.is_set()
+        ]
+        for keeper in live_keepers:
+            assert keeper.process is not None
+            keeper.process.send("snapshot", request=request)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_SNAPSHOT_SECONDS):
-                while any(post.answered < request for post in asked):
-                    await self._snapshot_came.wait()
+                while any(keeper.snapshot_number < request for keeper in live_keepers):
+                    await self._snapshot_event.wait()
 
-    async def _tell_when_ready(self, on_ready: Callable[[], None]) -> None:
-        for post in self._posts:
-            await post.first_ready.wait()
+    async def _report_ready(self, on_ready: Callable[[], None]) -> None:
+        for keeper in self._keepers:
+            await keeper.first_ready.wait()
         on_ready()
 
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(_WATCH_SECONDS)
             now = time.monotonic()
-            for post in self._posts:
-                post.watch(now, self.settings.hang_seconds)
+            for keeper in self._keepers:
+                keeper.watch(now, self.settings.hang_seconds)
 
     async def _drain(self) -> None:
         settings = self.settings
         gateway_seconds = settings.lame_duck_seconds + settings.grace_seconds + _STOP_ROOM_SECONDS
-        await asyncio.gather(*(post.stop(gateway_seconds) for post in self.gateways))
-        await asyncio.gather(*(post.stop(_STOP_ROOM_SECONDS) for post in self.workers))
+        await asyncio.gather(*(keeper.stop(gateway_seconds) for keeper in self.gateways))
+        await asyncio.gather(*(keeper.stop(_STOP_ROOM_SECONDS) for keeper in self.workers))
 
 
-def _told(status: int) -> str:
+def _status_name(status: int) -> str:
     """An exit status for people: "SIGKILL", "1"."""
     if status < 0:
         with contextlib.suppress(ValueError):

@@ -20,24 +20,25 @@ from layerwire_server.operators import OPERATORS
 from layerwire_server.programs.check import ProgramLimits
 from layerwire_server.programs.variant import Facts
 from layerwire_server.storage import Store
-from layerwire_server.worker import canary, cores
+from layerwire_server.worker import canary
 from layerwire_server.worker.call import Call
 from layerwire_server.worker.lanes.lane import Limits
 from layerwire_server.worker.lanes.lanes import Lanes
 from layerwire_server.worker.loop import WorkerLoop
 from layerwire_server.worker.measures import Measures
 from layerwire_server.worker.plan import CallLimits, Plans
-from layerwire_server.worker.reading.call import CallDecoder
+from layerwire_server.worker.reading.decoder import CallDecoder
 from layerwire_server.worker.running.device import Device, numerics, open_device
-from layerwire_server.worker.warmup import Memory, warm
+from layerwire_server.worker.warmup import History, warm_up
 from layerwire_server.worker.weights.catalog import Catalog
-from layerwire_server.worker.weights.stored_tensors import Originals
-from layerwire_server.worker.weights.weights_cache import Copies
+from layerwire_server.worker.weights.stored_tensors import StoredTensors
+from layerwire_server.worker.weights.weights_cache import WeightsCache
 
 log = logging.getLogger("layerwire_server.worker")  # run as a program, __name__ is "__main__"
 
 _BATCH_OPERATIONS = 2e9  # predicted work at which a batch is closed: 0.1 s on a slow core; more company gains nothing
-_REMEMBER_SECONDS = 2.0, 60.0
+_WRITE_SECONDS = 2.0, 60.0
+_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of control groups version 2, which a container sees as its own
 _DRAIN_SECONDS = 5.0  # gateways drain first; what is left here then, nobody waits for
 
 
@@ -45,18 +46,18 @@ async def run(process: child.Child) -> None:
     """The worker's life."""
     settings = process.settings
     asyncio.get_running_loop().set_exception_handler(_end)
-    device = open_device(process.device, settings.threads or max(cores.available() // process.workers, 1))
+    device = open_device(process.device, settings.threads or max(available_cores() // process.workers, 1))
     catalog = _catalog(settings, device)
     decoder = _decoder(settings, device, catalog)
-    memory = Memory(catalog.store.directory, process.index, read_only=catalog.store.read_only)
-    await _wake(device, decoder, memory)
-    loop, about = _open(process, device, catalog, decoder, memory)
+    history = History(catalog.store.directory, process.index, read_only=catalog.store.read_only)
+    await _warm_up(device, decoder, history)
+    loop, about = _open(process, device, catalog, decoder, history)
     room = settings.max_message_bytes * 2  # a message and what frames add; the gateway has its own, exact limit
     server = await asyncio.get_running_loop().create_unix_server(
         lambda: Link(loop, room), process.worker_path(process.index)
     )
     process.ready(about)
-    tasks = [asyncio.create_task(loop.watch()), asyncio.create_task(_remember(memory))]
+    tasks = [asyncio.create_task(loop.watch()), asyncio.create_task(_keep_written(history))]
     if process.index == 0:
         tasks.append(asyncio.create_task(loop.keep_store_swept()))
     await process.stopping.wait()
@@ -64,33 +65,33 @@ async def run(process: child.Child) -> None:
         await asyncio.wait_for(loop.idle(), _DRAIN_SECONDS)
     for task in tasks:
         task.cancel()
-    await _write(memory)
+    await _write(history)
     server.close()
 
 
-async def _wake(device: Device, decoder: CallDecoder, memory: Memory) -> None:
-    started = time.monotonic()
-    canary.wake_up(device, decoder)
-    ran = await warm(device, decoder, await asyncio.to_thread(memory.recalled))
-    memory.warmed()
-    if ran:
-        seconds = round(time.monotonic() - started, 3)
-        log.info("warmed up", extra={"fields": {"batches": ran, "seconds": seconds}})
+async def _warm_up(device: Device, decoder: CallDecoder, history: History) -> None:
+    start = time.monotonic()
+    canary.run_first_calls(device, decoder)
+    batches = await warm_up(device, decoder, await asyncio.to_thread(history.read))
+    history.end_warmup()
+    if batches:
+        seconds = round(time.monotonic() - start, 3)
+        log.info("warmed up", extra={"fields": {"batches": batches, "seconds": seconds}})
 
 
-async def _remember(memory: Memory) -> None:
-    """Writes down what is hot, soon at first and then now and then, in case the process is killed."""
-    seconds = _REMEMBER_SECONDS[0]
+async def _keep_written(history: History) -> None:
+    """Writes down which batches are frequent, soon at first and then now and then, in case the process is killed."""
+    seconds = _WRITE_SECONDS[0]
     while True:
         await asyncio.sleep(seconds)
-        if await _write(memory):
-            seconds = min(2 * seconds, _REMEMBER_SECONDS[1])
+        if await _write(history):
+            seconds = min(2 * seconds, _WRITE_SECONDS[1])
 
 
-async def _write(memory: Memory) -> bool:
-    content = memory.changed()
+async def _write(history: History) -> bool:
+    content = history.unwritten()
     if content is not None:
-        await asyncio.to_thread(memory.write, content)
+        await asyncio.to_thread(history.write, content)
     return content is not None
 
 
@@ -100,9 +101,9 @@ def _decoder(settings: Settings, device: Device, catalog: Catalog) -> CallDecode
 
 
 def _open(
-    process: child.Child, device: Device, catalog: Catalog, decoder: CallDecoder, memory: Memory
+    process: child.Child, device: Device, catalog: Catalog, decoder: CallDecoder, history: History
 ) -> tuple[WorkerLoop, dict[str, object]]:
-    """The worker's loop, and what it tells of itself."""
+    """The worker's loop, and what it reports of itself."""
     settings = process.settings
     limits = Limits(
         settings.max_batch_rows,
@@ -124,7 +125,7 @@ def _open(
         hello=json.dumps(about).encode(),
         hang_seconds=settings.hang_seconds,
         max_answer_bytes=settings.max_message_bytes,
-        ran=memory.ran,
+        on_batch=history.count,
     )
     process.before_snapshot = lambda: _gauge(process, device, loop, lanes, catalog)
     return loop, about
@@ -132,10 +133,10 @@ def _open(
 
 def _catalog(settings: Settings, device: Device) -> Catalog:
     store = Store(Path(settings.store), settings.max_store_bytes)
-    originals = Originals(store)
-    copies = Copies(originals, device.upload, settings.max_weights_bytes)
+    stored_tensors = StoredTensors(store)
+    weights_cache = WeightsCache(stored_tensors, device.upload, settings.max_weights_bytes)
     limits = ProgramLimits(settings.max_output_bytes, settings.max_program_bytes, settings.max_call_operations)
-    return Catalog(store, originals, copies, Facts(limits, device.kind))
+    return Catalog(store, stored_tensors, weights_cache, Facts(limits, device.kind))
 
 
 def _end(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -162,9 +163,22 @@ def _gauge(process: child.Child, device: Device, loop: WorkerLoop, lanes: Lanes[
     metrics.gauge("layerwire_queue_calls", worker=worker).set(lanes.calls)
     metrics.gauge("layerwire_queue_bytes", worker=worker).set(lanes.nbytes)
     metrics.gauge("layerwire_lanes", worker=worker).set(len(lanes))
-    metrics.gauge("layerwire_weights_bytes", worker=worker).set(catalog.copies.nbytes)
+    metrics.gauge("layerwire_weights_bytes", worker=worker).set(catalog.weights_cache.nbytes)
     for kind, nbytes in device.memory().items():
         metrics.gauge("layerwire_device_memory_bytes", worker=worker, kind=kind).set(nbytes)
+
+
+def available_cores() -> int:
+    """Cores that this process may use, fewer in a container than the machine has; at least one.
+
+    A quota of 1.5 cores is 1, for a thread more would only wait for its turn.
+    """
+    affine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = _CPU_QUOTA.read_text().split()
+        return max(min(affine, int(quota) // int(period)), 1)
+    except (OSError, ValueError, ZeroDivisionError):  # no control group, or "max"
+        return affine
 
 
 if __name__ == "__main__":

@@ -8,14 +8,12 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple, TypeAlias
 
-from layerwire_server.worker.lanes.lane import Waiting
+from layerwire_server.worker.lanes.lane import LaneItem
 from layerwire_server.worker.plan import LaneKey, Plan
-from layerwire_server.worker.weights.weights_cache import Held
+from layerwire_server.worker.weights.weights_cache import CachedWeights
 
-# bytes from the message, what the worker holds, or nothing where an optional input was left out
-Content: TypeAlias = bytes | Held | None
-# an answer in pieces, data uncopied, and how many bytes they are
-Written: TypeAlias = tuple[list[bytes | memoryview], int]
+# bytes from the message, what the worker has cached, or nothing where an optional input was left out
+Content: TypeAlias = bytes | CachedWeights | None
 
 
 class Options(NamedTuple):
@@ -34,30 +32,30 @@ class Model(NamedTuple):
     version: int
 
 
-class Wanted(NamedTuple):
+class OutputSelection(NamedTuple):
     """What a call of the Open Inference Protocol is to be answered with: the request's id, and which outputs."""
 
     request_id: str
     outputs: tuple[int, ...]
 
 
-class Call(Waiting):
-    """A checked call. `origin` is whoever is to get its answer; `contents` stand one an input of the operator."""
+class Call(LaneItem):
+    """A checked call. `contents` stand one an input of the operator."""
 
-    __slots__ = ("call_id", "contents", "model", "options", "ordinal", "origin", "plan", "wanted")
+    __slots__ = ("call_id", "contents", "model", "options", "ordinal", "output_selection", "plan", "reply")
 
     key: LaneKey
     plan: Plan
     contents: list[Content]
     options: Options
     model: Model | None  # whose statistics it counts in
-    wanted: Wanted | None  # of the Open Inference Protocol alone
+    output_selection: OutputSelection | None  # of the Open Inference Protocol alone
     call_id: int
     ordinal: int
-    origin: Any  # the Reply that is to get the answer
+    reply: Any  # the Reply that gets its answer, which knows calls
 
     @property
-    def request(self) -> str:
-        """The id of its request in logs."""
-        origin = getattr(self, "origin", None)
-        return "" if origin is None else str(origin.frame.id)
+    def request_id(self) -> str:
+        """The id of its request in logs; "" of a call that came in no frame."""
+        reply = getattr(self, "reply", None)
+        return "" if reply is None else str(reply.frame.id)

@@ -1,4 +1,4 @@
-"""Calls with known answers: the canary that health is fed by, and the first calls that wake torch up.
+"""Calls with known answers: the canary that health goes by, and first calls, which load what torch loads lazily.
 
 It knows calls and devices; nothing of lanes or frames.
 """
@@ -14,8 +14,8 @@ import numpy as np
 from layerwire.errors import LayerwireError
 from layerwire.v1 import layerwire_pb2, operators_pb2, tensor_pb2
 from layerwire.wire import arrays
-from layerwire_server.worker.call import Call
-from layerwire_server.worker.reading.call import CallDecoder
+from layerwire_server.worker.reading.decoder import CallDecoder
+from layerwire_server.worker.request_kinds import KINDS
 from layerwire_server.worker.running.device import Device
 from layerwire_server.worker.running.execution import DeviceLostError, execute
 
@@ -43,9 +43,9 @@ class Canary:
 
     def __init__(self, device: Device, decoder: CallDecoder) -> None:
         self._device = device
-        self._call = decoder.decode("linear", _canary_request(), time.monotonic(), float("inf"))
+        self._call = decoder.decode(KINDS["linear"], _canary_request(), time.monotonic(), float("inf"))
 
-    def sings(self) -> bool:
+    def passes(self) -> bool:
         """Whether the device gives the known answer."""
         call = self._call
         try:
@@ -88,8 +88,8 @@ def first_requests() -> list[tuple[str, Any]]:
     ]
 
 
-def wake_up(device: Device, decoder: CallDecoder) -> None:
+def run_first_calls(device: Device, decoder: CallDecoder) -> None:
     """Runs first calls, which load what torch loads at first use: max_unpool2d alone imports 487 modules."""
     for family, request in first_requests():
-        call: Call = decoder.decode(family, request, time.monotonic(), float("inf"))
+        call = decoder.decode(KINDS[family], request, time.monotonic(), float("inf"))
         execute(device, call.key, [call])

@@ -1,4 +1,4 @@
-"""From lanes to the device and on to the answers: runs batches one after another, expires calls, watches for hangs.
+"""Takes batches from the lanes, runs them, and hands results to replies; expires calls and watches for hangs.
 
 It knows lanes, execution and replies; nothing of frames' contents. It runs on the worker's event loop.
 
@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from layerwire.errors import DeadlineExceededError, LayerwireError
-from layerwire_server.worker.answering.reply import Reply, Timed
+from layerwire_server.worker.answering.reply import BatchTiming, Reply
 from layerwire_server.worker.call import Call
 from layerwire_server.worker.lanes.lane import Batch
 from layerwire_server.worker.lanes.lanes import Lanes
@@ -38,8 +38,8 @@ class Dispatcher:
 
     Args:
         index: the worker's number.
-        done: called with each reply that got answers, to send them.
-        ran: called with each batch that ran.
+        send: called with each reply that got answers.
+        on_batch: called with each batch that ran.
         hang_seconds: a batch that takes longer than this, and ten times what was expected, ends the process.
     """
 
@@ -49,22 +49,22 @@ class Dispatcher:
         device: Device,
         lanes: Lanes[Call],
         measures: Measures,
-        done: Callable[[Reply], None],
-        ran: Callable[[Batch[Call]], None],
+        send: Callable[[Reply], None],
+        on_batch: Callable[[Batch[Call]], None],
         hang_seconds: float,
     ) -> None:
         self._index = index
         self._device = device
         self._lanes = lanes
         self._measures = measures
-        self._done = done
-        self._ran = ran
+        self._send = send
+        self._on_batch = on_batch
         self._hang_seconds = hang_seconds
         self._loop = asyncio.get_running_loop()
         self._threads = ThreadPoolExecutor(device.slots, thread_name_prefix="device")
-        self._running: dict[int, float] = {}  # batches on device threads: number -> when the loop gives up on them
+        self._batches: dict[int, float] = {}  # batches on device threads: number -> when the loop gives up on them
         self._number = 0
-        self._paused = False
+        self._is_paused = False
         self._pump_is_due = False
         self._timer: asyncio.Handle | None = None
         self._timer_at = 0.0  # its time.monotonic(): below 0.5 ms uvloop gives a handle that can't tell
@@ -72,25 +72,28 @@ class Dispatcher:
     @property
     def busy(self) -> bool:
         """Whether the device has all it takes."""
-        return self._paused or len(self._running) >= self._device.slots
+        return self._is_paused or len(self._batches) >= self._device.slots
 
-    def pause(self, paused: bool) -> None:
-        """Stops taking batches from lanes, or goes on; `run_alone` works all the same."""
-        self._paused = paused
-        if not paused:
-            self.wake()
+    def pause(self) -> None:
+        """Takes no more batches from lanes; `run_alone` works all the same."""
+        self._is_paused = True
+
+    def resume(self) -> None:
+        """Takes batches from lanes again."""
+        self._is_paused = False
+        self.wake()
 
     async def run_alone(self, call: Call) -> None:
         """Runs a call that never was in a lane, on a device thread, and gives its reply the answer."""
-        launched = time.monotonic()
+        launch_time = time.monotonic()
         batch: Batch[Call] = Batch(call.key, [call], call.rows, call.cost, "single")
-        number = self._begin(launched, _expected_seconds(batch))
+        number = self._begin(launch_time, _expected_seconds(batch))
         try:
             execution = await self._loop.run_in_executor(self._threads, execute, self._device, batch.key, batch.calls)
         except DeviceLostError as error:
             self._end(error)
-        del self._running[number]
-        self._landed(batch, launched, execution)
+        del self._batches[number]
+        self._deliver(batch, launch_time, execution)
 
     async def on_thread(self, work: Callable[[], bool]) -> bool:
         """What `work` gives, run where batches run."""
@@ -118,78 +121,78 @@ class Dispatcher:
             batch = self._lanes.take(now)
             if batch is None:
                 break
-            self._measures.closed(batch)
-            expected = _expected_seconds(batch)
-            if self._device.inline and expected < INLINE_SECONDS:
+            self._measures.count_close(batch)
+            expected_seconds = _expected_seconds(batch)
+            if self._device.inline and expected_seconds < INLINE_SECONDS:
                 try:
                     execution = execute(self._device, batch.key, batch.calls)
                 except DeviceLostError as error:
                     self._end(error)
-                self._landed(batch, now, execution)
+                self._deliver(batch, now, execution)
                 self.wake()  # other events first, then the next batch
                 break
-            self._launch(batch, now, expected)
+            self._launch(batch, now, expected_seconds)
         self._set_timer(now)
 
-    def _launch(self, batch: Batch[Call], launched: float, expected: float) -> None:
-        number = self._begin(launched, expected)
+    def _launch(self, batch: Batch[Call], launch_time: float, expected_seconds: float) -> None:
+        number = self._begin(launch_time, expected_seconds)
 
-        def finished(future: Future[Execution]) -> None:
-            self._loop.call_soon_threadsafe(self._returned, number, batch, launched, future)
+        def on_done(future: Future[Execution]) -> None:
+            self._loop.call_soon_threadsafe(self._on_return, number, batch, launch_time, future)
 
-        self._threads.submit(execute, self._device, batch.key, batch.calls).add_done_callback(finished)
+        self._threads.submit(execute, self._device, batch.key, batch.calls).add_done_callback(on_done)
 
-    def _begin(self, launched: float, expected: float) -> int:
+    def _begin(self, launch_time: float, expected_seconds: float) -> int:
         self._number += 1
-        self._running[self._number] = launched + max(self._hang_seconds, 10 * expected)
+        self._batches[self._number] = launch_time + max(self._hang_seconds, 10 * expected_seconds)
         return self._number
 
-    def _returned(self, number: int, batch: Batch[Call], launched: float, future: Future[Execution]) -> None:
-        del self._running[number]
+    def _on_return(self, number: int, batch: Batch[Call], launch_time: float, future: Future[Execution]) -> None:
+        del self._batches[number]
         try:
             execution = future.result()
         except DeviceLostError as error:
             self._end(error)
-        self._landed(batch, launched, execution)
+        self._deliver(batch, launch_time, execution)
         self._pump()
 
-    def _landed(self, batch: Batch[Call], launched: float, execution: Execution) -> None:
+    def _deliver(self, batch: Batch[Call], launch_time: float, execution: Execution) -> None:
         """Sends the answers of a batch that ran."""
         seconds = execution.phases.seconds
-        self._lanes.ran(batch, seconds)
+        self._lanes.charge(batch, seconds)
         row_seconds = seconds / max(batch.rows, 1)
         batch.key.row_seconds += (row_seconds - batch.key.row_seconds) * (0.2 if batch.key.row_seconds else 1.0)
         if execution.bearable_rows is not None:
             self._lanes.bear_at_most(batch.key, execution.bearable_rows)
-        timed = Timed(launched, len(batch.calls), batch.rows, self._index, self._device.name)
+        timing = BatchTiming(launch_time, len(batch.calls), batch.rows, self._index, self._device.name)
         replies: dict[Reply, None] = {}
         for index, (call, result) in enumerate(zip(batch.calls, execution.results, strict=True)):
-            reply: Reply = call.origin
-            if reply.dropped:
+            reply: Reply = call.reply
+            if reply.is_dropped:
                 continue
             try:
                 if isinstance(result, LayerwireError):
                     raise result
-                reply.answer(call, result, execution.phases, timed)
+                reply.answer(call, result, execution.phases, timing)
             except LayerwireError as error:
                 execution.results[index] = error
-                self._measures.failed(call, error)
+                self._measures.count_failure(call, error)
                 reply.fail(call.ordinal, call.call_id, error)
             replies[reply] = None
         for reply in replies:
-            self._done(reply)
-        self._measures.ran(batch, launched, execution)
-        self._ran(batch)
+            self._send(reply)
+        self._measures.count_batch(batch, launch_time, execution)
+        self._on_batch(batch)
 
     def _expire(self, now: float) -> None:
         replies: dict[Reply, None] = {}
         for call in self._lanes.expire(now):
-            error = expired(call)
-            self._measures.failed(call, error)
-            call.origin.fail(call.ordinal, call.call_id, error)
-            replies[call.origin] = None
+            error = deadline_error(call)
+            self._measures.count_failure(call, error)
+            call.reply.fail(call.ordinal, call.call_id, error)
+            replies[call.reply] = None
         for reply in replies:
-            self._done(reply)
+            self._send(reply)
 
     def _set_timer(self, now: float) -> None:
         wake = self._lanes.wake_at(now)
@@ -210,7 +213,7 @@ class Dispatcher:
         """Ends the process if the device doesn't come back from a batch."""
         while True:
             await asyncio.sleep(min(1.0, self._hang_seconds / 4))
-            if self._running and min(self._running.values()) < time.monotonic():
+            if self._batches and min(self._batches.values()) < time.monotonic():
                 self._end(DeviceLostError("a batch doesn't come back"))
 
     def _end(self, error: DeviceLostError) -> Any:
@@ -220,14 +223,14 @@ class Dispatcher:
 
 
 def _expected_seconds(batch: Batch[Call]) -> float:
-    known: float = batch.key.row_seconds * batch.rows
-    if known:
-        return known
+    seconds: float = batch.key.row_seconds * batch.rows
+    if seconds:
+        return seconds
     nbytes = sum(call.nbytes for call in batch.calls)
     return batch.cost / _GUESSED_OPERATIONS_PER_SECOND + nbytes / _GUESSED_BYTES_PER_SECOND
 
 
-def expired(call: Call) -> DeadlineExceededError:
+def deadline_error(call: Call) -> DeadlineExceededError:
     """The error of a call whose time is up."""
     title = call.plan.operator.title
     return DeadlineExceededError(f"{title}: the deadline passed before the call ran", operator=title)

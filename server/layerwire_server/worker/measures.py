@@ -11,23 +11,19 @@ from typing import NamedTuple
 from layerwire.errors import LayerwireError
 from layerwire_server.errors import OverLimitError
 from layerwire_server.metrics import Counter, Histogram, Metrics
-from layerwire_server.operators import OPERATORS
-from layerwire_server.operators.operator import Operator
 from layerwire_server.worker.call import Call
 from layerwire_server.worker.lanes.lane import Batch
+from layerwire_server.worker.model_statistics import ModelCounters
+from layerwire_server.worker.request_kinds import KINDS
 from layerwire_server.worker.running.execution import Execution
-from layerwire_server.worker.statistics import Statistics
 
 # An error's operator comes from arguments, so it is looked up before it becomes a label.
-_TITLES = frozenset(
-    f"{name}{dims}" for family in OPERATORS.values() for name in family for dims in ("", "1d", "2d", "3d")
-) | {"run", "differentiate", "infer"}
-
+_LABELS = frozenset().union(*(kind.labels for kind in KINDS.values()))
 _OF_LANES = {"calls": "queue_calls", "bytes": "queue_bytes"}  # Full.reason -> reason of layerwire_rejected_total
 
 
-class _OfOperator(NamedTuple):
-    answered: Counter
+class _OperatorMetrics(NamedTuple):
+    calls: Counter  # with code OK
     call_seconds: Histogram
     queue_seconds: Histogram
     copy_in_seconds: Histogram
@@ -41,75 +37,76 @@ class Measures:
     """Counters and histograms, looked up once an operator.
 
     Attributes:
-        statistics: those of programs by name.
+        model_statistics: of calls that name a model.
     """
 
     def __init__(self, metrics: Metrics) -> None:
-        self.statistics = Statistics()
+        self.model_statistics = ModelCounters()
         self._metrics = metrics
-        self._operators: dict[str, _OfOperator] = {}
+        self._operators: dict[str, _OperatorMetrics] = {}
         self._rejections = metrics.rejections("worker")
         self._reasons = {
             reason: metrics.counter("layerwire_batch_closed_total", reason=reason)
             for reason in ("drained", "rows", "bytes", "cost", "single")
         }
 
-    def ran(self, batch: Batch[Call], launched: float, execution: Execution) -> None:
+    def count_batch(self, batch: Batch[Call], launch_time: float, execution: Execution) -> None:
         """A batch ran and its answers are on their way."""
-        of = self._of(_label(batch.calls[0].plan.operator))
+        operator_metrics = self._operator_metrics(_label(batch.calls[0]))
         phases = execution.phases
-        of.copy_in_seconds.observe(phases.copy_in_seconds)
-        of.kernel_seconds.observe(phases.kernel_seconds)
-        of.copy_out_seconds.observe(phases.copy_out_seconds)
-        of.batch_calls.observe(len(batch.calls))
-        of.batch_rows.observe(batch.rows)
-        answered = time.monotonic()
-        times, arrived, well = 0, batch.calls[0].arrived, 0
+        operator_metrics.copy_in_seconds.observe(phases.copy_in_seconds)
+        operator_metrics.kernel_seconds.observe(phases.kernel_seconds)
+        operator_metrics.copy_out_seconds.observe(phases.copy_out_seconds)
+        operator_metrics.batch_calls.observe(len(batch.calls))
+        operator_metrics.batch_rows.observe(batch.rows)
+        now = time.monotonic()
+        times, arrival_time, successes = 0, batch.calls[0].arrival_time, 0
         for call, result in zip(batch.calls, execution.results, strict=True):
             if isinstance(result, LayerwireError):
                 continue
-            well += 1
-            if call.arrived != arrived:  # calls of one frame share their arrival: one observation for all
-                of.queue_seconds.observe(launched - arrived, times)
-                of.call_seconds.observe(answered - arrived, times)
-                times, arrived = 0, call.arrived
+            successes += 1
+            if call.arrival_time != arrival_time:  # calls of one frame share it: one observation for all
+                operator_metrics.queue_seconds.observe(launch_time - arrival_time, times)
+                operator_metrics.call_seconds.observe(now - arrival_time, times)
+                times, arrival_time = 0, call.arrival_time
             times += 1
         if times:
-            of.queue_seconds.observe(launched - arrived, times)
-            of.call_seconds.observe(answered - arrived, times)
-        of.answered.add(well)
+            operator_metrics.queue_seconds.observe(launch_time - arrival_time, times)
+            operator_metrics.call_seconds.observe(now - arrival_time, times)
+        operator_metrics.calls.add(successes)
         if batch.calls[0].model is not None:
-            self.statistics.ran(batch, launched, answered, execution, time.time())
+            self.model_statistics.count_batch(batch, launch_time, now, execution, time.time())
 
-    def closed(self, batch: Batch[Call]) -> None:
+    def count_close(self, batch: Batch[Call]) -> None:
         """A batch was closed."""
         self._reasons[batch.reason].add()
 
-    def failed(self, call: Call | None, error: LayerwireError) -> None:
+    def count_failure(self, call: Call | None, error: LayerwireError) -> None:
         """A call ended with an error."""
-        operator = _label(call.plan.operator) if call is not None else error.operator
-        operator = operator if operator in _TITLES else "unknown"
+        operator = _label(call) if call is not None else error.operator
+        operator = operator if operator in _LABELS else "unknown"
         self._metrics.counter("layerwire_calls_total", operator=operator, code=error.code.name).add()
         if call is not None:
-            self.statistics.failed(call, time.monotonic())
+            self.model_statistics.count_failure(call, time.monotonic())
         if isinstance(error, OverLimitError):
             self._rejections[error.reason].add()
 
-    def rejected(self, reason: str) -> None:
+    def count_rejection(self, reason: str) -> None:
         """A call was turned away: by `Full.reason` of the lanes, or "quarantined"."""
         self._rejections[_OF_LANES.get(reason, reason)].add()
 
-    def _of(self, operator: str) -> _OfOperator:
-        found = self._operators.get(operator)
-        if found is None:
+    def _operator_metrics(self, operator: str) -> _OperatorMetrics:
+        operator_metrics = self._operators.get(operator)
+        if operator_metrics is None:
             metrics = self._metrics
-            names = _OfOperator._fields[1:]
+            names = _OperatorMetrics._fields[1:]
             histograms = {name: metrics.histogram(f"layerwire_{name}", operator=operator) for name in names}
-            answered = metrics.counter("layerwire_calls_total", operator=operator, code="OK")
-            found = self._operators[operator] = _OfOperator(answered, **histograms)
-        return found
+            calls = metrics.counter("layerwire_calls_total", operator=operator, code="OK")
+            operator_metrics = self._operators[operator] = _OperatorMetrics(calls, **histograms)
+        return operator_metrics
 
 
-def _label(operator: Operator) -> str:
-    """What its counts stand under: programs and gradients each under one name, whatever they are of."""
-    return operator.family if operator.family in ("run", "differentiate") else operator.title
+def _label(call: Call) -> str:
+    """What it is counted under."""
+    operator = call.plan.operator
+    return KINDS[operator.family].label(operator)

@@ -1,4 +1,4 @@
-"""What is known of a call before its data is looked at: checked once for each (operator, input specs), then looked up.
+"""Plans a call before its data is looked at: its checks, shapes, costs and lane, once for each (operator, specs).
 
 It knows operators and the meta device; nothing of messages' data, lanes or devices.
 """
@@ -67,7 +67,7 @@ class Plan:
         specs: of the operator's inputs, None for those left out.
         outputs: specs of the outputs; `output_names` are their response fields.
         rows: what the call adds to a batch: rows, or blocks of 64 elements.
-        trailing: for each input, its shape in a joined batch without the row axis; None for shared or absent ones.
+        trailing_shapes: for each input, its shape in a batch without the row axis; None for shared or absent ones.
         input_bytes: for each input, bytes of its data, 0 for absent ones.
         operations: floating-point operations.
         cost: its work, by Operator.work.
@@ -82,15 +82,15 @@ class Plan:
     outputs: tuple[TensorSpec, ...]
     output_names: tuple[str, ...]
     rows: int
-    trailing: tuple[tuple[int, ...] | None, ...]
+    trailing_shapes: tuple[tuple[int, ...] | None, ...]
     input_bytes: tuple[int, ...]
     nbytes: int
     footprint: int
     operations: int
     cost: float
     key: LaneKey
-    answer: Entry | None = None  # the answer's template, once one was made
-    shared: tuple[list[object], LaneKey] | None = None  # digests of the shared inputs of the last call, and its lane
+    answer_template: Entry | None = None  # once an answer was made
+    shared_lane: tuple[list[object], LaneKey] | None = None  # digests of the last call's shared inputs, and its lane
     recipe: bytes | None = None  # a request without options and data, for warm-up; b"" where that can't be
 
 
@@ -123,8 +123,8 @@ class Plans:
             plan = self._plans[facts] = self._make(operator, specs, deterministic)
             self._parts += operator.parts
             while len(self._plans) > _PLANS or self._parts > _PARTS:
-                _, forgotten = self._plans.popitem(last=False)
-                self._parts -= forgotten.operator.parts
+                _, oldest = self._plans.popitem(last=False)
+                self._parts -= oldest.operator.parts
         return plan
 
     def lane_key(self, facts: tuple[Hashable, ...], like: LaneKey) -> LaneKey:
@@ -166,11 +166,11 @@ class Plans:
         placement = operator.placement(specs)
         if deterministic and operator.alone_if_deterministic:
             placement = placement._replace(merge=Merge.ALONE)
-        placement, rows, max_rows = _merged(placement, first)
+        placement, rows, max_rows = _merge(placement, first)
         tile = placement.operator.tile_rows if deterministic and placement.merge is Merge.ROWS else None
-        trailing, alike = _batchable(operator, specs, placement)
+        trailing_shapes, alike = _batchable(operator, specs, placement)
         facts = (placement.operator, placement.merge, alike, tile is not None) + (
-            (trailing,) if placement.merge is Merge.ROWS else ()
+            (trailing_shapes,) if placement.merge is Merge.ROWS else ()
         )
         input_bytes = tuple(0 if spec is None else spec.nbytes for spec in specs)
         return Plan(
@@ -180,7 +180,7 @@ class Plans:
             outputs=outputs,
             output_names=operator.outputs[: len(outputs)],
             rows=rows,
-            trailing=trailing,
+            trailing_shapes=trailing_shapes,
             input_bytes=input_bytes,
             nbytes=sum(input_bytes) + sum(spec.nbytes for spec in outputs),
             footprint=operator.footprint_bytes(specs, outputs),
@@ -190,7 +190,7 @@ class Plans:
         )
 
 
-def _merged(placement: Placement, first: TensorSpec) -> tuple[Placement, int, int]:
+def _merge(placement: Placement, first: TensorSpec) -> tuple[Placement, int, int]:
     """How a call is merged, given its size; its rows; and most rows of a batch."""
     elements = math.prod(first.shape)
     if placement.merge is Merge.ROWS:
@@ -205,10 +205,10 @@ def _batchable(
 ) -> tuple[tuple[tuple[int, ...] | None, ...], tuple[Hashable, ...]]:
     """For each input, its shape in a batch, and what of it must be alike throughout a batch."""
     own = [spec is not None and not role.shared for role, spec in zip(operator.inputs, specs, strict=True)]
-    trailing = tuple(
-        spec.shape[placement.axes :] if spec is not None and owned else None
-        for spec, owned in zip(specs, own, strict=True)
+    trailing_shapes = tuple(
+        spec.shape[placement.axes :] if spec is not None and is_own else None
+        for spec, is_own in zip(specs, own, strict=True)
     )
     # Shared inputs count whole: equal bytes of another shape are other weights.
-    alike = tuple(spec.dtype if spec is not None and owned else spec for spec, owned in zip(specs, own, strict=True))
-    return trailing, alike
+    alike = tuple(spec.dtype if spec is not None and is_own else spec for spec, is_own in zip(specs, own, strict=True))
+    return trailing_shapes, alike

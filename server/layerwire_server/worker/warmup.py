@@ -1,4 +1,4 @@
-"""Warm-up: what was hot before is remembered in the store and run once before the worker serves.
+"""Warm-up: the most frequent batches are remembered in the store, and run once before the worker serves.
 
 It knows batches, the store's directory and devices; nothing of frames. The first call of a shape costs torch its choice
 of kernels, buffers and threads, and a program its load; here that costs nobody.
@@ -28,23 +28,24 @@ from layerwire.wire.dtypes import ITEMSIZES
 from layerwire_server.storage import durable
 from layerwire_server.worker.call import Call
 from layerwire_server.worker.lanes.lane import Batch
-from layerwire_server.worker.reading.call import CallDecoder
-from layerwire_server.worker.reading.request import REQUESTS, TENSOR_FIELDS
+from layerwire_server.worker.reading.decoder import CallDecoder
+from layerwire_server.worker.request_kinds import KINDS
+from layerwire_server.worker.request_kinds.kind import RequestKind
 from layerwire_server.worker.running.device import Device
 from layerwire_server.worker.running.execution import execute
-from layerwire_server.worker.weights.weights_cache import Absent, brought
+from layerwire_server.worker.weights.weights_cache import CacheMiss, load_error
 
 log = logging.getLogger(__name__)
 
-REMEMBERED = 64
-_WATCHED = 4096  # kinds of batches that are counted: what comes after so many is taken to be like them
+_MAX_WRITTEN = 64
+_MAX_COUNTED = 4096  # kinds of batches: what comes after so many is assumed to be like them
 _MOST_BYTES = 64 * 1024**2  # of a batch: larger ones would take long, and take longest in their kernels anyway
 _BUDGET_SECONDS = 3.0
-_BRINGINGS = 4
+_MAX_LOADS = 4
 _FORMAT = 1
 
 
-class Hot(NamedTuple):
+class FrequentBatch(NamedTuple):
     """A kind of batch.
 
     Attributes:
@@ -58,7 +59,7 @@ class Hot(NamedTuple):
     calls: int
 
     def to_json(self) -> Any:
-        """As it is kept."""
+        """As it stands in the file."""
         return [self.family, base64.b64encode(self.request).decode(), self.calls]
 
     @classmethod
@@ -68,8 +69,8 @@ class Hot(NamedTuple):
         return cls(str(family), base64.b64decode(request, validate=True), max(1, int(calls)))
 
 
-class Memory:
-    """What is hot, and the file that it is kept in.
+class History:
+    """How often which batches ran, and the file in which the most frequent stand.
 
     Args:
         directory: the store's.
@@ -80,59 +81,59 @@ class Memory:
     def __init__(self, directory: Path, index: int, *, read_only: bool) -> None:
         self._folder = directory / "hot"
         self._path = self._folder / f"worker-{index}.json"
-        self._warming = self._folder / f"worker-{index}.warming"
+        self._marker = self._folder / f"worker-{index}.warming"
         self._read_only = read_only
-        self._counts: Counter[Hot] = Counter()
-        self._kept: Counter[Hot] = Counter()
-        self._written = 0  # batches counted when it was written down last
+        self._counts: Counter[FrequentBatch] = Counter()
+        self._earlier_counts: Counter[FrequentBatch] = Counter()
+        self._written_total = 0  # batches counted when it was written down last
 
-    def ran(self, batch: Batch[Call]) -> None:
+    def count(self, batch: Batch[Call]) -> None:
         """A batch ran."""
         plan = batch.calls[0].plan
-        count = len(batch.calls)
-        if not plan.recipe or plan.footprint * count > _MOST_BYTES:
+        calls = len(batch.calls)
+        if not plan.recipe or plan.footprint * calls > _MOST_BYTES:
             return
-        hot = Hot(plan.operator.family, plan.recipe, 1 << (count - 1).bit_length())
-        if len(self._counts) < _WATCHED or hot in self._counts:
-            self._counts[hot] += 1
+        frequent = FrequentBatch(plan.operator.family, plan.recipe, 1 << (calls - 1).bit_length())
+        if len(self._counts) < _MAX_COUNTED or frequent in self._counts:
+            self._counts[frequent] += 1
 
-    def recalled(self) -> list[Hot]:
-        """What was hot in earlier lives of all workers, most often first; say `warmed` when it ran."""
+    def read(self) -> list[FrequentBatch]:
+        """The batches of earlier lives of all workers, most frequent first; call `end_warmup` when they ran."""
         if self._died_of_it():
             return []
-        counts: Counter[Hot] = Counter()
+        counts: Counter[FrequentBatch] = Counter()
         for path in sorted(self._folder.glob("worker-*.json")):
             counts.update(_read(path))
-        self._kept = Counter({hot: count // 2 for hot, count in counts.items() if count > 1})
-        return [hot for hot, _ in counts.most_common(REMEMBERED)]
+        self._earlier_counts = Counter({batch: count // 2 for batch, count in counts.items() if count > 1})
+        return [batch for batch, _ in counts.most_common(_MAX_WRITTEN)]
 
-    def warmed(self) -> None:
+    def end_warmup(self) -> None:
         """The worker lived through its warm-up."""
         if not self._read_only:
-            self._warming.unlink(missing_ok=True)
+            self._marker.unlink(missing_ok=True)
 
     def _died_of_it(self) -> bool:
         if self._read_only or not self._folder.is_dir():
             return False
-        if self._warming.exists():
+        if self._marker.exists():
             log.error("an earlier worker died of its warm-up: this one starts without")
             self._path.unlink(missing_ok=True)
-            self._warming.unlink(missing_ok=True)
+            self._marker.unlink(missing_ok=True)
             return True
         try:
-            self._warming.touch()
+            self._marker.touch()
         except OSError as error:  # a full disk: served all the same
             log.warning("a warm-up that kills this worker won't be known again: %s", error)
         return False
 
-    def changed(self) -> bytes | None:
+    def unwritten(self) -> bytes | None:
         """What is to be written down now; None if nothing ran since it was last. On the loop's thread."""
         total = self._counts.total()
-        if self._read_only or total == self._written:
+        if self._read_only or total == self._written_total:
             return None
-        self._written = total
-        counts = self._kept + self._counts
-        entries = [[count, hot.to_json()] for hot, count in counts.most_common(REMEMBERED)]
+        self._written_total = total
+        counts = self._earlier_counts + self._counts
+        entries = [[count, batch.to_json()] for batch, count in counts.most_common(_MAX_WRITTEN)]
         return json.dumps({"format": _FORMAT, "hot": entries}).encode()
 
     def write(self, content: bytes) -> None:
@@ -144,47 +145,48 @@ class Memory:
             log.warning("what is hot can't be written down: %s", error)
 
 
-def _read(path: Path) -> Counter[Hot]:
+def _read(path: Path) -> Counter[FrequentBatch]:
     try:
         content = json.loads(path.read_bytes())
         if content["format"] != _FORMAT:
             return Counter()
-        return Counter({Hot.from_json(entry): int(count) for count, entry in content["hot"][:REMEMBERED]})
+        return Counter({FrequentBatch.from_json(entry): int(count) for count, entry in content["hot"][:_MAX_WRITTEN]})
     except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         log.warning("%s is passed over: %s", path.name, error)
         return Counter()
 
 
-async def warm(device: Device, decoder: CallDecoder, hot: Sequence[Hot]) -> int:
-    """Runs what was hot, for a few seconds at most; how much of it ran.
+async def warm_up(device: Device, decoder: CallDecoder, batches: Sequence[FrequentBatch]) -> int:
+    """Runs batches, for a few seconds at most; how many of them ran.
 
     Raises:
         DeviceLostError: the device didn't survive it.
     """
-    ends = time.monotonic() + _BUDGET_SECONDS
-    ran = 0
-    for one in hot:
-        if time.monotonic() > ends:
+    end_time = time.monotonic() + _BUDGET_SECONDS
+    runs = 0
+    for batch in batches:
+        if time.monotonic() > end_time:
             break
-        call = await _call(decoder, one)
+        call = await _call(decoder, batch)
         if call is None:
             continue
-        count = max(1, min(one.calls, _MOST_BYTES // max(call.footprint, 1)))
+        count = max(1, min(batch.calls, _MOST_BYTES // max(call.footprint, 1)))
         # Deterministic tiles and what runs alone take one call at a time.
         await asyncio.to_thread(execute, device, call.key, [call] * (count if call.key.max_rows > 1 else 1))
-        ran += 1
-    return ran
+        runs += 1
+    return runs
 
 
-async def _call(decoder: CallDecoder, hot: Hot) -> Call | None:
+async def _call(decoder: CallDecoder, batch: FrequentBatch) -> Call | None:
     """The call, its data zeros; None where it can't be any more, as after its program was deleted."""
     try:
-        request = _filled(hot)
-        for _ in range(_BRINGINGS):
+        kind = KINDS[batch.family]
+        request = _zero_request(kind, batch.request)
+        for _ in range(_MAX_LOADS):
             try:
-                return decoder.decode(hot.family, request, time.monotonic(), float("inf"))
-            except Absent as absent:
-                error = await brought(absent)
+                return decoder.decode(kind, request, time.monotonic(), float("inf"))
+            except CacheMiss as miss:
+                error = await load_error(miss)
                 if error is not None:
                     raise error from None
     except (LayerwireError, DecodeError, ValueError, LookupError) as error:
@@ -192,19 +194,15 @@ async def _call(decoder: CallDecoder, hot: Hot) -> Call | None:
     return None
 
 
-def _filled(hot: Hot) -> Any:
-    """The request with zeros for data.
+def _zero_request(kind: RequestKind, recipe: bytes) -> Any:
+    """The request of a recipe, with zeros for data.
 
     Raises:
         DecodeError, ValueError, LookupError: it is none, or too large.
     """
-    request = REQUESTS[hot.family]()
-    request.ParseFromString(hot.request)
-    if hot.family == "run":
-        tensors = list(request.inputs.values())
-    else:
-        tensors = [getattr(request, name) for name in TENSOR_FIELDS[hot.family] if request.HasField(name)]
-    for tensor in tensors:
+    request = kind.request_type()
+    request.ParseFromString(recipe)
+    for tensor in kind.recipe_tensors(request):
         nbytes = ITEMSIZES.get(tensor.dtype, 0)
         for size in tensor.shape:
             nbytes *= size

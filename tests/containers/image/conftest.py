@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.containers.image import images, pip_conf
-from tests.containers.image.base import base_name, make_base
+from tests.containers.image.base_image import base_name, make_base
 from tests.containers.image.container import VOLUME
 from tests.containers.image.images import ROOT, Image
 from tests.containers.image.podman import CACHE, podman

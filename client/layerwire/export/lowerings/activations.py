@@ -8,23 +8,23 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from layerwire.export.call import Call, Lowering
+from layerwire.export.call import Lowering, TracedCall
 from layerwire.export.graph import Value
-from layerwire.export.refusal import Unsupported
+from layerwire.export.refusal import LoweringError
 from layerwire.v1 import operators_pb2 as messages
 
 
 def _activation(name: str, /, **arguments: str) -> Lowering:
     """One whose message's fields are arguments of the call, by the names given."""
 
-    def lower(call: Call) -> Value:
+    def lower(call: TracedCall) -> Value:
         fields = {field: call.get(argument) for field, argument in arguments.items()}
         return _activate(call, name, **fields)
 
     return lower
 
 
-def _activate(call: Call, name: str, /, **fields: Any) -> Value:
+def _activate(call: TracedCall, name: str, /, **fields: Any) -> Value:
     message = messages.ActivateOperator()
     one = getattr(message, name)
     one.SetInParent()
@@ -35,45 +35,49 @@ def _activate(call: Call, name: str, /, **fields: Any) -> Value:
 
 
 def _softmax(name: str) -> Lowering:
-    def lower(call: Call) -> Value:
+    def lower(call: TracedCall) -> Value:
         cast = call.dtype if call.dtype != call.value("self").dtype else 0
         return _activate(call, name, dim=call["dim"], dtype=cast)
 
     return lower
 
 
-def _prelu(call: Call) -> Value:
+def _prelu(call: TracedCall) -> Value:
     operator = messages.ActivateOperator(prelu=messages.Prelu())
     return call.emit(operator, input=call.value("self"), weight=call.value("weight"))
 
 
-def _rrelu(call: Call) -> Value:
+def _rrelu(call: TracedCall) -> Value:
     if call["training"]:
-        raise Unsupported("slopes are drawn in training")
+        raise LoweringError("slopes are drawn in training")
     return _activate(call, "rrelu", lower=call["lower"], upper=call["upper"])
 
 
-def _elu(call: Call) -> Value:
+def _elu(call: TracedCall) -> Value:
     if call["scale"] != 1 or call["input_scale"] != 1:
-        raise Unsupported("scale and input_scale other than 1")
+        raise LoweringError("scale and input_scale other than 1")
     return _activate(call, "elu", alpha=call["alpha"])
 
 
-def _clamp(call: Call) -> Value:
+def _clamp(call: TracedCall) -> Value:
     least, most = call.get("min", -math.inf), call.get("max", math.inf)
     if isinstance(least, Value) or isinstance(most, Value) or call.dtype != call.value("self").dtype:
-        raise Unsupported("limits that are tensors or of another dtype")
+        raise LoweringError("limits that are tensors or of another dtype")
     return _activate(call, "hardtanh", min_val=min(least, most), max_val=most)
 
 
-def _log_sigmoid_parts(call: Call) -> list[Value | None]:
+def _log_sigmoid_parts(call: TracedCall) -> list[Value | None]:
     return [_activate(call, "logsigmoid"), None]
 
 
-_PLAIN = ("relu", "relu6", "selu", "silu", "mish", "tanh", "sigmoid", "hardsigmoid", "hardswish")
+_FIELDS = messages.ActivateOperator.DESCRIPTOR.fields
 
 ACTIVATIONS: dict[str, Lowering] = {
-    **{f"aten.{name}.default": _activation(name) for name in _PLAIN},
+    **{
+        f"aten.{field.name}.default": _activation(field.name)
+        for field in _FIELDS
+        if field.message_type and not field.message_type.fields
+    },
     "aten.log_sigmoid.default": _activation("logsigmoid"),
     "aten.log_sigmoid_forward.default": _log_sigmoid_parts,
     "aten.leaky_relu.default": _activation("leaky_relu", negative_slope="negative_slope"),

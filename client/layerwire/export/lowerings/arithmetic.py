@@ -7,70 +7,70 @@ from __future__ import annotations
 
 from typing import Any
 
-from layerwire.export.call import Call, Lowering
+from layerwire.export.call import Lowering, TracedCall
 from layerwire.export.graph import Value
-from layerwire.export.refusal import Unsupported
+from layerwire.export.refusal import LoweringError
 
 
-def _operand(call: Call, found: Any) -> Value:
+def _operand(call: TracedCall, operand: Any) -> Value:
     """An operand in the result's dtype: the operators promote nothing, torch does."""
     import torch
 
     dtype = call.results[0].dtype
-    if isinstance(found, Value):
-        if found.dtype == call.dtype:
-            return found
-        if found.tensor is None:
-            raise Unsupported("operands of different dtypes")
-        converted = found.tensor.detach().to(dtype)
-        return call.graph.add_constant(found.name, converted) if found.shape else call.graph.add_scalar(converted)
-    if not isinstance(found, (int, float)):
-        raise Unsupported(
-            f"an operand is {type(found).__name__}" if found is None else "an operand depends on the batch"
+    if isinstance(operand, Value):
+        if operand.dtype == call.dtype:
+            return operand
+        if operand.tensor is None:
+            raise LoweringError("operands of different dtypes")
+        tensor = operand.tensor.detach().to(dtype)
+        return call.graph.add_constant(operand.name, tensor) if operand.shape else call.graph.add_scalar(tensor)
+    if not isinstance(operand, (int, float)):
+        raise LoweringError(
+            f"an operand is {type(operand).__name__}" if operand is None else "an operand depends on the batch"
         )
-    return call.graph.add_scalar(torch.tensor(found, dtype=dtype))
+    return call.graph.add_scalar(torch.tensor(operand, dtype=dtype))
 
 
 def _binary(operator: str) -> Lowering:
-    def lower(call: Call) -> Value:
+    def lower(call: TracedCall) -> Value:
         alpha = call.get("alpha", 1)
         if not isinstance(alpha, (int, float)):
-            raise Unsupported("alpha depends on the batch")
+            raise LoweringError("alpha depends on the batch")
         if call.get("rounding_mode") is not None:
-            raise Unsupported("rounding_mode")
+            raise LoweringError("rounding_mode")
         fields = {"alpha": alpha} if alpha != 1 else {}
-        left, right = _operand(call, call["self"]), _operand(call, call["other"])
-        return call.transform(left, right, shape=None, **{operator: fields})
+        first, second = _operand(call, call["self"]), _operand(call, call["other"])
+        return call.transform(first, second, shape=None, **{operator: fields})
 
     return lower
 
 
-def _rsub(call: Call) -> Value:
+def _rsub(call: TracedCall) -> Value:
     if call["alpha"] != 1:
-        raise Unsupported("alpha other than 1")
+        raise LoweringError("alpha other than 1")
     return call.transform(_operand(call, call["other"]), _operand(call, call["self"]), subtract={})
 
 
-def _negate(call: Call) -> Value:
+def _negate(call: TracedCall) -> Value:
     return call.transform(call.value("self"), _operand(call, -1), multiply={})
 
 
-def _reciprocal(call: Call) -> Value:
+def _reciprocal(call: TracedCall) -> Value:
     return call.transform(_operand(call, 1), _operand(call, call["self"]), divide={})
 
 
-def _power(call: Call) -> Value:
+def _power(call: TracedCall) -> Value:
     if call["exponent"] != 2:
-        raise Unsupported("an exponent other than 2")
+        raise LoweringError("an exponent other than 2")
     value = _operand(call, call["self"])
     return call.transform(value, value, multiply={})
 
 
-def _square(call: Call) -> Value:
+def _square(call: TracedCall) -> Value:
     return call.transform(call.value("self"), call.value("self"), multiply={})
 
 
-def _mean(call: Call) -> Value:
+def _mean(call: TracedCall) -> Value:
     value = _operand(call, call["self"])  # the dtype argument may ask for another
     return call.transform(value, mean={"dims": call.sizes("dim"), "keepdim": call.get("keepdim", False)})
 

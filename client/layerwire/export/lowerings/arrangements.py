@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from layerwire.export.call import Call, Lowering, shape_of
+from layerwire.export.call import Lowering, TracedCall, shape_of
 from layerwire.export.graph import Size, Value
-from layerwire.export.refusal import Unsupported
+from layerwire.export.refusal import LoweringError
 from layerwire.v1 import program_pb2
 
 _PAD_MODES = {
@@ -23,107 +23,107 @@ _PAD_MODES = {
 def _free(shape: Sequence[Size]) -> list[int]:
     """The shape with -1 for the one size that follows the batch."""
     if sum(isinstance(size, str) for size in shape) > 1:
-        raise Unsupported("two axes of the result depend on the batch size")
+        raise LoweringError("two axes of the result depend on the batch size")
     return [size if isinstance(size, int) else -1 for size in shape]
 
 
-def _reshape(call: Call, value: Value, shape: Sequence[Size]) -> Value:
+def _reshape(call: TracedCall, value: Value, shape: Sequence[Size]) -> Value:
     if tuple(shape) == value.shape:
         return value
     return call.transform(value, shape=shape, reshape={"shape": _free(shape)})
 
 
-def _view(call: Call) -> Value:
+def _view(call: TracedCall) -> Value:
     return _reshape(call, call.value("self"), call.shape)
 
 
-def _flatten(call: Call) -> Value:
+def _flatten(call: TracedCall) -> Value:
     return call.transform(call.value("self"), flatten={"start_dim": call["start_dim"], "end_dim": call["end_dim"]})
 
 
-def _same(call: Call) -> Value:
+def _same(call: TracedCall) -> Value:
     value = call.value("self" if "self" in call.arguments else "input")
     if value.dtype != call.dtype:
-        raise Unsupported("a change of dtype")
+        raise LoweringError("a change of dtype")
     return value
 
 
-def _dropout(call: Call) -> Value:
+def _dropout(call: TracedCall) -> Value:
     if call.get("train", False):
-        raise Unsupported("dropout in training")
+        raise LoweringError("dropout in training")
     return call.transform(_same(call), dropout={"p": float(call["p"])})
 
 
-def _copy(call: Call) -> Value:
+def _copy(call: TracedCall) -> Value:
     """In evaluation torch turns a dropout into a copy; the module still tells."""
     if type(call.module).__module__ == "torch.nn.modules.dropout":
         return call.transform(_same(call), dropout={"p": float(call.module.p)})
     return _same(call)
 
 
-def _permute(call: Call) -> Value:
-    return _permuted(call, call.sizes("dims"))
+def _permute(call: TracedCall) -> Value:
+    return _permute_axes(call, call.sizes("dims"))
 
 
-def _permuted(call: Call, dims: Sequence[int]) -> Value:
+def _permute_axes(call: TracedCall, dims: Sequence[int]) -> Value:
     return call.transform(call.value("self"), permute={"dims": dims})
 
 
-def _transpose(call: Call) -> Value:
+def _transpose(call: TracedCall) -> Value:
     ndim = len(call.shape)
     first, second = ("dim0", "dim1") if "dim0" in call.arguments else ("axis0", "axis1")
     dims = list(range(ndim))
     a, b = call.axis(first, ndim), call.axis(second, ndim)
     dims[a], dims[b] = b, a
-    return _permuted(call, dims)
+    return _permute_axes(call, dims)
 
 
-def _reverse(call: Call) -> Value:
-    return _permuted(call, range(len(call.shape))[::-1])
+def _reverse(call: TracedCall) -> Value:
+    return _permute_axes(call, range(len(call.shape))[::-1])
 
 
-def _pixel_shuffle(call: Call) -> Value:
+def _pixel_shuffle(call: TracedCall) -> Value:
     factor = call["upscale_factor"]
     *outer, channels, height, width = call.value("self").shape
     n = len(outer)
     if not isinstance(channels, int):
-        raise Unsupported("channels depend on the batch size")
+        raise LoweringError("channels depend on the batch size")
     split = [*outer, channels // factor**2, factor, factor, height, width]
-    return _shuffled(call, split, [*range(n + 1), n + 3, n + 1, n + 4, n + 2])
+    return _shuffle_blocks(call, split, [*range(n + 1), n + 3, n + 1, n + 4, n + 2])
 
 
-def _pixel_unshuffle(call: Call) -> Value:
+def _pixel_unshuffle(call: TracedCall) -> Value:
     factor = call["downscale_factor"]
     *outer, _, height, width = call.shape
     n = len(outer)
     split = [*outer, call.value("self").shape[n], height, factor, width, factor]
-    return _shuffled(call, split, [*range(n + 1), n + 2, n + 4, n + 1, n + 3])
+    return _shuffle_blocks(call, split, [*range(n + 1), n + 2, n + 4, n + 1, n + 3])
 
 
-def _shuffled(call: Call, split: Sequence[Size], dims: Sequence[int]) -> Value:
+def _shuffle_blocks(call: TracedCall, split: Sequence[Size], dims: Sequence[int]) -> Value:
     value = _reshape(call, call.value("self"), split)
     value = call.transform(value, shape=[split[dim] for dim in dims], permute={"dims": dims})
     return _reshape(call, value, call.shape)
 
 
-def _channel_shuffle(call: Call) -> Value:
+def _channel_shuffle(call: TracedCall) -> Value:
     return call.transform(call.value("self"), channel_shuffle={"groups": call["groups"]})
 
 
-def _expand(call: Call) -> Value:
+def _expand(call: TracedCall) -> Value:
     value = call.value("self")
     if value.shape != call.shape and not (call.broadcasts and len(value.shape) == len(call.shape)):
-        raise Unsupported("copies along an axis, but for an operand of add, sub, mul and div")
+        raise LoweringError("copies along an axis, but for an operand of add, sub, mul and div")
     return value
 
 
-def _repeat(call: Call) -> Value:
+def _repeat(call: TracedCall) -> Value:
     value, repeats = call.value("self"), call.sizes("repeats")
     ndim = len(repeats)
     value = _reshape(call, value, (1,) * (ndim - len(value.shape)) + value.shape)
     for dim, count in enumerate(repeats):
         if not 1 <= count <= 64:
-            raise Unsupported("repeats are 1 to 64")
+            raise LoweringError("repeats are 1 to 64")
         if count > 1:
             shape = [*value.shape]
             shape[dim] = call.shape[dim]
@@ -131,55 +131,55 @@ def _repeat(call: Call) -> Value:
     return value
 
 
-def _cat(call: Call) -> Value:
-    return _joined(call, call["tensors"])
+def _cat(call: TracedCall) -> Value:
+    return _concatenate(call, call["tensors"])
 
 
-def _joined(call: Call, values: Sequence[Value]) -> Value:
+def _concatenate(call: TracedCall, values: Sequence[Value]) -> Value:
     if len(values) > 64:
-        raise Unsupported(f"{len(values)} tensors joined, at most 64")
+        raise LoweringError(f"{len(values)} tensors joined, at most 64")
     if any(value.dtype != call.dtype for value in values):
-        raise Unsupported("tensors of different dtypes")
+        raise LoweringError("tensors of different dtypes")
     if len(values) == 1:
         return values[0]
     return call.transform(values, concatenate={"dim": call.axis("dim", len(call.shape))})
 
 
-def _stack(call: Call) -> Value:
+def _stack(call: TracedCall) -> Value:
     dim = call.axis("dim", len(call.shape))
     one = (*call.shape[:dim], 1, *call.shape[dim + 1 :])
-    return _joined(call, [_reshape(call, value, one) for value in call["tensors"]])
+    return _concatenate(call, [_reshape(call, value, one) for value in call["tensors"]])
 
 
-def _narrow(call: Call, dim: int, start: int, length: Size) -> Value:
+def _narrow(call: TracedCall, dim: int, start: int, length: Size) -> Value:
     value = call.value("self")
     if length == value.shape[dim]:
         return value
     if isinstance(length, str) or isinstance(value.shape[dim], str):
-        raise Unsupported("a piece along the batch axis")
+        raise LoweringError("a piece along the batch axis")
     shape = (*value.shape[:dim], length, *value.shape[dim + 1 :])
     return call.transform(value, shape=shape, narrow={"dim": dim, "start": start, "length": length})
 
 
-def _slice(call: Call) -> Value:
+def _slice(call: TracedCall) -> Value:
     value = call.value("self")
     dim = call.axis("dim", len(value.shape))
     if call["step"] != 1:
-        raise Unsupported("a step other than 1")
+        raise LoweringError("a step other than 1")
     extent, start = value.shape[dim], call.get("start", 0)
     if not isinstance(start, int):
-        raise Unsupported("start depends on the batch size")
+        raise LoweringError("start depends on the batch size")
     if isinstance(extent, int):
         start = max(0, start + extent) if start < 0 else min(start, extent)
     return _narrow(call, dim, start, call.shape[dim])
 
 
-def _select(call: Call) -> Value:
+def _select(call: TracedCall) -> Value:
     dim = call.axis("dim", len(call.value("self").shape))
     return _reshape(call, _narrow(call, dim, call.sizes("index")[0], 1), call.shape)
 
 
-def _pieces(call: Call) -> list[Value | None]:
+def _pieces(call: TracedCall) -> list[Value | None]:
     """split, chunk and unbind: results lie one behind the other."""
     dim, start = call.axis("dim", len(call.value("self").shape)), 0
     pieces: list[Value | None] = []
@@ -187,14 +187,14 @@ def _pieces(call: Call) -> list[Value | None]:
         shape = shape_of(result)
         length = shape[dim] if len(shape) == len(call.value("self").shape) else 1
         if isinstance(length, str):
-            raise Unsupported("pieces along the batch axis")
-        piece = _narrow(call, dim, start, length) if position in call.used else None
+            raise LoweringError("pieces along the batch axis")
+        piece = _narrow(call, dim, start, length) if position in call.used_results else None
         pieces.append(piece and _reshape(call, piece, shape))
         start += length
     return pieces
 
 
-def _pad(call: Call) -> Value:
+def _pad(call: TracedCall) -> Value:
     mode = _PAD_MODES[call.get("mode", "constant")]
     return call.transform(
         call.value("self"), pad={"pad": call.sizes("pad"), "mode": mode, "value": call.get("value", 0)}
@@ -202,7 +202,7 @@ def _pad(call: Call) -> Value:
 
 
 def _pad_by(mode: str) -> Lowering:
-    def lower(call: Call) -> Value:
+    def lower(call: TracedCall) -> Value:
         pad = {"pad": call.sizes("padding"), "mode": _PAD_MODES[mode]}
         return call.transform(call.value("self"), pad=pad)
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from layerwire.export.call import Call
+from layerwire.export.call import TracedCall
 from layerwire.export.graph import Value
-from layerwire.export.refusal import Unsupported
+from layerwire.export.refusal import LoweringError
 from layerwire.v1 import operators_pb2 as messages
 
 
@@ -20,13 +20,13 @@ from layerwire.v1 import operators_pb2 as messages
 class Parts:
     """What a function was taken apart into: its only input, and arguments of its parts by "part.argument"."""
 
-    call: Call
+    call: TracedCall
     input: Value
     arguments: Mapping[str, Any]
 
     def __getitem__(self, name: str) -> Any:
         if name not in self.arguments:
-            raise Unsupported(f"made of other parts than known, without {name}")
+            raise LoweringError(f"made of other parts than known, without {name}")
         return self.arguments[name]
 
     def activate(self, operator: messages.ActivateOperator) -> Value:
@@ -75,7 +75,7 @@ def _local_response_norm(parts: Parts) -> Value:
 def _normalize(parts: Parts) -> Value:
     dims = parts["linalg_vector_norm.dim"]
     if len(dims) != 1:
-        raise Unsupported("a norm over several axes")
+        raise LoweringError("a norm over several axes")
     eps = parts["clamp_min.min"]
     norm = messages.LpNormalize(p=parts["linalg_vector_norm.ord"], dim=dims[0], eps=eps)
     return parts.call.emit(messages.NormalizeOperator(normalize=norm), input=parts.input)

@@ -10,7 +10,7 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
-Call = TypeVar("Call", bound="Waiting")
+Call = TypeVar("Call", bound="LaneItem")
 
 
 class Limits(NamedTuple):
@@ -24,16 +24,16 @@ class Limits(NamedTuple):
     max_delay_seconds: float = 0.0
 
 
-class Waiting:
+class LaneItem:
     """What a call shows of itself while it waits, from `offer` until it is taken, expires, or is withdrawn."""
 
     __slots__ = (
-        "account",
-        "arrived",
+        "arrival_time",
+        "caller",
         "cost",
         "deadline",
         "footprint",
-        "gone",
+        "is_gone",
         "key",
         "nbytes",
         "order",
@@ -42,16 +42,16 @@ class Waiting:
     )
 
     key: Any  # hashable, and otherwise opaque: the lane
-    account: Any  # likewise: who pays for it
+    caller: Any  # likewise: who pays for it
     rows: int
     nbytes: int  # while it waits
     footprint: int  # bytes on the device while it runs
     cost: float
     priority: int
     deadline: float  # infinity if there is none
-    arrived: float
+    arrival_time: float
     order: int  # set by the lanes
-    gone: bool  # set by the lanes
+    is_gone: bool  # set by the lanes
 
 
 class Batch(NamedTuple, Generic[Call]):
@@ -92,7 +92,7 @@ class Lane(Generic[Call]):
 
     def leave(self, call: Call) -> None:
         """A call waits no more."""
-        call.gone = True
+        call.is_gone = True
         self.rows -= call.rows
         self.count -= 1
 
@@ -102,19 +102,19 @@ class Lane(Generic[Call]):
 
     def head(self) -> Call:
         """The call that leaves next."""
-        while self._heap[0][3].gone:
+        while self._heap[0][3].is_gone:
             heapq.heappop(self._heap)
         return self._heap[0][3]
 
-    def waiting(self) -> Iterator[Call]:
+    def waiting_calls(self) -> Iterator[Call]:
         """The calls that wait, in no order."""
-        return (entry[3] for entry in self._heap if not entry[3].gone)
+        return (entry[3] for entry in self._heap if not entry[3].is_gone)
 
     def ripe(self, now: float, max_delay_seconds: float) -> bool:
         """Whether its calls wait for no further company."""
         if not max_delay_seconds or self.rows >= self.max_rows:
             return True
-        return now - min(call.arrived for call in self.waiting()) >= max_delay_seconds
+        return now - min(call.arrival_time for call in self.waiting_calls()) >= max_delay_seconds
 
     def fill(self, limits: Limits, lead: Call | None) -> Batch[Call]:
         """The next batch, whose calls leave; `lead`, one of its calls, goes first whatever its place."""

@@ -1,4 +1,4 @@
-"""Which waiting calls run next, and together: the pure rule. Time is an argument; lane, accounts and standard library.
+"""Which waiting calls run next, and together: the pure rule. Time is an argument; standard library only.
 
 It knows nothing of tensors, sockets or clocks; what waits is opaque to it.
 
@@ -17,7 +17,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Hashable, Iterator
 from typing import Generic
 
-from layerwire_server.worker.lanes.fair_shares import Accounts
+from layerwire_server.worker.lanes.fair_shares import FairShares
 from layerwire_server.worker.lanes.lane import Batch, Call, Lane, Limits
 
 OLDEST_EVERY = 8
@@ -48,10 +48,10 @@ class Lanes(Generic[Call]):
         self._deadlines: list[tuple[float, int, Call]] = []
         self._arrivals: list[tuple[float, int, Call]] = []
         self._order = 0
-        self._taken = 0
+        self._batch_count = 0
         self._seconds_per_call = 0.0
-        self._lane_accounts = Accounts()
-        self._callers = Accounts()
+        self._lane_shares = FairShares()
+        self._caller_shares = FairShares()
 
     @property
     def limits(self) -> Limits:
@@ -74,13 +74,13 @@ class Lanes(Generic[Call]):
         if self.nbytes + call.nbytes > limits.queue_bytes and self.calls:
             raise Full("bytes", self.retry_after_seconds())
         self._order += 1
-        call.order, call.gone = self._order, False
+        call.order, call.is_gone = self._order, False
         lane = self._lanes.get(call.key) or self._open(call.key, min(max_rows, limits.batch_rows), call.priority, now)
         lane.push(call)
-        self._callers.enter(call.account, now)
+        self._caller_shares.enter(call.caller, now)
         self.calls += 1
         self.nbytes += call.nbytes
-        heapq.heappush(self._arrivals, (call.arrived, call.order, call))
+        heapq.heappush(self._arrivals, (call.arrival_time, call.order, call))
         if call.deadline != math.inf:
             heapq.heappush(self._deadlines, (call.deadline, call.order, call))
         if len(self._arrivals) > 2 * self.calls + _SLACK:
@@ -90,48 +90,48 @@ class Lanes(Generic[Call]):
 
     def withdraw(self, call: Call, now: float) -> bool:
         """Takes a call back; False if it doesn't wait any more."""
-        if call.gone:
+        if call.is_gone:
             return False
         lane = self._lanes[call.key]
         lane.leave(call)
-        self._left(call, now)
+        self._forget(call, now)
         self._settle(lane, now)
         return True
 
     def expire(self, now: float) -> list[Call]:
         """Removes and returns the calls whose deadline has passed."""
-        expired = []
+        calls = []
         heap = self._deadlines
-        while heap and (heap[0][2].gone or heap[0][0] <= now):
+        while heap and (heap[0][2].is_gone or heap[0][0] <= now):
             call = heapq.heappop(heap)[2]
             if self.withdraw(call, now):
-                expired.append(call)
-        return expired
+                calls.append(call)
+        return calls
 
     def take(self, now: float) -> Batch[Call] | None:
         """The batch to run now, or None if none is ready. Call `expire` first."""
         lane = self._choose(now)
         if lane is None:
             return None
-        lead = self._oldest() if self._taken % OLDEST_EVERY == OLDEST_EVERY - 1 else None
-        self._taken += 1
+        lead = self._oldest() if self._batch_count % OLDEST_EVERY == OLDEST_EVERY - 1 else None
+        self._batch_count += 1
         batch = lane.fill(self._limits, lead if lead is not None and lead.key == lane.key else None)
         for call in batch.calls:
-            self._left(call, now)
+            self._forget(call, now)
         self._settle(lane, now)
         return batch
 
-    def ran(self, batch: Batch[Call], seconds: float) -> None:
-        """Tells what a batch took on the device."""
+    def charge(self, batch: Batch[Call], seconds: float) -> None:
+        """Lets a batch's lane and callers pay for what it took on the device."""
         lane = self._lanes.get(batch.key) or self._idle.get(batch.key)
         seconds = max(seconds, _LEAST_SECONDS)
         call_seconds = seconds / max(len(batch.calls), 1)
         self._seconds_per_call += (call_seconds - self._seconds_per_call) * (0.05 if self._seconds_per_call else 1.0)
-        for accounts in (self._lane_accounts, self._callers):
-            accounts.pass_on(seconds)
-        self._lane_accounts.charge(batch.key, seconds)
-        for caller, calls in Counter(call.account for call in batch.calls).items():
-            self._callers.charge(caller, call_seconds * calls)
+        for shares in (self._lane_shares, self._caller_shares):
+            shares.pass_on(seconds)
+        self._lane_shares.charge(batch.key, seconds)
+        for caller, calls in Counter(call.caller for call in batch.calls).items():
+            self._caller_shares.charge(caller, call_seconds * calls)
         if lane is not None and lane.ceiling < lane.max_rows and batch.rows >= int(lane.ceiling):
             lane.ceiling = min(lane.ceiling * 1.125 + 1, lane.max_rows)
 
@@ -143,25 +143,25 @@ class Lanes(Generic[Call]):
 
     def wake_at(self, now: float) -> float:
         """When to ask again if nothing happens before: the next deadline or end of a delay; infinity if neither."""
-        while self._deadlines and self._deadlines[0][2].gone:
+        while self._deadlines and self._deadlines[0][2].is_gone:
             heapq.heappop(self._deadlines)
         wake = self._deadlines[0][0] if self._deadlines else math.inf
         if self._limits.max_delay_seconds and self.calls:
-            wake = min(wake, max(self._oldest().arrived + self._limits.max_delay_seconds, now))
+            wake = min(wake, max(self._oldest().arrival_time + self._limits.max_delay_seconds, now))
         return wake
 
     def retry_after_seconds(self) -> float:
         """When about half of what waits will have run, by the drain rate of late; 0.01 to 5 s."""
         return min(max(self._seconds_per_call * self.calls / 2, 0.01), 5.0)
 
-    def waiting(self) -> Iterator[Call]:
+    def waiting_calls(self) -> Iterator[Call]:
         """The calls that wait, in no order."""
         for lane in self._lanes.values():
-            yield from lane.waiting()
+            yield from lane.waiting_calls()
 
     def _open(self, key: Hashable, max_rows: int, level: int, now: float) -> Lane[Call]:
         lane = self._idle.pop(key, None) or Lane(key, max_rows, max_rows)
-        self._lane_accounts.enter(key, now)
+        self._lane_shares.enter(key, now)
         self._lanes[key] = lane
         lane.level = level
         self._rings.setdefault(level, OrderedDict())[key] = lane
@@ -175,8 +175,8 @@ class Lanes(Generic[Call]):
         lane.level = level
         self._rings.setdefault(level, OrderedDict())[lane.key] = lane
 
-    def _left(self, call: Call, now: float) -> None:
-        self._callers.leave(call.account, now)
+    def _forget(self, call: Call, now: float) -> None:
+        self._caller_shares.leave(call.caller, now)
         self.calls -= 1
         self.nbytes -= call.nbytes
 
@@ -192,7 +192,7 @@ class Lanes(Generic[Call]):
         del ring[lane.key], self._lanes[lane.key]
         if not ring:
             del self._rings[lane.level]
-        self._lane_accounts.leave(lane.key, now)
+        self._lane_shares.leave(lane.key, now)
         self._idle[lane.key] = lane
         if len(self._idle) > _IDLE_LANES:
             self._idle.popitem(last=False)
@@ -200,11 +200,11 @@ class Lanes(Generic[Call]):
     def _sweep(self) -> None:
         """Drops calls that are gone from the heaps; in place, by assignment to slices."""
         for heap in (self._arrivals, self._deadlines):
-            heap[:] = [entry for entry in heap if not entry[2].gone]
+            heap[:] = [entry for entry in heap if not entry[2].is_gone]
             heapq.heapify(heap)
 
     def _oldest(self) -> Call:
-        while self._arrivals[0][2].gone:
+        while self._arrivals[0][2].is_gone:
             heapq.heappop(self._arrivals)
         return self._arrivals[0][2]
 
@@ -214,7 +214,7 @@ class Lanes(Generic[Call]):
             return None
         delay = self._limits.max_delay_seconds
         oldest = self._oldest()
-        if self._taken % OLDEST_EVERY == OLDEST_EVERY - 1 and self._lanes[oldest.key].ripe(now, delay):
+        if self._batch_count % OLDEST_EVERY == OLDEST_EVERY - 1 and self._lanes[oldest.key].ripe(now, delay):
             return self._lanes[oldest.key]
         for level in sorted(self._rings, reverse=True):
             lane = self._next_of_ring(self._rings[level], now)
@@ -233,7 +233,7 @@ class Lanes(Generic[Call]):
         for lane in ring.values():
             if not lane.ripe(now, delay):
                 continue
-            debts = self._callers.debt(lane.head().account), self._lane_accounts.debt(lane.key)
+            debts = self._caller_shares.debt(lane.head().caller), self._lane_shares.debt(lane.key)
             if debts < best_debts:
                 best, best_debts = lane, debts
             if not any(debts):

@@ -1,4 +1,4 @@
-"""What GetProgram tells of a program: its nodes in the order they run, with shapes, parameters and work for one row.
+"""What GetProgram answers of a program: its nodes in the order they run, with shapes, parameters and work for one row.
 
 It knows programs and messages; nothing of stores, names or devices.
 """
@@ -56,7 +56,7 @@ def describe(program: Program, device_type: str) -> store_pb2.GetProgramResponse
 
 
 def _at_one_row(variant: Variant, device_type: str) -> Sized:
-    inputs = [found.at(1) for found in variant.graph.inputs]
+    inputs = [program_input.at(1) for program_input in variant.graph.inputs]
     try:
         return sized(variant.graph, inputs, variant.constants, _NO_LIMITS, device_type)
     except InvalidArgumentError:  # one row is too few, as for batch norm in training

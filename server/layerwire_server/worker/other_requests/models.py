@@ -1,4 +1,4 @@
-"""The store's programs as models of the Open Inference Protocol: what they are, and what became of their calls.
+"""Answers what the Open Inference Protocol asks of models, which are the store's programs: what they are, their calls.
 
 It knows the catalog, statistics and the protocol's messages; nothing of frames, links or devices.
 """
@@ -8,16 +8,20 @@ from __future__ import annotations
 from layerwire.errors import NotFoundError
 from layerwire.inference_v2 import open_inference_pb2
 from layerwire.v1 import program_pb2
+from layerwire.wire.dtypes import INFERENCE_NAMES
 from layerwire_server.link import Family
 from layerwire_server.programs.program import Program
-from layerwire_server.worker.datatypes import NAMES
 from layerwire_server.worker.lanes.lane import Limits
+from layerwire_server.worker.model_statistics import ModelCounters
 from layerwire_server.worker.other_requests import description
 from layerwire_server.worker.other_requests.store import Method
-from layerwire_server.worker.reading.inference import DEFAULT_PRIORITY_LEVEL, PRIORITY_LEVELS, version_of
-from layerwire_server.worker.statistics import Statistics
+from layerwire_server.worker.request_kinds.infer import (
+    DEFAULT_PRIORITY_LEVEL,
+    PRIORITY_LEVELS,
+    version_of,
+)
 from layerwire_server.worker.weights.catalog import Catalog
-from layerwire_server.worker.weights.weights_cache import here
+from layerwire_server.worker.weights.weights_cache import await_loaded
 
 PLATFORM = "layerwire_program"
 BACKEND = "layerwire"
@@ -26,7 +30,7 @@ _SHOWN = 200
 
 
 class Models:
-    """What a worker tells of models.
+    """What a worker knows of models.
 
     Attributes:
         methods: by the family of their frames.
@@ -37,7 +41,7 @@ class Models:
         limits: of batches.
     """
 
-    def __init__(self, catalog: Catalog, statistics: Statistics, limits: Limits) -> None:
+    def __init__(self, catalog: Catalog, statistics: ModelCounters, limits: Limits) -> None:
         self._catalog = catalog
         self._statistics = statistics
         self._limits = limits
@@ -84,7 +88,7 @@ class Models:
             for tensor in tensors:
                 sides.add(
                     name=tensor.name,
-                    data_type=f"TYPE_{NAMES[tensor.dtype]}",
+                    data_type=f"TYPE_{INFERENCE_NAMES[tensor.dtype]}",
                     dims=tensor.shape[1:] if batched else tensor.shape,
                 )
         if batched:
@@ -96,16 +100,16 @@ class Models:
     async def _statistics_of(
         self, request: open_inference_pb2.ModelStatisticsRequest
     ) -> open_inference_pb2.ModelStatisticsResponse:
-        asked = version_of(request.version)
-        found = [
+        number = version_of(request.version)
+        statistics = [
             self._statistics.of(name, version)
             for name in ([request.name] if request.name else self._catalog.names.programs)
             for version in self._versions(name)
-            if asked in (None, version)
+            if number in (None, version)
         ]
-        if request.name and not found:
+        if request.name and not statistics:
             raise _unknown(request.name, request.version)
-        return open_inference_pb2.ModelStatisticsResponse(model_stats=found)
+        return open_inference_pb2.ModelStatisticsResponse(model_stats=statistics)
 
     async def _index(self, _: open_inference_pb2.RepositoryIndexRequest) -> open_inference_pb2.RepositoryIndexResponse:
         index = open_inference_pb2.RepositoryIndexResponse.ModelIndex
@@ -119,21 +123,21 @@ class Models:
 
     def _versions(self, name: str) -> list[int]:
         """The numbers of a model's versions; none if there is no such model."""
-        named = self._catalog.names.programs.get(name)
-        return [] if named is None else list(named.versions)
+        program = self._catalog.names.programs.get(name)
+        return [] if program is None else list(program.versions)
 
     async def _program(self, name: str, version: int | None) -> Program:
         if name not in self._catalog.names.programs:
             raise _unknown(name, "")
-        return (await here(lambda: self._catalog.program(name, version)))[1]
+        return (await await_loaded(lambda: self._catalog.program(name, version)))[1]
 
 
 def _metadata_of(tensor: program_pb2.ProgramInput) -> open_inference_pb2.ModelMetadataResponse.TensorMetadata:
     return open_inference_pb2.ModelMetadataResponse.TensorMetadata(
-        name=tensor.name, datatype=NAMES[tensor.dtype], shape=tensor.shape
+        name=tensor.name, datatype=INFERENCE_NAMES[tensor.dtype], shape=tensor.shape
     )
 
 
 def _unknown(name: str, version: str) -> NotFoundError:
-    asked = f" version {version[:_SHOWN]}" if version else ""
-    return NotFoundError(f"no model named {name[:_SHOWN]!r}{asked}", field="name")
+    suffix = f" version {version[:_SHOWN]}" if version else ""
+    return NotFoundError(f"no model named {name[:_SHOWN]!r}{suffix}", field="name")

@@ -1,4 +1,4 @@
-"""The store's RPCs, as far as a worker does them: names, lists, programs, and the check of an uploaded file.
+"""Answers the store's RPCs, as far as a worker does them: names, lists, programs, the check of an uploaded file.
 
 It knows the catalog, the store and their messages; nothing of links, frames or lanes.
 
@@ -23,7 +23,7 @@ from layerwire_server.storage import NamedTensor, StoreError, TensorEntry
 from layerwire_server.worker.other_requests import description
 from layerwire_server.worker.tensors import check_data, spec_of
 from layerwire_server.worker.weights.catalog import Catalog
-from layerwire_server.worker.weights.weights_cache import here
+from layerwire_server.worker.weights.weights_cache import await_loaded
 
 MAX_NAMES = 8192
 MAX_PAGE = 1000
@@ -41,7 +41,7 @@ class Method(NamedTuple):
     do: Callable[[Any], Awaitable[Any]]
 
 
-class Keeping:
+class StoreRequests:
     """What a worker does for the store.
 
     Attributes:
@@ -56,8 +56,8 @@ class Keeping:
         self._catalog = catalog
         self._store = catalog.store
         self._device_type = device_type
-        self._changing = asyncio.Lock()
-        self._refreshing = asyncio.Lock()
+        self._change_lock = asyncio.Lock()
+        self._refresh_lock = asyncio.Lock()
         small, large = _SMALL_BYTES, _LARGE_BYTES
         self.methods: dict[Family, Method] = {
             Family.PUT_WEIGHTS: Method("put_weights", layerwire_pb2.PutWeightsRequest, small, self._put_weights),
@@ -80,13 +80,13 @@ class Keeping:
         }
 
     @property
-    def refreshing(self) -> bool:
+    def is_refreshing(self) -> bool:
         """Whether `refresh` is at work."""
-        return self._refreshing.locked()
+        return self._refresh_lock.locked()
 
     async def refresh(self) -> None:
         """Lets calls see what the store's names say now."""
-        async with self._refreshing:  # else an older look at the names could be adopted after a newer one
+        async with self._refresh_lock:  # else an older look at the names could be adopted after a newer one
             await self._catalog.refresh()
 
     async def sweep(self) -> None:
@@ -95,10 +95,10 @@ class Keeping:
             await asyncio.to_thread(self._store.sweep)
 
     async def _change(self, change: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        async with self._changing:
-            changed = await asyncio.to_thread(change, *args, **kwargs)
+        async with self._change_lock:
+            result = await asyncio.to_thread(change, *args, **kwargs)
             await self.refresh()
-        return changed
+        return result
 
     # weights
 
@@ -136,8 +136,8 @@ class Keeping:
     async def _name_weights(self, request: store_pb2.NameWeightsRequest) -> store_pb2.NameWeightsResponse:
         _check_count("name_weights", "weights", len(request.weights))
         tensors = {
-            storage.check_name(named.name): NamedTensor(named.tensor.digest, named.tensor.key, named.pinned)
-            for named in request.weights
+            storage.check_name(entry.name): NamedTensor(entry.tensor.digest, entry.tensor.key, entry.pinned)
+            for entry in request.weights
         }
         if len(tensors) < len(request.weights):
             raise invalid("name_weights", "weights", "must have each name once")
@@ -146,22 +146,22 @@ class Keeping:
 
     def _name_all(self, tensors: Mapping[str, NamedTensor]) -> None:
         for tensor in tensors.values():
-            self._catalog.originals.spec(Stored(tensor.digest, tensor.key))  # raises where there is none
+            self._catalog.stored_tensors.spec(Stored(tensor.digest, tensor.key))  # raises where there is none
         self._store.name_weights(tensors)
 
     async def _list_weights(self, request: store_pb2.ListWeightsRequest) -> store_pb2.ListWeightsResponse:
-        found, following = _page(self._catalog.names.weights, request, "list_weights")
-        infos = await asyncio.to_thread(lambda: [self._weights_info(name, tensor) for name, tensor in found])
-        return store_pb2.ListWeightsResponse(weights=infos, next_page_token=following)
+        tensors, next_page_token = _page(self._catalog.names.weights, request, "list_weights")
+        infos = await asyncio.to_thread(lambda: [self._weights_info(name, tensor) for name, tensor in tensors])
+        return store_pb2.ListWeightsResponse(weights=infos, next_page_token=next_page_token)
 
     def _weights_info(self, name: str, tensor: NamedTensor) -> store_pb2.WeightsInfo:
         """All that is known; without dtype if the file is gone or damaged, so that a list still shows the rest."""
         try:
-            entry = self._catalog.originals.header(tensor.digest).get(tensor.key)
+            entry = self._catalog.stored_tensors.header(tensor.digest).get(tensor.key)
         except StoreError:
             entry = None
-        stored = program_pb2.StoredTensor(digest=tensor.digest, key=tensor.key)
-        info = store_pb2.WeightsInfo(name=name, tensor=stored, pinned=tensor.pinned)
+        place = program_pb2.StoredTensor(digest=tensor.digest, key=tensor.key)
+        info = store_pb2.WeightsInfo(name=name, tensor=place, pinned=tensor.pinned)
         if entry is not None:
             info.dtype = _dtype(entry)
             info.shape.extend(entry.shape)
@@ -171,7 +171,7 @@ class Keeping:
         tensor = self._catalog.names.weights.get(storage.check_name(request.name))
         if tensor is None:
             raise NotFoundError(f"get_weights: no weights named {request.name!r}", field="name")
-        header = await asyncio.to_thread(self._catalog.originals.header, tensor.digest)
+        header = await asyncio.to_thread(self._catalog.stored_tensors.header, tensor.digest)
         entry = header.get(tensor.key)
         if entry is None:
             raise NotFoundError(f"get_weights: {request.name!r} points to a tensor that isn't there", field="name")
@@ -188,7 +188,7 @@ class Keeping:
     async def _put_program(self, request: store_pb2.PutProgramRequest) -> store_pb2.PutProgramResponse:
         storage.check_name(request.name)
         self._store.check_writable()
-        program = await self._loaded(lambda: self._catalog.definition(request.program))
+        program = await self._load(lambda: self._catalog.definition(request.program))
         number, version = await self._change(
             self._store.put_program,
             request.name,
@@ -201,7 +201,7 @@ class Keeping:
         return store_pb2.PutProgramResponse(name=request.name, version=number, digest=version.digest)
 
     async def _list_programs(self, request: store_pb2.ListProgramsRequest) -> store_pb2.ListProgramsResponse:
-        found, following = _page(self._catalog.names.programs, request, "list_programs")
+        entries, next_page_token = _page(self._catalog.names.programs, request, "list_programs")
         programs = [
             store_pb2.ProgramInfo(
                 name=name,
@@ -213,20 +213,20 @@ class Keeping:
                     for number, version in program.versions.items()
                 ],
             )
-            for name, program in found
+            for name, program in entries
         ]
-        return store_pb2.ListProgramsResponse(programs=programs, next_page_token=following)
+        return store_pb2.ListProgramsResponse(programs=programs, next_page_token=next_page_token)
 
     async def _get_program(self, request: store_pb2.GetProgramRequest) -> store_pb2.GetProgramResponse:
-        number, program = await here(lambda: self._catalog.program(request.name, _version(request)))
-        described = await asyncio.to_thread(description.describe, program, self._device_type)
-        described.name, described.version = request.name, number
-        return described
+        number, program = await await_loaded(lambda: self._catalog.program(request.name, _version(request)))
+        response = await asyncio.to_thread(description.describe, program, self._device_type)
+        response.name, response.version = request.name, number
+        return response
 
     async def _set_default_version(
         self, request: store_pb2.SetDefaultVersionRequest
     ) -> store_pb2.SetDefaultVersionResponse:
-        await self._loaded(lambda: self._catalog.program(request.name, request.version)[1])
+        await self._load(lambda: self._catalog.program(request.name, request.version)[1])
         await self._change(self._store.set_default_version, request.name, request.version)
         return store_pb2.SetDefaultVersionResponse()
 
@@ -234,15 +234,15 @@ class Keeping:
         await self._change(self._store.delete_program, request.name, _version(request))
         return store_pb2.DeleteProgramResponse()
 
-    async def _loaded(self, find: Callable[[], Program]) -> Program:
+    async def _load(self, find: Callable[[], Program]) -> Program:
         """The program, once it and its weights are in memory: what can't be loaded is refused before names change."""
 
         def load() -> Program:
             program = find()
-            self._catalog.copies.bound(program.digest, program.variant)
+            self._catalog.weights_cache.program_weights(program.digest, program.variant)
             return program
 
-        return await here(load)
+        return await await_loaded(load)
 
 
 def _page(entries: Mapping[str, Any], request: Any, method: str) -> tuple[list[tuple[str, Any]], str]:

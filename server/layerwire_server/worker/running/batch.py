@@ -1,6 +1,6 @@
-"""Calls of one lane joined to one set of inputs, and its outputs taken apart again: the merge rules, on bytes.
+"""Joins the calls of a batch to one set of inputs, and splits its outputs again: the merge rules, on bytes.
 
-It knows calls and plans; neither lanes' order nor devices.
+It knows calls, plans and the kernel's inputs; neither lanes' order nor devices.
 
 Elementwise parts are padded to whole blocks of 64 elements, also when a call is alone: torch's vector body and scalar
 tail round differently (silu, softplus, mish, elu), and a call's bits must not depend on its company.
@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
+import torch
+
 from layerwire.wire.dtypes import ITEMSIZES, TensorSpec
 from layerwire_server.operators.operator import Merge
 from layerwire_server.worker.call import Call, Content
 from layerwire_server.worker.plan import ELEMENTWISE_MULTIPLE, LaneKey
-from layerwire_server.worker.weights.weights_cache import Bound, Held, Weights
+from layerwire_server.worker.weights.weights_cache import ProgramWeights, Weights
 
 
 class Part(NamedTuple):
@@ -25,10 +27,13 @@ class Part(NamedTuple):
     spec: TensorSpec
 
 
-Joined: TypeAlias = list[Part | Held | None]
+# An input of a kernel: a tensor, a program's weights, or nothing where an optional input was left out.
+KernelInput: TypeAlias = torch.Tensor | tuple[torch.Tensor, ...] | None
+# An input of a batch: bytes that are to come to the device, or what is there already.
+BatchInput: TypeAlias = Part | KernelInput
 
 
-def join(key: LaneKey, calls: Sequence[Call]) -> Joined:
+def join(key: LaneKey, calls: Sequence[Call]) -> list[BatchInput]:
     """The inputs of the batch, one an input of the operator."""
     if key.merge is Merge.ELEMENTWISE:
         return [_blocks(calls)]
@@ -36,14 +41,14 @@ def join(key: LaneKey, calls: Sequence[Call]) -> Joined:
     if key.merge is Merge.ALONE:
         return [_whole(content, spec) for content, spec in zip(first.contents, first.plan.specs, strict=True)]
     rows = sum(call.rows for call in calls)
-    joined: Joined = []
-    for index, (spec, trailing) in enumerate(zip(first.plan.specs, first.plan.trailing, strict=True)):
-        if trailing is None or spec is None:
-            joined.append(_whole(first.contents[index], spec))
+    inputs: list[BatchInput] = []
+    for index, (spec, trailing_shape) in enumerate(zip(first.plan.specs, first.plan.trailing_shapes, strict=True)):
+        if trailing_shape is None or spec is None:
+            inputs.append(_whole(first.contents[index], spec))
         else:
             pieces: list[bytes] = [call.contents[index] for call in calls]  # type: ignore[misc]  # rows are bytes
-            joined.append(Part(pieces, TensorSpec(spec.dtype, (rows, *trailing))))
-    return joined
+            inputs.append(Part(pieces, TensorSpec(spec.dtype, (rows, *trailing_shape))))
+    return inputs
 
 
 def split(key: LaneKey, calls: Sequence[Call], outputs: Sequence[memoryview]) -> list[list[memoryview]]:
@@ -67,9 +72,9 @@ def split(key: LaneKey, calls: Sequence[Call], outputs: Sequence[memoryview]) ->
     return answers
 
 
-def _whole(content: Content, spec: TensorSpec | None) -> Part | Held | None:
-    if isinstance(content, Weights | Bound):
-        return content
+def _whole(content: Content, spec: TensorSpec | None) -> BatchInput:
+    if isinstance(content, Weights | ProgramWeights):
+        return content.device
     if content is None or spec is None:
         return None
     return Part([content], spec)
@@ -84,7 +89,7 @@ def _blocks(calls: Sequence[Call]) -> Part:
         content = call.contents[0]
         assert isinstance(content, bytes)
         pieces.append(content)
-        missing = -len(content) % block
-        if missing:
-            pieces.append(bytes(missing))
+        padding = -len(content) % block
+        if padding:
+            pieces.append(bytes(padding))
     return Part(pieces, TensorSpec(spec.dtype, (sum(call.rows for call in calls) * ELEMENTWISE_MULTIPLE,)))

@@ -1,6 +1,6 @@
-"""Devices: they take a batch's bytes in, run its operator, and bring the answers' bytes back.
+"""Devices: they take a batch's inputs in, run its operator, and bring the outputs back to the CPU.
 
-They know torch and batches; nothing of lanes, frames or sockets. CpuDevice is the twin that every test runs.
+They know torch and operators; nothing of calls, lanes or frames. CpuDevice is the twin that every test runs.
 """
 
 from __future__ import annotations
@@ -8,20 +8,15 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, TypeAlias, cast
+from typing import NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
 
 from layerwire_server.operators.operator import TORCH_DTYPES, Merge, Operator
-from layerwire_server.worker.call import Call
 from layerwire_server.worker.plan import LaneKey
-from layerwire_server.worker.running import batch
-from layerwire_server.worker.tensors import to_bytes, to_torch
-from layerwire_server.worker.weights.weights_cache import Bound, Held, Weights
-
-# An input of a kernel: a tensor, a program's weights, or nothing where an optional input was left out.
-Taken: TypeAlias = torch.Tensor | tuple[torch.Tensor, ...] | None
+from layerwire_server.worker.running.batch import BatchInput, KernelInput, Part
+from layerwire_server.worker.tensors import to_torch
 
 
 class Phases(NamedTuple):
@@ -37,15 +32,15 @@ class Phases(NamedTuple):
         return self.copy_in_seconds + self.kernel_seconds + self.copy_out_seconds
 
 
-class Ran(NamedTuple):
-    """A batch's answers, one list of output bytes a call, and its time."""
+class DeviceRun(NamedTuple):
+    """A batch's outputs, on the CPU, and its time on the device."""
 
-    answers: list[list[memoryview]]
+    outputs: Sequence[torch.Tensor]
     phases: Phases
 
 
 class Device(Protocol):
-    """What the worker's loop asks of a device.
+    """What the worker needs of a device.
 
     Attributes:
         name: torch's notation: "cpu", "cuda:0".
@@ -64,8 +59,8 @@ class Device(Protocol):
     def upload(self, tensor: torch.Tensor) -> torch.Tensor:
         """A CPU tensor on the device."""
 
-    def run(self, key: LaneKey, calls: Sequence[Call]) -> Ran:
-        """Runs the calls as one batch.
+    def run(self, key: LaneKey, inputs: Sequence[BatchInput]) -> DeviceRun:
+        """Runs a lane's operator on the inputs of a batch.
 
         Raises:
             RuntimeError: torch failed; the batch has no answers.
@@ -78,25 +73,25 @@ class Device(Protocol):
         """Gives memory back that nothing uses."""
 
 
-def kernel(key: LaneKey, tensors: Sequence[Taken]) -> tuple[torch.Tensor, ...]:
+def kernel(key: LaneKey, tensors: Sequence[KernelInput]) -> tuple[torch.Tensor, ...]:
     """The batch's outputs; in fixed tiles for a deterministic lane."""
     operator = key.operator
     if not key.deterministic or key.merge is not Merge.ROWS or operator.tile_rows is None:
         return operator.run(*tensors)  # type: ignore[arg-type]  # programs take their weights as a tuple
-    return _tiled(operator, operator.tile_rows, cast("Sequence[torch.Tensor | None]", tensors))
+    return _run_tiles(operator, operator.tile_rows, cast("Sequence[torch.Tensor | None]", tensors))
 
 
-def _tiled(operator: Operator, tile: int, tensors: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor, ...]:
+def _run_tiles(operator: Operator, tile: int, tensors: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor, ...]:
     """Runs tiles of exactly `tile` rows, the last padded by zeros: what a row gives doesn't depend on the others'."""
-    shared = [role.shared for role in operator.inputs]
+    is_shared = [role.shared for role in operator.inputs]
     rows = cast(torch.Tensor, tensors[0]).shape[0]
     if rows == 0:
         return operator.run(*tensors)
     parts = []
     for start in range(0, rows, tile):
         inputs = [
-            tensor if tensor is None or fixed else _tile(tensor, start, tile)
-            for tensor, fixed in zip(tensors, shared, strict=True)
+            tensor if tensor is None or whole else _tile(tensor, start, tile)
+            for tensor, whole in zip(tensors, is_shared, strict=True)
         ]
         parts.append(operator.run_tile(*inputs))
     return tuple(torch.cat(outputs)[:rows] for outputs in zip(*parts, strict=True))
@@ -104,10 +99,10 @@ def _tiled(operator: Operator, tile: int, tensors: Sequence[torch.Tensor | None]
 
 def _tile(tensor: torch.Tensor, start: int, tile: int) -> torch.Tensor:
     piece = tensor[start : start + tile]
-    missing = tile - piece.shape[0]
-    if missing == 0:
+    padding = tile - piece.shape[0]
+    if padding == 0:
         return piece
-    return torch.cat([piece, piece.new_zeros((missing, *piece.shape[1:]))])
+    return torch.cat([piece, piece.new_zeros((padding, *piece.shape[1:]))])
 
 
 class CpuDevice:
@@ -126,30 +121,24 @@ class CpuDevice:
         """The tensor itself."""
         return tensor
 
-    def run(self, key: LaneKey, calls: Sequence[Call]) -> Ran:
+    def run(self, key: LaneKey, inputs: Sequence[BatchInput]) -> DeviceRun:
         """See Device."""
         start = time.perf_counter()
-        tensors = [self._take(part) for part in batch.join(key, calls)]
-        ready = time.perf_counter()
+        tensors = [self._kernel_input(part) if isinstance(part, Part) else part for part in inputs]
+        launch = time.perf_counter()
         with torch.inference_mode():
             outputs = kernel(key, tensors)
-        done = time.perf_counter()
-        answers = batch.split(key, calls, [to_bytes(output) for output in outputs])
-        return Ran(answers, Phases(ready - start, done - ready, time.perf_counter() - done))
+        return DeviceRun(outputs, Phases(launch - start, time.perf_counter() - launch, 0.0))
 
     def memory(self) -> dict[str, float]:
-        """Nothing: the processes' resident memory is told elsewhere."""
+        """Nothing: the processes' resident memory is measured elsewhere."""
         return {}
 
     def free_cache(self) -> None:
         """Nothing to do: the C library keeps little."""
 
     @staticmethod
-    def _take(part: batch.Part | Held | None) -> Taken:
-        if part is None:
-            return None
-        if isinstance(part, Weights | Bound):
-            return part.device
+    def _kernel_input(part: Part) -> torch.Tensor:
         pieces = part.pieces
         return to_torch(pieces[0] if len(pieces) == 1 else b"".join(pieces), part.spec)
 
@@ -174,53 +163,45 @@ class CudaDevice:
         torch.cuda.synchronize(self._device)
         return copy
 
-    def run(self, key: LaneKey, calls: Sequence[Call]) -> Ran:
+    def run(self, key: LaneKey, inputs: Sequence[BatchInput]) -> DeviceRun:
         """See Device. Called from at most `slots` threads at once."""
         stream = self._streams.pop()
         try:
-            return self._run(stream, key, calls)
+            return self._run(stream, key, inputs)
         finally:
             self._streams.append(stream)
 
-    def _run(self, stream: torch.cuda.Stream, key: LaneKey, calls: Sequence[Call]) -> Ran:
+    def _run(self, stream: torch.cuda.Stream, key: LaneKey, inputs: Sequence[BatchInput]) -> DeviceRun:
         marks = [torch.cuda.Event(enable_timing=True) for _ in range(4)]  # type: ignore[no-untyped-call,unused-ignore]
         start = time.perf_counter()
-        parts = batch.join(key, calls)
         with torch.inference_mode(), torch.cuda.stream(stream):
-            staged = [
-                part if part is None or isinstance(part, Weights | Bound) else self._stage(part) for part in parts
-            ]
+            staging = [self._stage(part) if isinstance(part, Part) else part for part in inputs]
             staging_seconds = time.perf_counter() - start
             marks[0].record(stream)
-            tensors = [self._take(part) for part in staged]
+            tensors = [
+                tensor.to(self._device, non_blocking=True) if isinstance(tensor, torch.Tensor) else tensor
+                for tensor in staging  # what is on the device already stays where it is
+            ]
             marks[1].record(stream)
             outputs = kernel(key, tensors)
             marks[2].record(stream)
             hosts = [self._to_host(output) for output in outputs]
             marks[3].record(stream)
             stream.synchronize()
-        synchronised = time.perf_counter()
-        answers = batch.split(key, calls, [to_bytes(host) for host in hosts])
-        splitting_seconds = time.perf_counter() - synchronised
         copy_in, run, copy_out = (marks[i].elapsed_time(marks[i + 1]) / 1e3 for i in range(3))
-        return Ran(answers, Phases(staging_seconds + copy_in, run, copy_out + splitting_seconds))
+        return DeviceRun(hosts, Phases(staging_seconds + copy_in, run, copy_out))
 
-    def _stage(self, part: batch.Part) -> torch.Tensor:
+    def _stage(self, part: Part) -> torch.Tensor:
         """The part's bytes in page-locked memory; torch's host allocator keeps such blocks for the next batch."""
         nbytes = part.spec.nbytes
         if nbytes == 0:
             return torch.empty(part.spec.shape, dtype=TORCH_DTYPES[part.spec.dtype])
-        staging = torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)
-        target, offset = staging.numpy(), 0
+        host = torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)
+        target, offset = host.numpy(), 0
         for piece in part.pieces:
             target[offset : offset + len(piece)] = np.frombuffer(piece, np.uint8)
             offset += len(piece)
-        return staging.view(TORCH_DTYPES[part.spec.dtype]).view(part.spec.shape)
-
-    def _take(self, staged: torch.Tensor | Held | None) -> Taken:
-        if staged is None:
-            return None
-        return staged.device if isinstance(staged, Weights | Bound) else staged.to(self._device, non_blocking=True)
+        return host.view(TORCH_DTYPES[part.spec.dtype]).view(part.spec.shape)
 
     @staticmethod
     def _to_host(output: torch.Tensor) -> torch.Tensor:

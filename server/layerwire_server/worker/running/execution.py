@@ -1,4 +1,4 @@
-"""Running a batch so that only the guilty call fails: a batch that fails is split in halves and run again.
+"""Runs a batch on the device: joins its calls, splits its outputs; if it fails, halves it until only the guilty fail.
 
 It knows devices and the errors that torch raises; nothing of lanes, frames or sockets.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import time
 import traceback
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
@@ -16,7 +17,9 @@ import torch
 from layerwire.errors import InternalError, LayerwireError, ResourceExhaustedError
 from layerwire_server.worker.call import Call
 from layerwire_server.worker.plan import LaneKey
+from layerwire_server.worker.running import batch
 from layerwire_server.worker.running.device import Device, Phases
+from layerwire_server.worker.tensors import to_bytes
 
 log = logging.getLogger(__name__)
 
@@ -48,29 +51,44 @@ def execute(device: Device, key: LaneKey, calls: Sequence[Call]) -> Execution:
     Raises:
         DeviceLostError: the device is lost; no call has an answer.
     """
-    refused: LayerwireError | None = None
+    refusal: LayerwireError | None = None
     try:
-        ran = device.run(key, calls)
+        return run_batch(device, key, calls)
     except Exception as error:
         if isinstance(error, LayerwireError):  # elements that a node can't take: only its kernel finds them
-            refused = error.with_traceback(None)
-            refused.__context__ = None
+            refusal = error.with_traceback(None)
+            refusal.__context__ = None
         if _is_sticky(error):
             raise DeviceLostError(str(error)) from error
         short_of_memory = _is_out_of_memory(error)
         cause = "".join(traceback.format_exception(error))  # the error itself would keep the batch's tensors alive
-    else:
-        return Execution(list(ran.answers), ran.phases)
     if short_of_memory:
         device.free_cache()
     if len(calls) == 1:
-        return Execution([refused or _blame(calls[0], cause, short_of_memory)], Phases(0.0, 0.0, 0.0))
+        return Execution([refusal or _blame(calls[0], cause, short_of_memory)], Phases(0.0, 0.0, 0.0))
     middle = len(calls) // 2
     halves = [execute(device, key, half) for half in (calls[:middle], calls[middle:])]
     phases = Phases(*(sum(values) for values in zip(*(half.phases for half in halves), strict=True)))
     rows = sum(call.rows for call in calls) // 2 if short_of_memory else None
     bearable = [value for value in (rows, *(half.bearable_rows for half in halves)) if value is not None]
     return Execution([*halves[0].results, *halves[1].results], phases, min(bearable, default=None))
+
+
+def run_batch(device: Device, key: LaneKey, calls: Sequence[Call]) -> Execution:
+    """Runs a batch in which no call fails.
+
+    Raises:
+        Exception: whatever its kernel does; no call has an answer.
+    """
+    start = time.perf_counter()
+    inputs = batch.join(key, calls)
+    launch = time.perf_counter()
+    outputs, phases = device.run(key, inputs)
+    done = time.perf_counter()
+    answers = batch.split(key, calls, [to_bytes(output) for output in outputs])
+    copy_in_seconds = phases.copy_in_seconds + launch - start
+    copy_out_seconds = phases.copy_out_seconds + time.perf_counter() - done
+    return Execution(list(answers), Phases(copy_in_seconds, phases.kernel_seconds, copy_out_seconds))
 
 
 def _is_sticky(error: Exception) -> bool:
@@ -92,7 +110,6 @@ def _blame(call: Call, cause: str, short_of_memory: bool) -> LayerwireError:
     if short_of_memory:
         return ResourceExhaustedError(f"{title}: the device has no memory for this call", operator=title)
     error_id = secrets.token_hex(8)
-    log.error(
-        "call failed: %s", cause, extra={"fields": {"error_id": error_id, "operator": title, "request": call.request}}
-    )
+    fields = {"error_id": error_id, "operator": title, "request": call.request_id}
+    log.error("call failed: %s", cause, extra={"fields": fields})
     return InternalError(f"{title}: failed, error id {error_id}", operator=title, error_id=error_id)

@@ -1,9 +1,9 @@
-"""The store as this worker knows it: names as of now, programs that passed their checks, and copies on the device.
+"""The store as this worker knows it: names as of now, programs that passed their checks, and the device's weights.
 
-It knows the store, programs and copies; nothing of calls, lanes or frames.
+It knows the store, programs and the weights cache; nothing of calls, lanes or frames.
 
 Names are a snapshot that is replaced as a whole, on the loop's thread, after what the new names point to has been
-brought where the old was in use: a call sees either all of a change or nothing of it, and none waits for a load.
+loaded where the old was in use: a call sees either all of a change or nothing of it, and none waits for a load.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from layerwire_server.programs.variant import Facts
 from layerwire_server.storage.errors import StoreError
 from layerwire_server.storage.names import NamedProgram, NamedTensor
 from layerwire_server.storage.store import Store
-from layerwire_server.worker.weights.single_flight import Once
-from layerwire_server.worker.weights.stored_tensors import Originals
-from layerwire_server.worker.weights.weights_cache import Absent, Bound, Copies, Weights, here
+from layerwire_server.worker.weights.single_flight import SingleFlight
+from layerwire_server.worker.weights.stored_tensors import StoredTensors
+from layerwire_server.worker.weights.weights_cache import CacheMiss, ProgramWeights, Weights, WeightsCache, await_loaded
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ _PROGRAMS = 128  # that passed their checks, with their plans but without weight
 _SHOWN = 200
 
 
-class Named(NamedTuple):
+class Names(NamedTuple):
     """A snapshot of names."""
 
     weights: Mapping[str, NamedTensor]
@@ -49,25 +49,25 @@ class Catalog:
     """All that a worker has of a store. Its methods belong to the loop's thread unless they say otherwise.
 
     Attributes:
-        copies, store, originals: the arguments.
+        store, stored_tensors, weights_cache: the arguments.
 
     Args:
         store: the store.
-        originals: its files of weights.
-        copies: those on the device.
+        stored_tensors: those of its files.
+        weights_cache: those on the device.
         facts: what programs are checked against.
     """
 
-    def __init__(self, store: Store, originals: Originals, copies: Copies, facts: Facts) -> None:
-        self.copies = copies
+    def __init__(self, store: Store, stored_tensors: StoredTensors, weights_cache: WeightsCache, facts: Facts) -> None:
         self.store = store
-        self.originals = originals
+        self.stored_tensors = stored_tensors
+        self.weights_cache = weights_cache
         self._facts = facts
         self._programs: OrderedDict[str, Program] = OrderedDict()
-        self._coming = Once()
-        self._checking = asyncio.Semaphore(1)  # checks hold Python's lock: several at once would only slow calls down
-        self._names = Named({}, {}, 0)
-        self._stored: dict[str, Stored] = {}
+        self._loads = SingleFlight()
+        self._check_slot = asyncio.Semaphore(1)  # checks hold Python's lock: several at once would only slow calls down
+        self._names = Names({}, {}, 0)
+        self._tensors: dict[str, Stored] = {}
         self._adopt(self._snapshot())
 
     def weights(self, name: str) -> Weights:
@@ -75,60 +75,60 @@ class Catalog:
 
         Raises:
             NotFoundError: there is no such name.
-            Absent: it isn't in memory.
+            CacheMiss: it isn't in memory.
         """
-        stored = self._stored.get(name)
-        if stored is None:
+        tensor = self._tensors.get(name)
+        if tensor is None:
             raise NotFoundError(f"no weights named {name[:_SHOWN]!r}: put them with put_weights")
-        return self.copies.weights(stored)
+        return self.weights_cache.weights(tensor)
 
     def program(self, name: str, version: int | None) -> tuple[int, Program]:
         """A program by name, as of now, with the number of its version; the default one if none is asked for.
 
         Raises:
             NotFoundError: there is no such name or version.
-            Absent: it isn't in memory.
+            CacheMiss: it isn't in memory.
         """
-        named = self._names.programs.get(name)
-        if named is None:
+        entry = self._names.programs.get(name)
+        if entry is None:
             raise NotFoundError(f"no program named {name[:_SHOWN]!r}", operator="run", field="name")
-        number = named.default_version if version is None else version
-        found = named.versions.get(number)
-        if found is None:
+        number = entry.default_version if version is None else version
+        stored_version = entry.versions.get(number)
+        if stored_version is None:
             raise NotFoundError(f"program {name} has no version {number}", operator="run", field="version")
-        return number, self._program(found.digest, lambda: self.load(found.digest))
+        return number, self._program(stored_version.digest, lambda: self.load(stored_version.digest))
 
     def definition(self, message: program_pb2.Program) -> Program:
-        """A program that a call brings.
+        """A program that comes with a call.
 
         Raises:
             NotFoundError: it names weights that aren't there.
-            Absent: it hasn't been checked yet.
+            CacheMiss: it hasn't been checked yet.
         """
-        resolved = self.resolved(message)
-        content = resolved.SerializeToString(deterministic=True)
+        message = self.resolve_names(message)
+        content = message.SerializeToString(deterministic=True)
         digest = hashlib.sha256(content).hexdigest()
-        return self._program(digest, lambda: self.checked(resolved, digest))
+        return self._program(digest, lambda: self.check(message, digest))
 
-    def resolved(self, message: program_pb2.Program) -> program_pb2.Program:
+    def resolve_names(self, message: program_pb2.Program) -> program_pb2.Program:
         """The program with tensors of files in place of the names of its constants.
 
         Raises:
             NotFoundError: there is no such name.
         """
-        resolved = program_pb2.Program()
-        resolved.CopyFrom(message)
-        resolved.DiscardUnknownFields()
-        for constant in resolved.constants:
+        copy = program_pb2.Program()
+        copy.CopyFrom(message)
+        copy.DiscardUnknownFields()
+        for constant in copy.constants:
             if constant.WhichOneof("content") == "tensor" and constant.tensor.WhichOneof("content") == "name":
-                found = self._names.weights.get(constant.tensor.name)
-                if found is None:
+                tensor = self._names.weights.get(constant.tensor.name)
+                if tensor is None:
                     rule = f"is {constant.tensor.name[:_SHOWN]!r}, and there are no such weights"
                     raise NotFoundError(f"program: constant {constant.name[:_SHOWN]} {rule}", field=constant.name)
-                constant.stored.digest, constant.stored.key = found.digest, found.key
-        return resolved
+                constant.stored.digest, constant.stored.key = tensor.digest, tensor.key
+        return copy
 
-    def checked(self, message: program_pb2.Program, digest: str) -> Program:
+    def check(self, message: program_pb2.Program, digest: str) -> Program:
         """A program whose constants are resolved, checked as a whole. For any thread; it takes its time.
 
         Raises:
@@ -148,7 +148,7 @@ class Catalog:
             message.ParseFromString(self.store.read_program(digest))
         except DecodeError as error:
             raise StoreError(f"program {digest} is none") from error
-        return self.checked(message, digest)
+        return self.check(message, digest)
 
     def spec_of(self, recipe: Recipe) -> TensorSpec:
         """The spec of a program's constant. For any thread.
@@ -159,79 +159,79 @@ class Catalog:
         if isinstance(recipe, Inline):
             return recipe.spec
         try:
-            return self.originals.spec(recipe)
+            return self.stored_tensors.spec(recipe)
         except (StoreError, NotFoundError) as error:
             raise InvalidArgumentError(f"program: {error}", operator="program", field=recipe.key[:_SHOWN]) from None
 
-    def bound(self, run: Run) -> Bound:
+    def program_weights(self, run: Run) -> ProgramWeights:
         """The weights of a program's operator.
 
         Raises:
-            Absent: they aren't in memory.
+            CacheMiss: they aren't in memory.
         """
-        return self.copies.bound(run.digest, run.variant)
+        return self.weights_cache.program_weights(run.digest, run.variant)
 
     async def refresh(self) -> None:
         """Adopts what the store's names say now, once what was in use under the old ones is there under the new."""
         if self._names.version == await asyncio.to_thread(self.store.names_version):
             return
         names = await asyncio.to_thread(self._snapshot)
-        await asyncio.gather(*(self._bring(digest) for digest in self._replacements(names)))
+        await asyncio.gather(*(self._load_replacement(digest) for digest in self._replacements(names)))
         self._adopt(names)
 
     @property
-    def names(self) -> Named:
+    def names(self) -> Names:
         """The names as of now."""
         return self._names
 
     def _program(self, digest: str, load: Callable[[], Program]) -> Program:
         program = self._programs.get(digest)
         if program is None:
-            raise Absent(lambda: self._load(digest, load))
+            raise CacheMiss(lambda: self._load(digest, load))
         self._programs.move_to_end(digest)
         return program
 
     async def _load(self, digest: str, load: Callable[[], Program]) -> None:
-        if digest in self._programs:  # it came between Absent and now
+        if digest in self._programs:  # it came between CacheMiss and now
             return
 
-        async def bring() -> None:
-            async with self._checking:
+        async def check() -> None:
+            async with self._check_slot:
                 self._programs[digest] = await asyncio.to_thread(load)
             if len(self._programs) > _PROGRAMS:
                 self._programs.popitem(last=False)
 
-        await self._coming.do(digest, bring)
+        await self._loads.do(digest, check)
 
-    def _snapshot(self) -> Named:
+    def _snapshot(self) -> Names:
         version = self.store.names_version()  # before the names: what changes meanwhile is seen next time
-        return Named(self.store.weights(), self.store.programs(), version)
+        return Names(self.store.weights(), self.store.programs(), version)
 
-    def _adopt(self, names: Named) -> None:
+    def _adopt(self, names: Names) -> None:
         self._names = names
-        self._stored = {name: Stored(found.digest, found.key) for name, found in names.weights.items()}
-        pinned = {(found.digest, found.key) for found in names.weights.values() if found.pinned}
+        self._tensors = {name: Stored(tensor.digest, tensor.key) for name, tensor in names.weights.items()}
+        keys = {(tensor.digest, tensor.key) for tensor in names.weights.values() if tensor.pinned}
         versions = (version for program in names.programs.values() for version in program.versions.values())
-        pinned |= {(version.digest, "") for version in versions if version.pinned}
-        self.copies.pin(frozenset(pinned))
+        keys |= {(version.digest, "") for version in versions if version.pinned}
+        self.weights_cache.pin(frozenset(keys))
 
-    def _replacements(self, names: Named) -> list[str]:
+    def _replacements(self, names: Names) -> list[str]:
         """Digests of the new default versions of programs whose old ones are in use."""
-        found = []
+        digests = []
         for name, program in names.programs.items():
             new = program.versions[program.default_version].digest
             old = self._names.programs.get(name)
-            used = old is not None and old.versions[old.default_version].digest in self._programs
-            if used and new not in self._programs:
-                found.append(new)
-        return found
+            in_use = old is not None and old.versions[old.default_version].digest in self._programs
+            if in_use and new not in self._programs:
+                digests.append(new)
+        return digests
 
-    async def _bring(self, digest: str) -> None:
-        def bound() -> Bound:
+    async def _load_replacement(self, digest: str) -> None:
+        def find() -> ProgramWeights:
             program = self._program(digest, lambda: self.load(digest))
-            return self.copies.bound(program.digest, program.variant)
+            return self.weights_cache.program_weights(program.digest, program.variant)
 
         try:
-            await here(bound)
+            await await_loaded(find)
         except LayerwireError:
             log.exception("a program is passed over")

@@ -1,6 +1,6 @@
 """Stored tensors as CPU tensors: files of the store mapped into memory, so that workers share what the system caches.
 
-It knows the store, safetensors files and torch; nothing of names, copies on devices or calls. It blocks on the disk.
+It knows the store, safetensors files and torch; nothing of names, devices or calls. It blocks on the disk.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 
 from layerwire.errors import NotFoundError
 from layerwire.wire.dtypes import DTYPES, TensorSpec
+from layerwire.wire.safetensors import TensorEntry
 from layerwire_server.operators.operator import TORCH_DTYPES
 from layerwire_server.programs.graph import Stored
 from layerwire_server.storage import safetensors
@@ -22,8 +23,8 @@ _ALIGNED_BYTES = 64  # kernels are faster on, and MKL rounds alike from, address
 _HEADERS = 256
 
 
-class Originals:
-    """The files of weights of a store.
+class StoredTensors:
+    """The tensors of a store's files.
 
     Args:
         store: where they are.
@@ -31,9 +32,9 @@ class Originals:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._headers: OrderedDict[str, dict[str, safetensors.TensorEntry]] = OrderedDict()
+        self._headers: OrderedDict[str, dict[str, TensorEntry]] = OrderedDict()
 
-    def header(self, digest: str) -> dict[str, safetensors.TensorEntry]:
+    def header(self, digest: str) -> dict[str, TensorEntry]:
         """The tensors of a file by key.
 
         Raises:
@@ -48,37 +49,37 @@ class Originals:
                 self._headers.popitem(last=False)
         return header
 
-    def spec(self, stored: Stored) -> TensorSpec:
+    def spec(self, tensor: Stored) -> TensorSpec:
         """A tensor's dtype and shape.
 
         Raises:
             StoreError: its file isn't there, or damaged.
             NotFoundError: the file has no such key.
         """
-        entry = self._entry(stored)
+        entry = self._entry(tensor)
         return TensorSpec(DTYPES[entry.dtype], entry.shape)
 
-    def read(self, wanted: Sequence[Stored]) -> list[torch.Tensor]:
+    def read(self, tensors: Sequence[Stored]) -> list[torch.Tensor]:
         """Tensors, never to be written to.
 
         Raises:
             StoreError: a file isn't there, or damaged.
             NotFoundError: a file has no such key.
         """
-        mapped: dict[str, mmap.mmap] = {}
-        for digest in dict.fromkeys(stored.digest for stored in wanted):
+        files: dict[str, mmap.mmap] = {}
+        for digest in dict.fromkeys(tensor.digest for tensor in tensors):
             with self._store.open_weights(digest) as file:
-                mapped[digest] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return [self._tensor(mapped[stored.digest], self._entry(stored)) for stored in wanted]
+                files[digest] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return [self._tensor(files[tensor.digest], self._entry(tensor)) for tensor in tensors]
 
-    def _entry(self, stored: Stored) -> safetensors.TensorEntry:
-        entry = self.header(stored.digest).get(stored.key)
+    def _entry(self, tensor: Stored) -> TensorEntry:
+        entry = self.header(tensor.digest).get(tensor.key)
         if entry is None:
-            raise NotFoundError(f"weights {stored.digest} have no tensor {stored.key[:200]!r}")
+            raise NotFoundError(f"weights {tensor.digest} have no tensor {tensor.key[:200]!r}")
         return entry
 
     @staticmethod
-    def _tensor(content: mmap.mmap, entry: safetensors.TensorEntry) -> torch.Tensor:
+    def _tensor(content: mmap.mmap, entry: TensorEntry) -> torch.Tensor:
         dtype = TORCH_DTYPES[DTYPES[entry.dtype]]
         if entry.begin == entry.end:
             return torch.empty(entry.shape, dtype=dtype)

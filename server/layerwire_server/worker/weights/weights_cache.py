@@ -1,9 +1,9 @@
-"""Copies of stored tensors on this worker's device: one each, shared by all lanes, the least recently used out first.
+"""The device's cache of weights: one copy of each stored tensor for all lanes, the least recently used evicted first.
 
-It knows originals and programs; nothing of names, calls or lanes.
+It knows stored tensors and programs; nothing of names, calls or lanes.
 
-What a call holds stays alive until the call is answered, whatever happens here. What isn't here raises Absent, which
-knows how to bring it, so that the loop goes on while the disk is read.
+What a call refers to stays alive until the call is answered, whatever is evicted here. What isn't here raises
+CacheMiss, which knows how to load it, so that the loop goes on while the disk is read.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ import torch
 
 from layerwire.errors import InternalError, LayerwireError, ResourceExhaustedError
 from layerwire.wire.dtypes import TensorSpec
+from layerwire_server.errors import caller_error
 from layerwire_server.programs.bind import bind
 from layerwire_server.programs.graph import Stored
 from layerwire_server.programs.variant import Variant
 from layerwire_server.storage.errors import StoreError
-from layerwire_server.storage_status import told
 from layerwire_server.worker.tensors import spec_of_tensor
-from layerwire_server.worker.weights.single_flight import Once
-from layerwire_server.worker.weights.stored_tensors import Originals
+from layerwire_server.worker.weights.single_flight import SingleFlight
+from layerwire_server.worker.weights.stored_tensors import StoredTensors
 
 log = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
 
-_HOLDINGS = 16384  # programs that come with calls and have no weights take none of the bytes
+_MAX_ENTRIES = 16384  # programs that come with calls and have no weights take none of the bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,32 +47,32 @@ class Weights:
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
+class ProgramWeights:
     """The weights of a program on the device, in the order of its graph's constants."""
 
     digest: str
     device: tuple[torch.Tensor, ...]
 
 
-Held: TypeAlias = Weights | Bound
+CachedWeights: TypeAlias = Weights | ProgramWeights
 
 
-class Absent(Exception):
-    """What a call needs isn't in memory; `bring` gets it there, once for all who wait."""
+class CacheMiss(Exception):
+    """What a call needs isn't in memory; `load` gets it there, once for all who wait."""
 
-    def __init__(self, bring: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, load: Callable[[], Awaitable[None]]) -> None:
         super().__init__()
-        self.bring = bring
+        self.load = load
 
 
-async def brought(absent: Absent) -> LayerwireError | None:
-    """Brings what is absent; the error if it can't be."""
+async def load_error(miss: CacheMiss) -> LayerwireError | None:
+    """Loads what isn't in memory; the error if it can't be."""
     try:
-        await absent.bring()
+        await miss.load()
     except LayerwireError as error:
         return error
     except StoreError as error:
-        return told(error, "store")
+        return caller_error(error, "store")
     except (OSError, RuntimeError) as error:
         error_id = secrets.token_hex(8)
         log.exception("weights or a program can't be brought", extra={"fields": {"error_id": error_id}})
@@ -82,155 +82,155 @@ async def brought(absent: Absent) -> LayerwireError | None:
     return None
 
 
-async def here(find: Callable[[], Value]) -> Value:
+async def await_loaded(find: Callable[[], Value]) -> Value:
     """What `find` gives, once all that it needs is in memory.
 
     Raises:
-        LayerwireError: something can't be brought, or `find` raises it.
+        LayerwireError: something can't be loaded, or `find` raises it.
     """
     while True:
         try:
             return find()
-        except Absent as absent:
-            error = await brought(absent)
+        except CacheMiss as miss:
+            error = await load_error(miss)
             if error is not None:
                 raise error from None
 
 
-class _Holding(NamedTuple):
-    """What is held for a tensor's or a program's sake: tensors that others may hold too, and bytes of its own."""
+class _Entry(NamedTuple):
+    """What is kept for a tensor's or a program's sake: tensors that other entries may share, and bytes of its own."""
 
-    held: Any  # Weights of a tensor, Bound of a program; each call looks it up, so that it isn't told apart again
-    shared: Mapping[Stored, Weights]
+    weights: Any  # Weights of a tensor, ProgramWeights of a program: looked up for each call, so not checked again
+    tensors: Mapping[Stored, Weights]
     own_bytes: int
 
 
-class Copies:
-    """All copies of a worker. Its methods belong to the loop's thread; files are read on others.
+class WeightsCache:
+    """All weights on a worker's device. Its methods belong to the loop's thread; files are read on others.
 
     Attributes:
-        nbytes: bytes of all copies.
-        evicted: how often something was let go for want of room.
+        nbytes: bytes of all of them.
+        evictions: how often something was evicted for want of room.
 
     Args:
-        originals: the store's tensors.
+        stored_tensors: those of the store.
         upload: takes a CPU tensor to the device.
-        max_bytes: most bytes of all copies together.
+        max_bytes: most bytes of all of them together.
     """
 
-    def __init__(self, originals: Originals, upload: Callable[[torch.Tensor], torch.Tensor], max_bytes: int) -> None:
+    def __init__(
+        self, stored_tensors: StoredTensors, upload: Callable[[torch.Tensor], torch.Tensor], max_bytes: int
+    ) -> None:
         self.nbytes = 0
-        self.evicted = 0
-        self._originals = originals
+        self.evictions = 0
+        self._stored_tensors = stored_tensors
         self._upload = upload
         self._max_bytes = max_bytes
-        self._holdings: OrderedDict[tuple[str, str], _Holding] = OrderedDict()
-        self._pinned: frozenset[tuple[str, str]] = frozenset()
+        self._entries: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
+        self._pinned_keys: frozenset[tuple[str, str]] = frozenset()
         self._tensors: dict[Stored, Weights] = {}
-        self._holders: dict[Stored, int] = {}
-        self._coming = Once()
+        self._entry_counts: dict[Stored, int] = {}
+        self._loads = SingleFlight()
 
     def pin(self, keys: frozenset[tuple[str, str]]) -> None:
         """From now on these stay, and no others: (digest, key) of tensors, (digest, "") of programs."""
-        self._pinned = keys
+        self._pinned_keys = keys
 
-    def weights(self, stored: Stored) -> Weights:
+    def weights(self, tensor: Stored) -> Weights:
         """A tensor.
 
         Raises:
-            Absent: it isn't in memory.
+            CacheMiss: it isn't in memory.
         """
-        holding = self._holdings.get(stored)
-        if holding is None:
-            raise Absent(lambda: self._bring(stored, lambda: self._read_tensor(stored)))
-        self._holdings.move_to_end(stored)
-        weights: Weights = holding.held
+        entry = self._entries.get(tensor)
+        if entry is None:
+            raise CacheMiss(lambda: self._load(tensor, lambda: self._read_tensor(tensor)))
+        self._entries.move_to_end(tensor)
+        weights: Weights = entry.weights
         return weights
 
-    def bound(self, digest: str, variant: Variant) -> Bound:
+    def program_weights(self, digest: str, variant: Variant) -> ProgramWeights:
         """A program's weights.
 
         Raises:
-            Absent: they aren't in memory.
+            CacheMiss: they aren't in memory.
         """
         key = digest, "folded" if variant.folded else "plain"
-        holding = self._holdings.get(key)
-        if holding is None:
-            raise Absent(lambda: self._bring(key, lambda: self._read_program(digest, variant)))
-        self._holdings.move_to_end(key)
-        assert isinstance(holding.held, Bound)
-        return holding.held
+        entry = self._entries.get(key)
+        if entry is None:
+            raise CacheMiss(lambda: self._load(key, lambda: self._read_program(digest, variant)))
+        self._entries.move_to_end(key)
+        assert isinstance(entry.weights, ProgramWeights)
+        return entry.weights
 
-    async def _bring(self, key: tuple[str, str], read: Callable[[], _Holding]) -> None:
-        if key in self._holdings:  # it came between Absent and now: held twice it would never be let go
+    async def _load(self, key: tuple[str, str], read: Callable[[], _Entry]) -> None:
+        if key in self._entries:  # it came between CacheMiss and now: counted twice it would never be evicted
             return
 
-        async def bring() -> None:
-            self._hold(key, await asyncio.to_thread(read))
+        async def load() -> None:
+            self._insert(key, await asyncio.to_thread(read))
 
-        await self._coming.do(key, bring)
+        await self._loads.do(key, load)
 
-    def _read_tensor(self, stored: Stored) -> _Holding:
-        known = self._tensors.get(stored)
-        if known is None:
-            (host,) = self._originals.read([stored])
-            known = Weights(stored, spec_of_tensor(host), host, self._upload(host))
-        return _Holding(known, {stored: known}, 0)
+    def _read_tensor(self, tensor: Stored) -> _Entry:
+        weights = self._tensors.get(tensor)
+        if weights is None:
+            (host,) = self._stored_tensors.read([tensor])
+            weights = Weights(tensor, spec_of_tensor(host), host, self._upload(host))
+        return _Entry(weights, {tensor: weights}, 0)
 
-    def _read_program(self, digest: str, variant: Variant) -> _Holding:
-        wanted = variant.stored
-        # Looked up once: the loop may let go of any of them while the others are read.
-        known = {stored: found for stored in wanted if (found := self._tensors.get(stored)) is not None}
-        missing = [stored for stored in wanted if stored not in known]
-        hosts = dict(zip(missing, self._originals.read(missing), strict=True))
-        hosts |= {stored: weights.host for stored, weights in known.items()}
-        made = bind(variant, hosts)
-        shared: dict[Stored, Weights] = {}
+    def _read_program(self, digest: str, variant: Variant) -> _Entry:
+        # Looked up once: the loop may evict any of them while the others are read.
+        hits = {tensor: weights for tensor in variant.stored if (weights := self._tensors.get(tensor)) is not None}
+        misses = [tensor for tensor in variant.stored if tensor not in hits]
+        hosts = dict(zip(misses, self._stored_tensors.read(misses), strict=True))
+        hosts |= {tensor: weights.host for tensor, weights in hits.items()}
+        tensors: dict[Stored, Weights] = {}
         device: list[torch.Tensor] = []
         own_bytes = 0
-        for (_, recipe), host in zip(variant.graph.constants, made, strict=True):
+        for (_, recipe), host in zip(variant.graph.constants, bind(variant, hosts), strict=True):
             if isinstance(recipe, Stored):
-                shared[recipe] = (
-                    known.get(recipe)
-                    or shared.get(recipe)
+                tensors[recipe] = (
+                    hits.get(recipe)
+                    or tensors.get(recipe)
                     or Weights(recipe, spec_of_tensor(host), host, self._upload(host))
                 )
-                device.append(shared[recipe].device)
+                device.append(tensors[recipe].device)
             else:
                 own_bytes += host.nbytes
                 device.append(self._upload(host))
-        return _Holding(Bound(digest, tuple(device)), shared, own_bytes)
+        return _Entry(ProgramWeights(digest, tuple(device)), tensors, own_bytes)
 
-    def _hold(self, key: tuple[str, str], holding: _Holding) -> None:
-        """Keeps what was brought, and lets go what then is too much.
+    def _insert(self, key: tuple[str, str], entry: _Entry) -> None:
+        """Keeps what was loaded, and evicts what then is too much.
 
         Raises:
             ResourceExhaustedError: it doesn't fit, even if all goes that isn't pinned.
         """
-        self._holdings[key] = holding
-        self.nbytes += holding.own_bytes
-        for stored, weights in holding.shared.items():
-            if stored not in self._tensors:
-                self._tensors[stored] = weights
+        self._entries[key] = entry
+        self.nbytes += entry.own_bytes
+        for tensor, weights in entry.tensors.items():
+            if tensor not in self._tensors:
+                self._tensors[tensor] = weights
                 self.nbytes += weights.spec.nbytes
-            self._holders[stored] = self._holders.get(stored, 0) + 1
-        for other in list(self._holdings):
-            if self.nbytes <= self._max_bytes and len(self._holdings) <= _HOLDINGS:
+            self._entry_counts[tensor] = self._entry_counts.get(tensor, 0) + 1
+        for other in list(self._entries):
+            if self.nbytes <= self._max_bytes and len(self._entries) <= _MAX_ENTRIES:
                 return
-            if other != key and other not in self._pinned and (other[0], "") not in self._pinned:
-                self._let_go(other)
-                self.evicted += 1
+            if other != key and other not in self._pinned_keys and (other[0], "") not in self._pinned_keys:
+                self._evict(other)
+                self.evictions += 1
         if self.nbytes > self._max_bytes:
-            needed = self.nbytes
-            self._let_go(key)
-            rule = f"with what is pinned they take {needed} bytes, over the server's --max-weights-bytes"
+            total_bytes = self.nbytes
+            self._evict(key)
+            rule = f"with what is pinned they take {total_bytes} bytes, over the server's --max-weights-bytes"
             raise ResourceExhaustedError(f"weights don't fit: {rule} {self._max_bytes}")
 
-    def _let_go(self, key: tuple[str, str]) -> None:
-        holding = self._holdings.pop(key)
-        self.nbytes -= holding.own_bytes
-        for stored in holding.shared:
-            self._holders[stored] -= 1
-            if not self._holders[stored]:
-                del self._holders[stored]
-                self.nbytes -= self._tensors.pop(stored).spec.nbytes
+    def _evict(self, key: tuple[str, str]) -> None:
+        entry = self._entries.pop(key)
+        self.nbytes -= entry.own_bytes
+        for tensor in entry.tensors:
+            self._entry_counts[tensor] -= 1
+            if not self._entry_counts[tensor]:
+                del self._entry_counts[tensor]
+                self.nbytes -= self._tensors.pop(tensor).spec.nbytes

@@ -1,1 +1,0 @@
-"""StoreService at the gateway."""

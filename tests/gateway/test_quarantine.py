@@ -1,0 +1,71 @@
+"""Calls that killed workers are known again, and others are not taken for them."""
+
+from __future__ import annotations
+
+import pytest
+
+from layerwire_server.link import QUARANTINED, Family, Flag, Kind
+from tests.gateway.frames import (
+    ask,
+    calls,
+    kill_twice,
+    relu,
+    up,
+)
+
+SAME = {  # what a call that killed may look like when it comes again
+    "alone": (calls({9: relu(b"kill")}), Family.NONE, [0]),
+    "among others": (calls({1: relu(b"good"), 2: relu(b"kill"), 3: relu(b"longer")}), Family.NONE, [1]),
+    "with options": (calls({5: relu(b"kill", timeout_seconds=9.0, priority=-3)}), Family.NONE, [0]),
+    "unary": (relu(b"kill").SerializeToString(), Family.ACTIVATE, [0]),
+    "unary, with options": (relu(b"kill", return_timing=True).SerializeToString(), Family.ACTIVATE, [0]),
+}
+
+
+OTHERS = {
+    "other data": (calls({9: relu(b"fine")}), Family.NONE),
+    "other length": (calls({9: relu(b"killer")}), Family.NONE),
+    "other operator": (calls({9: relu(b"kill")}).replace(b"\x1a", b"\x22", 1), Family.NONE),
+    "other method": (relu(b"kill").SerializeToString(), Family.LINEAR),
+    "estimate": (relu(b"kill").SerializeToString(), Family.ESTIMATE),
+    "no message": (b"\x0a\xff" + bytes(30), Family.NONE),
+}
+
+
+@pytest.mark.parametrize("learnt", ["stream", "unary"])
+@pytest.mark.parametrize(("payload", "family", "ordinals"), SAME.values(), ids=SAME)
+def test_a_call_that_killed_is_not_run_when_it_comes_again(router, learnt, payload, family, ordinals):
+    if learnt == "stream":
+        router.abandon(kill_twice(router, 1, payload=calls({1: relu(), 2: relu(b"kill", priority=1)})))
+    else:
+        kill_twice(router, 0, kind=Kind.UNARY, payload=relu(b"kill").SerializeToString(), family=Family.ACTIVATE)
+    worker = up(router)
+    ask(router, kind=Kind.CALLS if family is Family.NONE else Kind.UNARY, payload=payload, family=family)
+    (frame,) = worker.take()
+    assert frame.flags is Flag.NONE
+    assert frame.ordinals == tuple(ordinal | QUARANTINED for ordinal in ordinals)
+
+
+@pytest.mark.parametrize(("payload", "family"), OTHERS.values(), ids=OTHERS)
+def test_other_calls_run_though_one_killed(router, payload, family):
+    router.abandon(kill_twice(router, 0, payload=calls({1: relu(b"kill")})))
+    worker = up(router)
+    ask(router, kind=Kind.CALLS if family is Family.NONE else Kind.UNARY, payload=payload, family=family)
+    assert worker.take()[0].ordinals == ()
+
+
+def test_quarantine_ends(router):
+    router.abandon(kill_twice(router, 0, now=100.0, payload=calls({1: relu(b"kill")})))
+    worker = up(router)
+    ask(router, payload=calls({1: relu(b"kill")}), arrived=699.0)
+    ask(router, payload=calls({1: relu(b"kill")}), arrived=700.0)
+    assert [frame.ordinals for frame in worker.take()] == [(QUARANTINED,), ()]
+
+
+def test_quarantine_is_bounded(router):
+    for number in range(300):
+        router.abandon(kill_twice(router, 0, payload=calls({1: relu(b"%3d" % number)})))
+    worker = up(router)
+    for number in range(300):
+        ask(router, payload=calls({1: relu(b"%3d" % number)}))
+    assert [bool(frame.ordinals) for frame in worker.take()] == [False] * 44 + [True] * 256

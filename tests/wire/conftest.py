@@ -1,0 +1,7 @@
+"""The fake server that arrays go to and come back from."""
+
+from __future__ import annotations
+
+from tests.transport.conftest import serve
+
+__all__ = ["serve"]

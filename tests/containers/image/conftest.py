@@ -19,7 +19,8 @@ from tests.containers.image.podman import CACHE, podman
 def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The storage with the base image in it, for one process at a time, and without what a killed one has left."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / "lock").open("w") as lock:
+    with (CACHE / "lock").open("w") as lock, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("no_proxy", "127.0.0.1", prepend=",")  # containers are called there
         fcntl.flock(lock, fcntl.LOCK_EX)
         podman("rm", "--all", "--force", "--time=0")
         podman("volume", "rm", "--all", "--force")

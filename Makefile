@@ -7,7 +7,7 @@ READY = $(VENV)/.ready
 INFERENCE = client/layerwire/inference_v2
 
 .DEFAULT_GOAL := help
-.PHONY: help install protos tables lint format test test-deploy image-check check bench demo up clean
+.PHONY: help install protos tables stubs lint format test test-deploy image-check check bench demo up clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ protos: $(READY) ## Regenerate the Python code of protos/
 
 tables: $(READY) ## Rewrite the README's tables from the code
 	$(BIN)/python -m tests.readme_tables
+
+stubs: $(READY) ## Rewrite what type checkers know of the clients' methods
+	$(BIN)/python -m tools.client_methods
 
 lint: $(READY) ## ruff, mypy --strict, import-linter, buf
 	$(BIN)/ruff check

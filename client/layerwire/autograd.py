@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple, NoReturn, Protocol
+from typing import Any, Literal, NamedTuple, NoReturn, Protocol
 
 import torch
 
 from layerwire.calls import Calls, Request
+from layerwire.client_methods import BlockingMethods
 
 _BUFFERS = {"running_mean", "running_var"}  # outputs that torch updates in place, and differentiates not
 
@@ -19,11 +20,11 @@ _BUFFERS = {"running_mean", "running_var"}  # outputs that torch updates in plac
 class BlockingClient(Protocol):
     """A Client, or a view of one."""
 
-    def options(self, *, timing: bool) -> Calls[Any]:
-        """Its operators, whose calls return the answer bare or with its timing."""
+    def options(self, *, timing: Literal[False]) -> Calls[Any]:
+        """Its operators, whose calls return the bare answer."""
 
 
-class Functional(Calls[Any]):
+class Functional(BlockingMethods):
     """Every operator as a method that torch's autograd can go back through: `Functional(lw).conv2d(x, weight)`.
 
     What it gives is what the client gives. Where torch records, and a tensor among the arguments requires a gradient,

@@ -6,17 +6,18 @@ It knows what callers see; how calls travel is the engine's business.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Self
 
 from layerwire.calls import Calls, Request, Requests
+from layerwire.client_methods import AwaitableView, BlockingView, SubmittedMethods
 from layerwire.store_methods import AwaitableStoreMethods, BlockingStoreMethods
 from layerwire.transport import rpc
 from layerwire.transport.options import Options, seconds
 from layerwire.transport.rpc import Estimate
-from layerwire.transport.sessions import CallFuture, LoopSession, Session, ThreadSession
+from layerwire.transport.sessions import LoopSession, Session, ThreadSession
 from layerwire.transport.settings import (
     DEFAULT_MAX_BYTES_IN_FLIGHT,
     DEFAULT_MAX_CALLS_IN_FLIGHT,
@@ -28,18 +29,16 @@ from layerwire.transport.settings import (
 from layerwire.transport.tls import Tls
 from layerwire.v1 import layerwire_pb2 as messages
 
-View_co = TypeVar("View_co", covariant=True)
-
 _UNCHANGED: Any = object()
 
 
-class WithOptions(ABC, Generic[View_co]):
+class WithOptions(ABC):
     """Methods whose calls have options, and a way to views of them with others."""
 
     _options: Options
 
     @abstractmethod
-    def _view(self, options: Options) -> View_co:
+    def _view(self, options: Options) -> Any:
         """The same methods with other options."""
 
     def options(
@@ -49,7 +48,7 @@ class WithOptions(ABC, Generic[View_co]):
         priority: int = _UNCHANGED,
         deterministic: bool = _UNCHANGED,
         timing: bool = _UNCHANGED,
-    ) -> View_co:
+    ) -> Any:
         """The same methods, whose calls are treated otherwise: `lw.options(priority=3).relu(x)`.
 
         Args:
@@ -68,7 +67,7 @@ class WithOptions(ABC, Generic[View_co]):
         return self._view(replace(self._options, **changes))
 
 
-class BlockingCalls(Calls[Any], WithOptions["BlockingCalls"]):
+class BlockingCalls(BlockingView, WithOptions):
     """Operators as methods that return the answer. Any number of threads may share it.
 
     Attributes:
@@ -79,7 +78,7 @@ class BlockingCalls(Calls[Any], WithOptions["BlockingCalls"]):
 
     def __init__(self, session: ThreadSession, options: Options) -> None:
         super().__init__(partial(session.call, options=options))
-        self.submit: Calls[CallFuture] = Calls(partial(session.submit, options=options))
+        self.submit = SubmittedMethods(partial(session.submit, options=options))
         self._session = session
         self._options = options
 
@@ -87,7 +86,7 @@ class BlockingCalls(Calls[Any], WithOptions["BlockingCalls"]):
         return BlockingCalls(self._session, options)
 
 
-class AwaitableCalls(Calls[Coroutine[Any, Any, Any]], WithOptions["AwaitableCalls"]):
+class AwaitableCalls(AwaitableView, WithOptions):
     """Operators as methods to be awaited. Any number of tasks of one event loop may share it."""
 
     def __init__(self, session: LoopSession, options: Options) -> None:

@@ -9,9 +9,12 @@ import asyncio
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar, overload
 
-from layerwire.calls import Calls
+import numpy.typing as npt
+
+from layerwire.calls.tensor_types import ArrayLike, TensorLike, TorchTensor
+from layerwire.client_methods import AwaitableMethods
 from layerwire.errors import invalid
 from layerwire.export import ExportedModule, export
 from layerwire.store import programs, uploads
@@ -22,8 +25,17 @@ from layerwire.transport.sessions import LoopSession, ThreadSession
 from layerwire.v1 import store_pb2
 from layerwire.wire.safetensors import SafetensorsFile
 
+Outputs_co = TypeVar("Outputs_co", covariant=True)
 Assemble: TypeAlias = Callable[[Mapping[str, Any]], Any]  # makes what a call returns of outputs by name
 Run: TypeAlias = Callable[[str, int | None, Mapping[str, Any]], Mapping[str, Any]]  # name, version, inputs -> outputs
+
+
+class Module(Protocol[Outputs_co]):
+    """A torch.nn.Module, and what it returns."""
+
+    @property
+    def forward(self) -> Callable[..., Outputs_co]:
+        """What it computes."""
 
 
 class Store(Protocol):
@@ -85,9 +97,7 @@ def store_of_client(session: ThreadSession, options: Options, client: Any) -> Cl
     return ClientStore(session.run, options, run)
 
 
-def store_of_async_client(
-    session: LoopSession, options: Options, calls: Calls[Coroutine[Any, Any, Any]]
-) -> ClientStore:
+def store_of_async_client(session: LoopSession, options: Options, calls: AwaitableMethods) -> ClientStore:
     """An AsyncClient as a Store, for a thread beside its loop: deploying computes for long."""
     engine, run = session.engine(), run_awaited(calls)
 
@@ -98,7 +108,7 @@ def store_of_async_client(
 
 
 def run_awaited(
-    calls: Calls[Coroutine[Any, Any, Any]],
+    calls: AwaitableMethods,
 ) -> Callable[[str, int | None, Mapping[str, Any]], Coroutine[Any, Any, Any]]:
     """What runs a stored program by an AsyncClient's operators."""
     return lambda name, version, inputs: calls.run(name, inputs, version=version)
@@ -201,7 +211,7 @@ class StoredProgram:
         return f"{type(self).__name__}({self.name!r}{version})"
 
 
-class RemoteProgram(StoredProgram):
+class RemoteProgram(StoredProgram, Generic[Outputs_co]):
     """A stored program as a function: tensors of numpy or torch in and out.
 
     Where an input is a torch tensor that requires a gradient, autograd goes back through the call: gradients of the
@@ -209,7 +219,15 @@ class RemoteProgram(StoredProgram):
     `Client.differentiate` has them.
     """
 
-    def __call__(self, *inputs: Any, **keywords: Any) -> Any:
+    @overload
+    def __call__(
+        self: RemoteProgram[TorchTensor[Any]], *inputs: ArrayLike, **keywords: ArrayLike
+    ) -> npt.NDArray[Any]: ...
+    @overload
+    def __call__(self, *inputs: ArrayLike, **keywords: ArrayLike) -> Any: ...
+    @overload
+    def __call__(self, *inputs: TensorLike, **keywords: TensorLike) -> Outputs_co: ...
+    def __call__(self, *inputs: TensorLike, **keywords: TensorLike) -> Any:
         """Runs it; arguments by position or by name.
 
         Raises:
@@ -217,7 +235,7 @@ class RemoteProgram(StoredProgram):
         """
         return self._assemble(self._call(inputs, keywords))
 
-    def awaitable(self, calls: Calls[Coroutine[Any, Any, Any]]) -> AsyncRemoteProgram:
+    def awaitable(self, calls: AwaitableMethods) -> AsyncRemoteProgram[Outputs_co]:
         """The same to be awaited, by an AsyncClient's operators."""
         return AsyncRemoteProgram(
             run_awaited(calls), self.name, self.inputs,
@@ -225,10 +243,18 @@ class RemoteProgram(StoredProgram):
         )  # fmt: skip
 
 
-class AsyncRemoteProgram(StoredProgram):
+class AsyncRemoteProgram(StoredProgram, Generic[Outputs_co]):
     """A stored program as a function to be awaited; autograd doesn't go through it, as its backward can't wait."""
 
-    async def __call__(self, *inputs: Any, **keywords: Any) -> Any:
+    @overload
+    async def __call__(
+        self: AsyncRemoteProgram[TorchTensor[Any]], *inputs: ArrayLike, **keywords: ArrayLike
+    ) -> npt.NDArray[Any]: ...
+    @overload
+    async def __call__(self, *inputs: ArrayLike, **keywords: ArrayLike) -> Any: ...
+    @overload
+    async def __call__(self, *inputs: TensorLike, **keywords: TensorLike) -> Outputs_co: ...
+    async def __call__(self, *inputs: TensorLike, **keywords: TensorLike) -> Any:
         """As `RemoteProgram.__call__`."""
         return self._assemble(await self._call(inputs, keywords))
 
@@ -241,12 +267,12 @@ def by_name(outputs: Mapping[str, Any]) -> Any:
 def deploy(
     store: Store,
     name: str,
-    module: Any,
+    module: Module[Outputs_co],
     *example_inputs: Any,
     fold_batch_norm: bool | None = None,
     progress: Progress | None = None,
     pinned: bool = False,
-) -> RemoteProgram:
+) -> RemoteProgram[Outputs_co]:
     """Puts a torch.nn.Module on a server as data, and compares what both give for the example.
 
     Raises:

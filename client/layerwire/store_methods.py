@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Coroutine, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy.typing as npt
 
-from layerwire.calls import Calls, TensorLike
+from layerwire.calls import TensorLike
+from layerwire.client_methods import AwaitableView, BlockingView
 from layerwire.store import programs, uploads, weights
 from layerwire.store.programs import Program
 from layerwire.store.uploads import LocalFile, Progress
@@ -24,10 +25,12 @@ from layerwire.transport.sessions import LoopSession, ThreadSession
 from layerwire.v1 import program_pb2, store_pb2
 
 if TYPE_CHECKING:
-    from layerwire.deploy import AsyncRemoteProgram, RemoteProgram
+    from layerwire.deploy import AsyncRemoteProgram, Module, RemoteProgram
+
+Outputs = TypeVar("Outputs")
 
 
-class BlockingStoreMethods(Calls[Any]):
+class BlockingStoreMethods(BlockingView):
     """The store's methods, which return the answer."""
 
     _session: ThreadSession
@@ -128,12 +131,12 @@ class BlockingStoreMethods(Calls[Any]):
     def deploy(
         self,
         name: str,
-        module: Any,
+        module: Module[Outputs],
         *example_inputs: Any,
         fold_batch_norm: bool | None = None,
         pinned: bool = False,
         progress: Progress | None = None,
-    ) -> RemoteProgram:
+    ) -> RemoteProgram[Outputs]:
         """Puts a torch.nn.Module on the server as data, and returns it as a function; `report` tells how it went.
 
         Args:
@@ -155,7 +158,7 @@ class BlockingStoreMethods(Calls[Any]):
             fold_batch_norm=fold_batch_norm, pinned=pinned, progress=progress,
         )  # fmt: skip
 
-    def program(self, name: str, version: int | None = None) -> RemoteProgram:
+    def program(self, name: str, version: int | None = None) -> RemoteProgram[Any]:
         """A stored program as a function; without a version it calls whichever is the default one then.
 
         It takes and returns numpy arrays or torch tensors, and torch's autograd can go back through it to its inputs.
@@ -167,7 +170,7 @@ class BlockingStoreMethods(Calls[Any]):
         return deploy.RemoteProgram(store.run, name, inputs, version=version)
 
 
-class AwaitableStoreMethods(Calls[Coroutine[Any, Any, Any]]):
+class AwaitableStoreMethods(AwaitableView):
     """The store's methods, to be awaited; see BlockingStoreMethods."""
 
     _session: LoopSession
@@ -241,12 +244,12 @@ class AwaitableStoreMethods(Calls[Coroutine[Any, Any, Any]]):
     async def deploy(
         self,
         name: str,
-        module: Any,
+        module: Module[Outputs],
         *example_inputs: Any,
         fold_batch_norm: bool | None = None,
         pinned: bool = False,
         progress: Progress | None = None,
-    ) -> AsyncRemoteProgram:
+    ) -> AsyncRemoteProgram[Outputs]:
         """As `Client.deploy`, on a thread beside the loop; what is returned is awaited: `scores = await remote(x)`."""
         from layerwire import deploy
 
@@ -257,7 +260,7 @@ class AwaitableStoreMethods(Calls[Coroutine[Any, Any, Any]]):
         )  # fmt: skip
         return remote.awaitable(self)
 
-    async def program(self, name: str, version: int | None = None) -> AsyncRemoteProgram:
+    async def program(self, name: str, version: int | None = None) -> AsyncRemoteProgram[Any]:
         """As `Client.program`; what it returns is awaited, and has no gradients."""
         from layerwire import deploy
 

@@ -54,7 +54,7 @@ class Run:
 @pytest_asyncio.fixture
 async def run(tmp_path, monkeypatch):
     """Makes runs: `run("steady", workers="2")`."""
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
     runs = []
 
     def make(plan, **flags):

@@ -12,6 +12,7 @@ from typing import Any, SupportsFloat, SupportsIndex, TypeAlias
 
 import numpy as np
 
+from layerwire.calls import tensor_types
 from layerwire.errors import invalid
 from layerwire.v1 import tensor_pb2
 from layerwire.wire.dtypes import DTYPES
@@ -20,8 +21,7 @@ Size: TypeAlias = SupportsIndex | Sequence[SupportsIndex]  # one value for all a
 OptionalSize: TypeAlias = (
     SupportsIndex | Sequence[SupportsIndex | None] | None
 )  # adaptive pooling: None keeps the input's
-# A torch dtype, what numpy takes for one, or its name. Not spelled out, since the annotation would have to name torch.
-DTypeLike: TypeAlias = Any
+DTypeLike: TypeAlias = tensor_types.DTypeLike
 
 
 def integer(function: str, name: str, value: SupportsIndex) -> int:
@@ -147,7 +147,7 @@ def dtype_name(function: str, value: DTypeLike | None) -> str | None:
     name = str(value).removeprefix("torch.")  # torch's, and "bfloat16", which numpy may not know
     if name not in DTYPES:
         try:
-            name = np.dtype(value).name
+            name = np.dtype(value).name  # type: ignore[arg-type]  # it raises for torch's, as for what is none
         except TypeError:
             raise TypeError(f"{function}: dtype must be one of {', '.join(DTYPES)}, got {_text_of(value)}") from None
     if name not in DTYPES:

@@ -10,11 +10,12 @@ from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from google.protobuf.message import Message
 
+from layerwire.calls import tensor_types
+
 Answer_co = TypeVar("Answer_co", covariant=True)
 
-# numpy array, torch tensor, number, nested lists of numbers, or the name of stored weights. Not spelled out, since the
-# annotation would have to name torch, which isn't needed here.
-TensorLike: TypeAlias = Any
+# numpy array, torch tensor, number, nested lists of numbers, or the name of stored weights.
+TensorLike: TypeAlias = tensor_types.TensorLike
 
 
 class Request(NamedTuple):

@@ -12,14 +12,13 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from layerwire.autograd import Functional
-from layerwire.client import BlockingCalls
+from layerwire.autograd import BlockingClient, Functional
 from layerwire.nn.module import TWINS, Remote
 
 Module = TypeVar("Module", bound=nn.Module)
 
 
-def remote(module: Module, client: BlockingCalls) -> Module:
+def remote(module: Module, client: BlockingClient) -> Module:
     """The same module with every layer that has a remote twin computed by a server.
 
     The module itself is left as it is. Parameters and buffers are the very same tensors, so that an optimizer of either

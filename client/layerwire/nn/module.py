@@ -6,13 +6,13 @@ It knows torch's modules and the SDK's methods; no module in particular.
 from __future__ import annotations
 
 import inspect
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from torch import nn
 
-from layerwire.autograd import Functional
+from layerwire.autograd import BlockingClient, Functional
 from layerwire.calls import Calls
-from layerwire.client import BlockingCalls
 
 # The class of torch.nn -> the remote one.
 TWINS: dict[type[nn.Module], type[Remote]] = {}
@@ -40,6 +40,10 @@ class Remote(nn.Module):
 
     functional: Functional
 
+    if TYPE_CHECKING:  # torch's own is of Any
+
+        def __call__(self, *inputs: torch.Tensor, **kwargs: Any) -> torch.Tensor: ...
+
     def __init_subclass__(cls, *, function: str = "", **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if not function:
@@ -52,7 +56,7 @@ class Remote(nn.Module):
         cls.__signature__ = _with_client(inspect.signature(namesake))  # type: ignore[attr-defined]  # for help()
         TWINS[namesake] = cls
 
-    def __init__(self, *args: Any, client: BlockingCalls, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, client: BlockingClient, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.functional = Functional(client)
 
@@ -64,7 +68,7 @@ class Remote(nn.Module):
 
 
 def _with_client(signature: inspect.Signature) -> inspect.Signature:
-    client = inspect.Parameter("client", inspect.Parameter.KEYWORD_ONLY, annotation=BlockingCalls)
+    client = inspect.Parameter("client", inspect.Parameter.KEYWORD_ONLY, annotation=BlockingClient)
     parameters = [*signature.parameters.values()]
     at = next(
         (index for index, one in enumerate(parameters) if one.kind is inspect.Parameter.VAR_KEYWORD), len(parameters)

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from google.protobuf import message_factory
@@ -24,6 +24,8 @@ from layerwire.wire import arrays, framing
 from layerwire.wire.dtypes import TensorSpec
 from layerwire.wire.framing import Entry, MapEntry
 from layerwire.wire.protobuf import prefix
+
+Tensor = TypeVar("Tensor")
 
 _NEVER = math.inf
 _now = time.monotonic
@@ -142,7 +144,7 @@ class Call:
         return error
 
 
-class NamedTensors(dict[str, Any]):
+class NamedTensors(dict[str, Tensor]):
     """Tensors by name, as `run` and `differentiate` return them.
 
     Attributes:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from layerwire.errors import invalid
 from layerwire.v1 import layerwire_pb2 as messages
 from layerwire.wire.protobuf import prefix
+
+Answer = TypeVar("Answer")
 
 MAX_PRIORITY = 10
 _FOREVER_SECONDS = 1e9  # thirty years; longer ones don't go to the server
@@ -71,10 +73,10 @@ class Timing(NamedTuple):
         return cls(*(getattr(timing, name) for name in cls._fields))
 
 
-class Timed(NamedTuple):
+class Timed(NamedTuple, Generic[Answer]):
     """What a call answers under `options(timing=True)`: `y, timing = lw.options(timing=True).relu(x)`."""
 
-    value: Any
+    value: Answer
     timing: Timing
 
 

@@ -80,10 +80,10 @@ class ThreadSession(Session):
                 engine.loop.call_soon_threadsafe(engine.cancel, call)
             raise
 
-    def submit(self, request: Request, options: Options) -> CallFuture:
+    def submit(self, request: Request, options: Options) -> CallFuture[Any]:
         """A future of a call's answer. Waits first where as much is in flight as may be."""
         engine = self.engine()
-        future = CallFuture()
+        future: CallFuture[Any] = CallFuture()
         call = Call(request, options, future)
         engine.check(call)
         self._enter(engine, call)
@@ -280,7 +280,7 @@ class Waiter:
         return self._result
 
 
-class CallFuture(Future[Any]):
+class CallFuture(Future[Value]):
     """The answer of a submitted call: a concurrent.futures.Future, with `cancel` giving up the call on the server."""
 
     def __init__(self) -> None:
@@ -299,7 +299,7 @@ class CallFuture(Future[Any]):
             give_up()
         return cancelled
 
-    def set_result(self, result: Any, /) -> None:
+    def set_result(self, result: Value, /) -> None:
         """Keeps the answer, unless it was cancelled."""
         self._give_up = None
         if self.set_running_or_notify_cancel():

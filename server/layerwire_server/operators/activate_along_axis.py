@@ -86,8 +86,8 @@ class InDtype(AlongAxis):
         """See Operator."""
         dtype = message.dtype or None
         if dtype is not None and dtype not in FLOATS:
-            got = DTYPE_NAMES.get(dtype, dtype)
-            raise invalid(cls.name, "dtype", f"must be one of {dtype_names(FLOATS)}, got {got}")
+            name = DTYPE_NAMES.get(dtype, dtype)
+            raise invalid(cls.name, "dtype", f"must be one of {dtype_names(FLOATS)}, got {name}")
         return cls(message.dim if message.HasField("dim") else None, dtype)
 
     def dtypes_on(self, device_type: str) -> frozenset[int]:

@@ -114,15 +114,15 @@ class Conv(Convolution):
 
 def _read_padding(reader: Reader, stride: Sizes) -> Sizes | None:
     """Numbers, of which "valid" is zeros, or None for "same"."""
-    named, given = reader.message.named_padding, reader.message.padding
-    if named == operators_pb2.NAMED_PADDING_UNSPECIFIED:
+    name, numbers = reader.message.named_padding, reader.message.padding
+    if name == operators_pb2.NAMED_PADDING_UNSPECIFIED:
         return reader.sizes("padding", least=0, most=MAX_PADDING, default=0)
-    if given:
-        raise invalid(reader.title, "padding", f"must be left out where named_padding is given, got {list(given)}")
-    if named == operators_pb2.NAMED_PADDING_VALID:
+    if numbers:
+        raise invalid(reader.title, "padding", f"must be left out where named_padding is given, got {list(numbers)}")
+    if name == operators_pb2.NAMED_PADDING_VALID:
         return (0,) * reader.dims
-    if named != operators_pb2.NAMED_PADDING_SAME:
-        raise invalid(reader.title, "named_padding", f"must be VALID or SAME, got {named}")
+    if name != operators_pb2.NAMED_PADDING_SAME:
+        raise invalid(reader.title, "named_padding", f"must be VALID or SAME, got {name}")
     if max(stride) > 1:
         raise invalid(reader.title, "stride", f'must be 1 for padding "same", got {list(stride)}')
     return None

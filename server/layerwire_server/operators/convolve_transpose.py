@@ -104,8 +104,8 @@ class ConvTranspose(Convolution):
         assert planes is not None
         assert weight is not None
         extents, kernel = tuple(planes.shape[-self.spatial_dims :]), tuple(weight.shape[2:])
-        rounded = planes.device.type == "cpu" and planes.is_floating_point() and planes.dtype != torch.float64
-        if rounded and self._leaves_onednn(extents, kernel):
+        rounds = planes.device.type == "cpu" and planes.is_floating_point() and planes.dtype != torch.float64
+        if rounds and self._leaves_onednn(extents, kernel):
             wide = (None if tensor is None else tensor.double() for tensor in tensors)
             return (self._convolve(*wide).to(planes.dtype),)
         return (self._convolve(*tensors),)

@@ -90,7 +90,7 @@ class Linear(Operator):
         x, weight, bias = tensors
         assert x is not None
         assert weight is not None
-        return self.run(_aligned(x), _aligned(weight), bias)
+        return self.run(_align_rows(x), _align_rows(weight), bias)
 
 
 @dataclass(frozen=True)
@@ -167,8 +167,8 @@ class Bilinear(Operator):
         assert x1 is not None
         assert x2 is not None
         assert weight is not None
-        weight = _aligned(_aligned(weight.transpose(1, 2)).transpose(1, 2))
-        return self.run(_aligned(x1), _aligned(x2), weight, bias)
+        weight = _align_rows(_align_rows(weight.transpose(1, 2)).transpose(1, 2))
+        return self.run(_align_rows(x1), _align_rows(x2), weight, bias)
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ class CosineSimilarity(Operator):
     def output_bytes_bound(self, specs: Specs) -> int:
         """Also that of the inputs as they are broadcast, which may be far larger than both and the output."""
         joint = self._joint(specs)
-        return max(joint.nbytes, math.prod(self._kept(joint.shape)) * ITEMSIZES[joint.dtype])
+        return max(joint.nbytes, math.prod(self._output_shape(joint.shape)) * ITEMSIZES[joint.dtype])
 
     def footprint_bytes(self, specs: Specs, outputs: tuple[TensorSpec, ...]) -> int:
         """Also the normalised inputs and their product."""
@@ -241,7 +241,7 @@ class CosineSimilarity(Operator):
         assert x2 is not None
         return TensorSpec(x1.dtype, broadcast(self, "input2", x1.shape, x2.shape))
 
-    def _kept(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+    def _output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape without the axis."""
         axis = self.dim % max(len(shape), 1)
         return shape[:axis] + shape[axis + 1 :]
@@ -255,7 +255,7 @@ def _product_bytes(x: TensorSpec | None, weight: TensorSpec | None) -> int:
     return max(rows, 1) * features * ITEMSIZES[x.dtype]
 
 
-def _aligned(tensor: torch.Tensor) -> torch.Tensor:
+def _align_rows(tensor: torch.Tensor) -> torch.Tensor:
     """A copy whose rows start on cache lines, filled up by zeros.
 
     MKL rounds by where operands lie: of equal rows in one float32 product of 64 x 17 by 17 x 10 some differ in the last

@@ -50,8 +50,8 @@ class OverLastAxes(Operator):
         if x.shape[-len(shape) :] != shape:
             raise self.invalid("normalized_shape", f"must be input's last sizes {list(x.shape)}, got {list(shape)}")
         check_empty(self, x)
-        for given, spec in zip(self.inputs[1:], specs[1:], strict=True):
-            check_shape(self, given.name, spec, shape)
+        for role, spec in zip(self.inputs[1:], specs[1:], strict=True):
+            check_shape(self, role.name, spec, shape)
 
     def placement(self, specs: Specs) -> Placement:
         """See Operator."""

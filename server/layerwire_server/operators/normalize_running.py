@@ -43,10 +43,10 @@ class ByChannel(Operator):
             raise self.invalid("input", f"must have 2 or more axes, [N, C, ...], got shape {list(x.shape)}")
         check_empty(self, x)
         if (mean is None) != (var is None):
-            missing, other = ("running_mean", "running_var") if mean is None else ("running_var", "running_mean")
-            raise self.invalid(missing, f"is required where {other} is given")
-        for given, spec in zip(self.inputs[1:], (weight, bias, mean, var), strict=True):
-            check_shape(self, given.name, spec, x.shape[1:2])
+            absent, other = ("running_mean", "running_var") if mean is None else ("running_var", "running_mean")
+            raise self.invalid(absent, f"is required where {other} is given")
+        for role, spec in zip(self.inputs[1:], (weight, bias, mean, var), strict=True):
+            check_shape(self, role.name, spec, x.shape[1:2])
 
     def check_values(self, tensors: Tensors) -> None:
         """See Operator."""
@@ -149,7 +149,7 @@ class InstanceNorm(ByChannel):
 
     @property
     def finds_statistics(self) -> bool:
-        """As it is told."""
+        """By its parameter."""
         return self.use_input_stats
 
     def check(self, specs: Specs) -> None:

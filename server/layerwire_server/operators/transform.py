@@ -149,7 +149,7 @@ def wrapped_axis(operator: Operator, field: str, dim: int, shape: Shape) -> int:
     return dim % axes
 
 
-def check_held(operator: Operator, field: str, value: float, dtype: int) -> None:
+def check_holds(operator: Operator, field: str, value: float, dtype: int) -> None:
     """Checks that a tensor of this dtype can hold a number; those of floats hold NaN and infinities too.
 
     Raises:
@@ -158,9 +158,9 @@ def check_held(operator: Operator, field: str, value: float, dtype: int) -> None
     torch_dtype = TORCH_DTYPES[dtype]
     if torch_dtype.is_floating_point:
         greatest = torch.finfo(torch_dtype).max
-        held, what = not math.isfinite(value) or abs(value) <= greatest, f"from {-greatest} to {greatest}"
+        holds, what = not math.isfinite(value) or abs(value) <= greatest, f"from {-greatest} to {greatest}"
     else:
         lowest, most = (0, 1) if dtype in BOOL else (torch.iinfo(torch_dtype).min, torch.iinfo(torch_dtype).max)
-        held, what = lowest <= value <= most and value == int(value), f"a whole number from {lowest} to {most}"
-    if not held:
+        holds, what = lowest <= value <= most and value == int(value), f"a whole number from {lowest} to {most}"
+    if not holds:
         raise operator.invalid(field, f"must be {what} for {DTYPE_NAMES[dtype]} input, got {value}")

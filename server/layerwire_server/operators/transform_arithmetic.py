@@ -16,7 +16,7 @@ from layerwire.wire.dtypes import ITEMSIZES, TensorSpec
 from layerwire_server.operators.checks import broadcast, broadcast_multiple
 from layerwire_server.operators.operator import FLOATS, INTEGERS, Input, Operator, Specs
 from layerwire_server.operators.scalars import FINITE, read, scalar
-from layerwire_server.operators.transform import Shape, Transform, check_held, read_axes, wrapped_axis
+from layerwire_server.operators.transform import Shape, Transform, check_holds, read_axes, wrapped_axis
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Arithmetic(Transform):
 
 
 @dataclass(frozen=True)
-class Scaled(Arithmetic):
+class WithAlpha(Arithmetic):
     """What takes `other` `alpha` times."""
 
     element_operations = 2
@@ -55,7 +55,7 @@ class Scaled(Arithmetic):
     def check(self, specs: Specs) -> None:
         """The dtype holds alpha."""
         assert specs[0] is not None
-        check_held(self, "alpha", self.alpha, specs[0].dtype)
+        check_holds(self, "alpha", self.alpha, specs[0].dtype)
         super().check(specs)
 
     def factor(self, tensor: torch.Tensor) -> float:
@@ -63,7 +63,7 @@ class Scaled(Arithmetic):
         return self.alpha if tensor.is_floating_point() else int(self.alpha)
 
 
-class Add(Scaled):
+class Add(WithAlpha):
     """input + alpha other."""
 
     name = "add"
@@ -74,7 +74,7 @@ class Add(Scaled):
         return (torch.add(left, right, alpha=self.factor(left)),)
 
 
-class Subtract(Scaled):
+class Subtract(WithAlpha):
     """input - alpha other."""
 
     name = "subtract"
@@ -180,10 +180,10 @@ class Mean(Transform):
         """See Transform."""
         assert specs[0] is not None
         shape = specs[0].shape
-        gone = self._axes(shape)
+        reduced_axes = self._axes(shape)
         if self.keepdim:
-            return tuple(1 if axis in gone else size for axis, size in enumerate(shape))
-        return tuple(size for axis, size in enumerate(shape) if axis not in gone)
+            return tuple(1 if axis in reduced_axes else size for axis, size in enumerate(shape))
+        return tuple(size for axis, size in enumerate(shape) if axis not in reduced_axes)
 
     def operations(self, specs: Specs, outputs: tuple[TensorSpec, ...]) -> int:
         """See Operator."""

@@ -39,13 +39,13 @@ class Reshape(ShapeTransform):
 
     def shape_of(self, shape: Shape) -> Shape:
         """See ShapeTransform."""
-        elements, given = math.prod(shape), math.prod(size for size in self.shape if size != -1)
-        if -1 in self.shape and given == 0:
+        elements, explicit = math.prod(shape), math.prod(size for size in self.shape if size != -1)
+        if -1 in self.shape and explicit == 0:
             raise self.invalid("shape", f"must have no 0 beside -1, which could be anything, got {list(self.shape)}")
-        if elements % given if -1 in self.shape else elements != given:
+        if elements % explicit if -1 in self.shape else elements != explicit:
             rule = f"must hold the {elements} elements of shape {list(shape)}, got {list(self.shape)}"
             raise self.invalid("shape", rule)
-        return tuple(elements // given if size == -1 else size for size in self.shape)
+        return tuple(elements // explicit if size == -1 else size for size in self.shape)
 
     def rows_multiple(self, shapes: Sequence[Shape], multiples: Sequence[int]) -> int | None:
         """A row's elements lie together, and are rows again where axis 0 is free and takes them whole."""

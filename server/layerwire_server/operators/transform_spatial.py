@@ -19,7 +19,7 @@ from layerwire.wire.dtypes import DTYPES, ITEMSIZES, MAX_AXES, TensorSpec
 from layerwire_server.operators.operator import FLOATS, INTEGERS, Operator, Specs
 from layerwire_server.operators.scalars import POSITIVE, comparable
 from layerwire_server.operators.spatial import MAX_SIZE
-from layerwire_server.operators.transform import Shape, Transform, check_held
+from layerwire_server.operators.transform import Shape, Transform, check_holds
 
 _UINT8 = DTYPES["uint8"]
 _FULL_FLOATS = frozenset((DTYPES["float32"], DTYPES["float64"]))
@@ -69,7 +69,7 @@ class Pad(Transform):
         """A constant is one that the dtype holds."""
         assert specs[0] is not None
         if self.mode == "constant":
-            check_held(self, "value", self.value, specs[0].dtype)
+            check_holds(self, "value", self.value, specs[0].dtype)
         super().check(specs)
 
     def output_shape(self, specs: Specs) -> Shape:
@@ -85,8 +85,8 @@ class Pad(Transform):
 
     def rows_multiple(self, shapes: Sequence[Shape], multiples: Sequence[int]) -> int | None:
         """Rows stay unless some are added or removed."""
-        touched = any(axis == 0 and (before or after) for axis, before, after in self._pairs(shapes[0]))
-        return None if touched else multiples[0]
+        grows = any(axis == 0 and (before or after) for axis, before, after in self._pairs(shapes[0]))
+        return None if grows else multiples[0]
 
     def run(self, *tensors: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
         """torch.nn.functional.pad."""
@@ -99,15 +99,15 @@ class Pad(Transform):
         pairs = zip(self.pad[::2], self.pad[1::2], strict=True)
         return [(len(shape) - 1 - index, *pair) for index, pair in enumerate(pairs)]
 
-    def _check_layout(self, shape: Shape, padded: int) -> None:
+    def _check_layout(self, shape: Shape, pairs: int) -> None:
         if self.mode == "constant":
-            if padded > len(shape):
+            if pairs > len(shape):
                 raise self.invalid("pad", f"must have at most a pair an axis of {list(shape)}, got {list(self.pad)}")
             return
-        if len(shape) - padded not in (1, 2):
-            rule = f"must have 1 or 2 axes before the {padded} padded ones for mode {self.mode}, got {list(shape)}"
+        if len(shape) - pairs not in (1, 2):
+            rule = f"must have 1 or 2 axes before the {pairs} padded ones for mode {self.mode}, got {list(shape)}"
             raise self.invalid("input", rule)
-        if 0 in shape[len(shape) - padded - 1 :]:
+        if 0 in shape[len(shape) - pairs - 1 :]:
             rule = f"must not be empty but for the batch axis for mode {self.mode}, got shape {list(shape)}"
             raise self.invalid("input", rule)
 
@@ -116,11 +116,11 @@ class Pad(Transform):
 
         torch lets mode circular repeat more than is left: it then answers with memory that nobody wrote.
         """
-        left = shape[axis] + min(before, 0) + min(after, 0)
+        rest = shape[axis] + min(before, 0) + min(after, 0)
         least = 0 if self.mode == "constant" else 1
-        if left < least:
+        if rest < least:
             raise self.invalid("pad", f"must leave at least {least} of {shape[axis]}, got {[before, after]}")
-        most = {"reflect": shape[axis] - 1, "circular": left}.get(self.mode, MAX_SIZE)
+        most = {"reflect": shape[axis] - 1, "circular": rest}.get(self.mode, MAX_SIZE)
         if max(before, after) > most:
             raise self.invalid("pad", f"must be at most {most} for mode {self.mode}, got {[before, after]}")
 

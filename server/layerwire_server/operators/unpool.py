@@ -117,11 +117,11 @@ class MaxUnpool(PlaneOperator):
         assert indices is not None
         extents = tuple(values.shape[-self.spatial_dims :])
         leading, sizes = values.shape[: -self.spatial_dims], self.sizes(extents)
-        rows, taken = leading.numel(), math.prod(extents)
+        rows, count = leading.numel(), math.prod(extents)
         # scatter_ would give its gradient to every value at a place, also to those that were written over.
-        unordered = values.device.type == "cuda" or (values.requires_grad and taken > 0)
+        unordered = values.device.type == "cuda" or (values.requires_grad and count > 0)
         write = write_unordered if unordered else write_in_order
-        planes = write(values.reshape(rows, taken), indices.reshape(rows, taken), math.prod(sizes))
+        planes = write(values.reshape(rows, count), indices.reshape(rows, count), math.prod(sizes))
         return (planes.view(*leading, *sizes),)
 
     def _default_sizes(self, extents: Sizes) -> Sizes:
@@ -136,7 +136,7 @@ class MaxUnpool(PlaneOperator):
 def write_in_order(values: torch.Tensor, indices: torch.Tensor, size: int) -> torch.Tensor:
     """Planes with the values at their indices, the last of equal ones: torch's CPU scatter goes along a row in order.
 
-    Shape: [rows, taken] twice -> [rows, size].
+    Shape: [rows, count] twice -> [rows, size].
     """
     return values.new_zeros(values.shape[0], size).scatter_(1, indices, values)
 
@@ -144,10 +144,10 @@ def write_in_order(values: torch.Tensor, indices: torch.Tensor, size: int) -> to
 def write_unordered(values: torch.Tensor, indices: torch.Tensor, size: int) -> torch.Tensor:
     """The same where threads write in any order, as on CUDA: each place first learns which value is its last.
 
-    Shape: [rows, taken] twice -> [rows, size].
+    Shape: [rows, count] twice -> [rows, size].
     """
-    rows, taken = values.shape
-    order = torch.arange(taken, device=values.device).expand(rows, taken)
+    rows, count = values.shape
+    order = torch.arange(count, device=values.device).expand(rows, count)
     last = order.new_full((rows, size), -1).scatter_reduce_(1, indices, order, "amax")
     return values.gather(1, last.clamp_min(0)).masked_fill_(last < 0, 0)
 

@@ -11,12 +11,12 @@ import torch
 
 from layerwire_server.operators.operator import TORCH_DTYPES
 from layerwire_server.programs.fold import FoldedBias, FoldedWeight
-from layerwire_server.programs.graph import ABSENT, Inline, Recipe, Stored
+from layerwire_server.programs.graph import ABSENT, Inline, Recipe, StoredTensor
 from layerwire_server.programs.run import check_values
 from layerwire_server.programs.variant import Variant
 
 
-def bind(variant: Variant, stored: Mapping[Stored, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+def bind(variant: Variant, tensors: Mapping[StoredTensor, torch.Tensor]) -> tuple[torch.Tensor, ...]:
     """The constants of a variant's graph, in order, on the CPU.
 
     Raises:
@@ -26,7 +26,7 @@ def bind(variant: Variant, stored: Mapping[Stored, torch.Tensor]) -> tuple[torch
     def load(recipe: Recipe) -> torch.Tensor:
         if isinstance(recipe, FoldedWeight | FoldedBias):
             return recipe.load(load)
-        return _inline(recipe) if isinstance(recipe, Inline) else stored[recipe]
+        return _inline(recipe) if isinstance(recipe, Inline) else tensors[recipe]
 
     graph = variant.graph
     bound = tuple(load(recipe) for _, recipe in graph.constants)

@@ -32,7 +32,7 @@ class ProgramLimits(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Sized:
+class GraphSizes:
     """A graph at one size of its inputs.
 
     Attributes:
@@ -50,9 +50,9 @@ class Sized:
     value_bytes: int
 
 
-def sized(
+def graph_sizes(
     graph: Graph, inputs: Sequence[TensorSpec], constants: Sequence[TensorSpec], limits: ProgramLimits, device_type: str
-) -> Sized:
+) -> GraphSizes:
     """The graph at inputs of these specs.
 
     Raises:
@@ -70,9 +70,9 @@ def sized(
         rule = f"take {peak} bytes, over the server's --max-program-bytes {limits.peak_bytes}"
         raise invalid("program", "inputs", rule)
     for step, dead in zip(graph.steps, _dead(graph), strict=True):
-        outputs, count, weighed = _step(step, specs, limits, device_type)
+        outputs, count, step_work = _step(step, specs, limits, device_type)
         operations.append(count)
-        work += weighed
+        work += step_work
         for slot, spec in zip(step.outputs, outputs, strict=False):
             specs[slot] = spec
             live += spec.nbytes
@@ -88,7 +88,7 @@ def sized(
         if work > limits.operations:
             rule = f"brings the program's work to {work:.2g} operations, over the server's --max-call-operations"
             raise step.invalid(InvalidArgumentError(f"{rule} {limits.operations:.2g}"))
-    return Sized(tuple(specs), tuple(operations), work, peak, value_bytes)
+    return GraphSizes(tuple(specs), tuple(operations), work, peak, value_bytes)
 
 
 def _dead(graph: Graph) -> list[tuple[int, ...]]:
@@ -99,49 +99,49 @@ def _step(
     step: Step, specs: Sequence[TensorSpec | None], limits: ProgramLimits, device_type: str
 ) -> tuple[tuple[TensorSpec, ...], int, float]:
     operator = step.operator
-    given = tuple(None if slot == ABSENT else specs[slot] for slot in step.inputs)
-    for role, slot, spec in zip(operator.inputs, step.inputs, given, strict=True):
+    inputs = tuple(None if slot == ABSENT else specs[slot] for slot in step.inputs)
+    for role, slot, spec in zip(operator.inputs, step.inputs, inputs, strict=True):
         if slot != ABSENT and spec is None:
             raise step.invalid(InvalidArgumentError(f"{operator.title}: {role.name} is a value that isn't given"))
     try:
-        operator.check_inputs(given, device_type)
-        operator.check(given)
-        bound = operator.output_bytes_bound(given)
+        operator.check_inputs(inputs, device_type)
+        operator.check(inputs)
+        bound = operator.output_bytes_bound(inputs)
         if bound > limits.value_bytes:
             rule = f"gives up to {bound} bytes, over the server's --max-output-bytes {limits.value_bytes}"
             raise operator.invalid("input", rule)
-        outputs = operator.infer(given)
+        outputs = operator.infer(inputs)
     except InvalidArgumentError as error:
         raise step.invalid(error) from None
-    count = operator.operations(given, outputs)
-    return outputs, count, operator.work(given, count)
+    count = operator.operations(inputs, outputs)
+    return outputs, count, operator.work(inputs, count)
 
 
-def row_multiples(graph: Graph, size: Sized) -> tuple[int, ...] | str:
+def row_multiples(graph: Graph, size: GraphSizes) -> tuple[int, ...] | str:
     """For each slot how many entries of its axis 0 belong to a row; or why calls can't share a batch."""
     for program_input in graph.inputs:
         if not program_input.free:
             return f"input {program_input.name} has no free axis 0"
-    found = [1] * len(graph.inputs) + [0] * (graph.slots - len(graph.inputs))
+    multiples = [1] * len(graph.inputs) + [0] * (graph.slots - len(graph.inputs))
     for step in graph.steps:
         specs = tuple(None if slot == ABSENT else size.specs[slot] for slot in step.inputs)
-        given = [0 if slot == ABSENT else found[slot] for slot in step.inputs]
-        multiple = step.operator.row_multiple(specs, given)
+        input_multiples = [0 if slot == ABSENT else multiples[slot] for slot in step.inputs]
+        multiple = step.operator.row_multiple(specs, input_multiples)
         if multiple is None:
             return f"node {step.name}: {step.operator.title} may mix rows of axis 0"
         for slot in step.outputs:
-            found[slot] = multiple
-    return tuple(found)
+            multiples[slot] = multiple
+    return tuple(multiples)
 
 
-def doubtful_values(graph: Graph, size: Sized) -> dict[str, bool]:
+def doubtful_values(graph: Graph, size: GraphSizes) -> dict[str, bool]:
     """Nodes that look at their inputs' elements: True where calls bring them, False where they are all weights.
 
     Indices that a max pool of this program found need no check where its input's planes are those they are put into.
     """
     constants = range(graph.first_constant, graph.first_constant + len(graph.constants))
     writers = {slot: step for step in graph.steps for slot in step.outputs}
-    found: dict[str, bool] = {}
+    doubtful: dict[str, bool] = {}
     for step in graph.steps:
         fields = step.operator.value_inputs
         slots = [
@@ -151,19 +151,19 @@ def doubtful_values(graph: Graph, size: Sized) -> dict[str, bool]:
         ]
         dynamic = [slot for slot in slots if slot not in constants]
         if slots and not dynamic:
-            found[step.name] = False
+            doubtful[step.name] = False
         elif any(not _fits(step, slot, writers.get(slot), size) for slot in dynamic):
-            found[step.name] = True
-    return found
+            doubtful[step.name] = True
+    return doubtful
 
 
-def _fits(step: Step, slot: int, writer: Step | None, size: Sized) -> bool:
+def _fits(step: Step, slot: int, writer: Step | None, size: GraphSizes) -> bool:
     operator = step.operator
     if writer is None or not isinstance(operator, MaxUnpool) or writer.operator.family != "pool":
         return False
-    pooled, unpooled = size.specs[writer.inputs[0]], size.specs[step.outputs[0]]
-    assert pooled is not None
-    assert unpooled is not None
+    pool_input, output = size.specs[writer.inputs[0]], size.specs[step.outputs[0]]
+    assert pool_input is not None
+    assert output is not None
     axes = operator.spatial_dims
-    found_there = writer.outputs.index(slot) == 1 and writer.operator.outputs[1] == "indices"
-    return found_there and pooled.shape[-axes:] == unpooled.shape[-axes:]
+    of_indices = writer.outputs.index(slot) == 1 and writer.operator.outputs[1] == "indices"
+    return of_indices and pool_input.shape[-axes:] == output.shape[-axes:]

@@ -20,8 +20,8 @@ from layerwire_server.operators.convolve import Conv
 from layerwire_server.operators.convolve_transpose import ConvTranspose
 from layerwire_server.operators.linear import Linear
 from layerwire_server.operators.normalize_running import BatchNorm
-from layerwire_server.programs.check import Sized
-from layerwire_server.programs.graph import ABSENT, Graph, Recipe, Step, Stored
+from layerwire_server.programs.check import GraphSizes
+from layerwire_server.programs.graph import ABSENT, Graph, Recipe, Step, StoredTensor
 
 Load: TypeAlias = Callable[[Recipe], torch.Tensor]  # a stored or inline constant on the CPU
 
@@ -59,11 +59,11 @@ class FoldedWeight:
         """The tensor, on the CPU."""
         weight, scale = load(self.weight), self.by.scale(load)
         if not self.groups:
-            folded = weight.double() * scale.reshape(-1, *([1] * (weight.dim() - 1)))
+            product = weight.double() * scale.reshape(-1, *([1] * (weight.dim() - 1)))
         else:  # transposed: [in_channels, out_channels / groups, ...], and group g of both goes together
-            grouped = weight.double().reshape(self.groups, -1, *weight.shape[1:])
-            folded = grouped * scale.reshape(self.groups, 1, -1, *([1] * (weight.dim() - 2)))
-        return folded.reshape(weight.shape).to(weight.dtype)
+            groups = weight.double().reshape(self.groups, -1, *weight.shape[1:])
+            product = groups * scale.reshape(self.groups, 1, -1, *([1] * (weight.dim() - 2)))
+        return product.reshape(weight.shape).to(weight.dtype)
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,11 @@ class FoldedBias:
         """The tensor, on the CPU."""
         mean = load(self.by.mean).double()
         bias = torch.zeros_like(mean) if self.bias is None else load(self.bias).double()
-        folded = (bias - mean) * self.by.scale(load) + self.by.shift(load)
-        return folded.to(load(self.dtype_of).dtype)
+        normalised = (bias - mean) * self.by.scale(load) + self.by.shift(load)
+        return normalised.to(load(self.dtype_of).dtype)
 
 
-def folded(graph: Graph, size: Sized) -> tuple[Graph, Mapping[str, str]]:
+def fold_batch_norms(graph: Graph, size: GraphSizes) -> tuple[Graph, Mapping[str, str]]:
     """The graph without the batch norms that can be folded, and for each the node it went into.
 
     Args:
@@ -93,25 +93,25 @@ def folded(graph: Graph, size: Sized) -> tuple[Graph, Mapping[str, str]]:
     reads.update(slot for _, slot in graph.outputs)
     writer = {slot: step for step in graph.steps for slot in step.outputs}
     constants = {graph.first_constant + index: recipe for index, (_, recipe) in enumerate(graph.constants)}
-    gone: dict[str, str] = {}
-    replaced: dict[str, Step] = {}
-    added: list[tuple[str, Recipe]] = []
+    folded_into: dict[str, str] = {}
+    products: dict[str, Step] = {}
+    extra: list[tuple[str, Recipe]] = []
     for norm in graph.steps:
         product = writer.get(norm.inputs[0])
-        if product is None or product.name in replaced or reads[norm.inputs[0]] > 1:
+        if product is None or product.name in products or reads[norm.inputs[0]] > 1:
             continue
         by = _normalisation(norm, constants)
         if by is None or not _goes_with(product, norm, constants, size):
             continue
-        gone[norm.name] = product.name
+        folded_into[norm.name] = product.name
         recipes = _recipes(product, by, constants)
-        slots = (graph.slots + len(added), graph.slots + len(added) + 1)
-        added += [(f"{product.name} folded weight", recipes[0]), (f"{product.name} folded bias", recipes[1])]
-        replaced[product.name] = replace(product, inputs=(product.inputs[0], *slots), outputs=norm.outputs[:1])
-    if not gone:
+        slots = (graph.slots + len(extra), graph.slots + len(extra) + 1)
+        extra += [(f"{product.name} folded weight", recipes[0]), (f"{product.name} folded bias", recipes[1])]
+        products[product.name] = replace(product, inputs=(product.inputs[0], *slots), outputs=norm.outputs[:1])
+    if not folded_into:
         return graph, {}
-    steps = tuple(replaced.get(step.name, step) for step in graph.steps if step.name not in gone)
-    return _renumbered(graph, steps, added), gone
+    steps = tuple(products.get(step.name, step) for step in graph.steps if step.name not in folded_into)
+    return _renumber(graph, steps, extra), folded_into
 
 
 def _normalisation(step: Step, constants: Mapping[int, Recipe]) -> Normalisation | None:
@@ -128,7 +128,7 @@ def _normalisation(step: Step, constants: Mapping[int, Recipe]) -> Normalisation
     return Normalisation(mean, var, weight, bias, operator.eps)
 
 
-def _goes_with(product: Step, norm: Step, constants: Mapping[int, Recipe], size: Sized) -> bool:
+def _goes_with(product: Step, norm: Step, constants: Mapping[int, Recipe], size: GraphSizes) -> bool:
     """Whether the product's output channels are what the norm normalises, and its weights are constants."""
     operator, output = product.operator, size.specs[product.outputs[0]]
     assert output is not None
@@ -154,17 +154,17 @@ def _recipes(product: Step, by: Normalisation, constants: Mapping[int, Recipe]) 
     return FoldedWeight(recipe, by, groups), FoldedBias(constants.get(bias), by, recipe)
 
 
-def _renumbered(graph: Graph, steps: tuple[Step, ...], added: list[tuple[str, Recipe]]) -> Graph:
+def _renumber(graph: Graph, steps: tuple[Step, ...], extra: list[tuple[str, Recipe]]) -> Graph:
     """The graph with these steps, its constants those that they read, old and added."""
     outputs = {slot for _, slot in graph.outputs}
     read = {slot for step in steps for slot in step.inputs} | outputs
     constants = [(graph.first_constant + index, *entry) for index, entry in enumerate(graph.constants)]
-    constants += [(graph.slots + index, *entry) for index, entry in enumerate(added)]
-    kept = [entry for entry in constants if entry[0] in read]
-    order = [*range(len(graph.inputs)), *(slot for slot, _, _ in kept)]
+    constants += [(graph.slots + index, *entry) for index, entry in enumerate(extra)]
+    needed = [entry for entry in constants if entry[0] in read]
+    order = [*range(len(graph.inputs)), *(slot for slot, _, _ in needed)]
     order += [slot for step in steps for slot in step.outputs]
     place = {slot: index for index, slot in enumerate(order)} | {ABSENT: ABSENT}
-    moved = tuple(
+    numbered_steps = tuple(
         replace(
             step,
             inputs=tuple(place[slot] for slot in step.inputs),
@@ -174,8 +174,8 @@ def _renumbered(graph: Graph, steps: tuple[Step, ...], added: list[tuple[str, Re
     )
     return Graph(
         graph.inputs,
-        tuple((name, recipe) for _, name, recipe in kept),
-        moved,
+        tuple((name, recipe) for _, name, recipe in needed),
+        numbered_steps,
         tuple((name, place[slot]) for name, slot in graph.outputs),
         len(order),
         {name: place[slot] for name, slot in graph.names.items() if slot in place},
@@ -191,7 +191,7 @@ def spec_of(recipe: Recipe, plain: Callable[[Recipe], TensorSpec]) -> TensorSpec
     return plain(recipe)
 
 
-def needs(recipe: Recipe) -> tuple[Stored, ...]:
+def needs(recipe: Recipe) -> tuple[StoredTensor, ...]:
     """The stored tensors that a constant is made of."""
     if isinstance(recipe, FoldedWeight):
         parts: tuple[Recipe | None, ...] = (recipe.weight, recipe.by.var, recipe.by.weight)
@@ -200,4 +200,4 @@ def needs(recipe: Recipe) -> tuple[Stored, ...]:
         parts = (recipe.bias, recipe.dtype_of, by.mean, by.var, by.weight, by.bias)
     else:
         parts = (recipe,)
-    return tuple(part for part in parts if isinstance(part, Stored))
+    return tuple(part for part in parts if isinstance(part, StoredTensor))

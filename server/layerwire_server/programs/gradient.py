@@ -31,16 +31,16 @@ class Differentiate(Operator):
 
     Attributes:
         of: the operator.
-        given: its outputs whose gradients the call brings; the others' are zero.
-        wanted: its inputs, or its program's constants, whose gradients are to be found.
+        grad_outputs: its outputs whose gradients the call brings; the others' are zero.
+        grad_inputs: its inputs, or its program's constants, whose gradients the call asks for.
     """
 
     name = "differentiate"
     family = "differentiate"
 
     of: Operator
-    given: tuple[str, ...]
-    wanted: tuple[str, ...]
+    grad_outputs: tuple[str, ...]
+    grad_inputs: tuple[str, ...]
 
     @classmethod
     def from_message(cls, message: Any) -> Self:
@@ -55,12 +55,12 @@ class Differentiate(Operator):
     @property
     def inputs(self) -> tuple[Input, ...]:  # type: ignore[override]
         """Those of the operator, then the outputs' gradients."""
-        return (*self.of.inputs, *(Input(name) for name in self.given))
+        return (*self.of.inputs, *(Input(name) for name in self.grad_outputs))
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """What is wanted."""
-        return self.wanted
+        """Names of the inputs whose gradients it gives."""
+        return self.grad_inputs
 
     @property
     def value_inputs(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -77,20 +77,22 @@ class Differentiate(Operator):
         own, gradients = self._split(specs)
         self.of.check(own)
         outputs = dict(zip(self.of.outputs, self.of.infer(own), strict=False))
-        for name, gradient in zip(self.given, gradients, strict=True):
+        for name, gradient in zip(self.grad_outputs, gradients, strict=True):
             output = outputs.get(name)
             if output is None:
                 raise self.invalid(name, f"must be an output, one of {', '.join(outputs)}")
             if gradient != output:
                 assert gradient is not None
-                raise self.invalid(name, f"must have a gradient of {_spelled(output)}, got {_spelled(gradient)}")
+                raise self.invalid(name, f"must have a gradient of {_text_of(output)}, got {_text_of(gradient)}")
         roles = dict(zip((role.name for role in self.of.inputs), own, strict=True))
         constants = self._constants()
-        for name in self.wanted:
+        for name in self.grad_inputs:
             spec = constants.get(name) or roles.get(name)
             if spec is None:
-                known = ", ".join([*(role for role, found in roles.items() if found is not None), *constants][:50])
-                raise self.invalid("wanted", f"must be inputs of the call, out of {known}, got {name[:200]!r}")
+                names = ", ".join(
+                    [*(role for role, input_spec in roles.items() if input_spec is not None), *constants][:50]
+                )
+                raise self.invalid("wanted", f"must be inputs of the call, out of {names}, got {name[:200]!r}")
             if spec.dtype not in FLOATS:
                 raise self.invalid("wanted", f"must have floating-point dtypes, got {DTYPE_NAMES[spec.dtype]} {name}")
 
@@ -98,7 +100,7 @@ class Differentiate(Operator):
         """See Operator."""
         roles = dict(zip((role.name for role in self.of.inputs), specs, strict=False))
         constants = self._constants()
-        return tuple(constants.get(name) or roles[name] for name in self.wanted)  # type: ignore[misc]  # checked
+        return tuple(constants.get(name) or roles[name] for name in self.grad_inputs)  # type: ignore[misc]  # checked
 
     def placement(self, specs: Specs) -> Placement:
         """Alone: gradients of weights are sums over all rows."""
@@ -122,8 +124,8 @@ class Differentiate(Operator):
     def footprint_bytes(self, specs: Specs, outputs: tuple[TensorSpec, ...]) -> int:
         """See Operator; autograd keeps every value of a program until the backward pass."""
         own, _ = self._split(specs)
-        kept = self.of.variant.all_bytes(own) if isinstance(self.of, Run) else 0
-        return kept + self.of.footprint_bytes(own, self.of.infer(own)) + super().footprint_bytes(specs, outputs)
+        value_bytes = self.of.variant.all_bytes(own) if isinstance(self.of, Run) else 0
+        return value_bytes + self.of.footprint_bytes(own, self.of.infer(own)) + super().footprint_bytes(specs, outputs)
 
     def check_values(self, tensors: tuple[torch.Tensor | None, ...]) -> None:
         """See Operator."""
@@ -143,17 +145,19 @@ class Differentiate(Operator):
         for index, role in enumerate(self.of.inputs):
             if role == WEIGHTS:
                 own[index] = self._weights(own[index], leaves)
-            elif role.name in self.wanted:
+            elif role.name in self.grad_inputs:
                 own[index] = leaves[role.name] = own[index].detach().clone().requires_grad_()
-        found = dict(zip(self.of.outputs, self.of.run(*own), strict=False))
-        outputs = [(found[name], _normal(gradient)) for name, gradient in zip(self.given, gradients, strict=True)]
+        values = dict(zip(self.of.outputs, self.of.run(*own), strict=False))
+        outputs = [
+            (values[name], _normal(gradient)) for name, gradient in zip(self.grad_outputs, gradients, strict=True)
+        ]
         # Some of torch's backward kernels refuse tensors without elements, whose gradients are zero anyway.
         outputs = [(output, gradient) for output, gradient in outputs if output.requires_grad and output.numel()]
-        inputs = [leaves[name] for name in self.wanted]
+        inputs = [leaves[name] for name in self.grad_inputs]
         results: Sequence[torch.Tensor | None] = [None] * len(inputs)
         if outputs:
-            values, by = zip(*outputs, strict=True)
-            results = torch.autograd.grad(values, inputs, by, allow_unused=True)
+            differentiable, by = zip(*outputs, strict=True)
+            results = torch.autograd.grad(differentiable, inputs, by, allow_unused=True)
         return tuple(
             torch.zeros_like(leaf) if result is None else result.detach()
             for leaf, result in zip(inputs, results, strict=True)
@@ -163,10 +167,10 @@ class Differentiate(Operator):
         assert isinstance(self.of, Run)
         bound = []
         for (name, _), tensor in zip(self.of.variant.graph.constants, weights, strict=True):
-            kept = _normal(tensor)
-            if name in self.wanted:
-                kept = leaves[name] = kept.detach().clone().requires_grad_()
-            bound.append(kept)
+            weight = _normal(tensor)
+            if name in self.grad_inputs:
+                weight = leaves[name] = weight.detach().clone().requires_grad_()
+            bound.append(weight)
         return tuple(bound)
 
     def _constants(self) -> dict[str, TensorSpec]:
@@ -196,5 +200,5 @@ def _normal(tensor: Any) -> Any:
     return tensor.clone() if isinstance(tensor, torch.Tensor) and tensor.is_inference() else tensor
 
 
-def _spelled(spec: TensorSpec) -> str:
+def _text_of(spec: TensorSpec) -> str:
     return f"{DTYPE_NAMES[spec.dtype]} {list(spec.shape)}"

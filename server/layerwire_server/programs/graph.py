@@ -31,7 +31,7 @@ _MOST_BYTES = 2**56  # with any number of rows that a message can bring, far und
 _FAMILIES: dict[str, Mapping[str, type[Operator]]] = {**OPERATORS, "transform": TRANSFORMS}
 
 
-class Stored(NamedTuple):
+class StoredTensor(NamedTuple):
     """A constant that is a tensor of a file in the store."""
 
     digest: str
@@ -124,20 +124,20 @@ def graph_of(program: program_pb2.Program) -> Graph:
     _check_counts(program)
     names: dict[str, int] = {}
     inputs = tuple(_input(message) for message in program.inputs)
-    for found in inputs:
-        _define(names, found.name, "input")
+    for program_input in inputs:
+        _define(names, program_input.name, "input")
     constants = tuple((message.name, _recipe(message)) for message in program.constants)
     for name, _ in constants:
         _define(names, name, "constant")
     operators = [(node, _operator(node)) for node in program.nodes]
     slots = len(names)
-    written: list[tuple[int, ...]] = []
+    writes: list[tuple[int, ...]] = []
     for node, operator in operators:
         slots = _define_outputs(names, node.name, operator, slots)
-        written.append(tuple(range(slots - len(operator.outputs), slots)))
+        writes.append(tuple(range(slots - len(operator.outputs), slots)))
     steps = [
         Step(node.name, operator, _inputs(node, operator, names), outputs)
-        for (node, operator), outputs in zip(operators, written, strict=True)
+        for (node, operator), outputs in zip(operators, writes, strict=True)
     ]
     return Graph(inputs, constants, _in_order(steps, slots), _outputs(program, names), slots, names)
 
@@ -188,7 +188,7 @@ def _input(message: program_pb2.ProgramInput) -> ProgramInput:
 def _recipe(message: program_pb2.Constant) -> Recipe:
     content = message.WhichOneof("content")
     if content == "stored":
-        return Stored(message.stored.digest, message.stored.key)
+        return StoredTensor(message.stored.digest, message.stored.key)
     if content is None or message.tensor.WhichOneof("content") != "data":
         raise wrong(message.name, "must be a stored tensor, or have its data")
     tensor = message.tensor
@@ -221,23 +221,23 @@ def _operator(node: program_pb2.Node) -> Operator:
 
 def _inputs(node: program_pb2.Node, operator: Operator, names: Mapping[str, int]) -> tuple[int, ...]:
     """The slots that a node reads, one an entry of the operator's inputs; several of one name in their order."""
-    waiting: dict[str, deque[int]] = {}
+    slots_by_field: dict[str, deque[int]] = {}
     for entry in node.inputs:
         slot = names.get(entry.value)
         if slot is None:
             raise _node_error(node, f"{entry.field[:MAX_NAME]} is {entry.value[:MAX_NAME]!r}, which is no value")
-        waiting.setdefault(entry.field, deque()).append(slot)
+        slots_by_field.setdefault(entry.field, deque()).append(slot)
     slots = []
     for role in operator.inputs:
-        given = waiting.get(role.name)
-        if given:
-            slots.append(given.popleft())
+        of_field = slots_by_field.get(role.name)
+        if of_field:
+            slots.append(of_field.popleft())
         elif role.required:
             raise _node_error(node, f"{operator.title}: {role.name} is required")
         else:
             slots.append(ABSENT)
-    for field, left in waiting.items():
-        if left:
+    for field, rest in slots_by_field.items():
+        if rest:
             raise _node_error(node, f"{operator.title}: {field[:MAX_NAME]} is not taken, or given too often")
     return tuple(slots)
 
@@ -247,17 +247,17 @@ def _node_error(node: program_pb2.Node, rule: str) -> InvalidArgumentError:
 
 
 def _outputs(program: program_pb2.Program, names: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
-    found: dict[str, int] = {}
+    slots: dict[str, int] = {}
     for output in program.outputs:
         slot = names.get(output.value)
         if slot is None:
             raise wrong(output.name, f"is {output.value[:MAX_NAME]!r}, which is no value")
         if not 1 <= len(output.name) <= MAX_NAME:
             raise wrong("name", f"of each output must be 1 to {MAX_NAME} characters, got {len(output.name)}")
-        if output.name in found:
+        if output.name in slots:
             raise wrong(output.name, "is an output twice")
-        found[output.name] = slot
-    return tuple(found.items())
+        slots[output.name] = slot
+    return tuple(slots.items())
 
 
 def _in_order(steps: list[Step], slots: int) -> tuple[Step, ...]:
@@ -268,34 +268,34 @@ def _in_order(steps: list[Step], slots: int) -> tuple[Step, ...]:
             writer[slot] = index
     needs = [{writer[slot] for slot in step.inputs if slot != ABSENT and writer[slot] >= 0} for step in steps]
     readers: list[list[int]] = [[] for _ in steps]
-    for index, needed in enumerate(needs):
-        for other in needed:
+    for index, others in enumerate(needs):
+        for other in others:
             readers[other].append(index)
-    missing = [len(needed) for needed in needs]
-    ready = [index for index, count in enumerate(missing) if not count]
+    unmet = [len(others) for others in needs]
+    ready = [index for index, count in enumerate(unmet) if not count]
     order: list[int] = []
     while ready:
         index = heapq.heappop(ready)
         order.append(index)
         for reader in readers[index]:
-            missing[reader] -= 1
-            if not missing[reader]:
+            unmet[reader] -= 1
+            if not unmet[reader]:
                 heapq.heappush(ready, reader)
     if len(order) < len(steps):
-        stuck = next(step for step, count in zip(steps, missing, strict=True) if count)
+        stuck = next(step for step, count in zip(steps, unmet, strict=True) if count)
         raise InvalidArgumentError(
             f"program: node {stuck.name}: stands in a cycle, or behind one", operator="program", field=stuck.name
         )
     return tuple(steps[index] for index in order)
 
 
-def last_reads(steps: tuple[Step, ...], kept: Iterable[int]) -> list[tuple[int, ...]]:
-    """For each step the slots that nobody reads after it, besides those kept: inputs, constants and values alike."""
-    live = set(kept)
+def last_reads(steps: tuple[Step, ...], results: Iterable[int]) -> list[tuple[int, ...]]:
+    """For each step the slots that nobody reads after it, results apart: inputs, constants and values alike."""
+    live = set(results)
     dead: list[tuple[int, ...]] = []
     for step in reversed(steps):
-        touched = {slot for slot in (*step.inputs, *step.outputs) if slot != ABSENT}
-        dead.append(tuple(touched - live))
-        live |= touched
+        slots = {slot for slot in (*step.inputs, *step.outputs) if slot != ABSENT}
+        dead.append(tuple(slots - live))
+        live |= slots
     dead.reverse()
     return dead

@@ -45,13 +45,13 @@ class Program:
         self.digest = digest
         self.message = message
         self.graph = graph_of(message)
-        self.plain = Variant(self.graph, _constants(self.graph, spec_of), facts, folded=False)
+        self.plain = Variant(self.graph, _constants(self.graph, spec_of), facts, is_folded=False)
         self.folded_into: Mapping[str, str] = {}
         self.variant = self.plain
         if not message.HasField("fold_batch_norm") or message.fold_batch_norm:
-            graph, self.folded_into = fold.folded(self.graph, self.plain.sizes[0])
+            graph, self.folded_into = fold.fold_batch_norms(self.graph, self.plain.sizes[0])
             if self.folded_into:
-                self.variant = Variant(graph, _constants(graph, spec_of), facts, folded=True)
+                self.variant = Variant(graph, _constants(graph, spec_of), facts, is_folded=True)
         self._operators: OrderedDict[tuple[int, tuple[str, ...]], Run] = OrderedDict()
 
     def operator(self, version: int, intermediates: tuple[str, ...]) -> Run:
@@ -63,30 +63,30 @@ class Program:
         key = version, intermediates
         operator = self._operators.get(key)
         if operator is None:
-            known = self.variant.graph.names
-            base = self.variant if all(name in known for name in intermediates) else self.plain
-            variant = self._wanting(base, intermediates)
+            names = self.variant.graph.names
+            base = self.variant if all(name in names for name in intermediates) else self.plain
+            variant = self._variant_with(base, intermediates)
             operator = self._operators[key] = Run(self.digest, version, intermediates, variant)
             if len(self._operators) > _OPERATORS:
                 self._operators.popitem(last=False)
         return operator
 
-    def unfolded(self, version: int, intermediates: tuple[str, ...] = ()) -> Run:
+    def plain_operator(self, version: int, intermediates: tuple[str, ...] = ()) -> Run:
         """The operator with every node and constant in its place, for gradients; raises as `operator` does."""
-        return Run(self.digest, version, ("", *intermediates), self._wanting(self.plain, intermediates))
+        return Run(self.digest, version, ("", *intermediates), self._variant_with(self.plain, intermediates))
 
-    def _wanting(self, base: Variant, intermediates: tuple[str, ...]) -> Variant:
+    def _variant_with(self, base: Variant, intermediates: tuple[str, ...]) -> Variant:
         if not intermediates:
             return base
         if len(intermediates) > MAX_INTERMEDIATES or len(set(intermediates)) < len(intermediates):
             rule = f"must be up to {MAX_INTERMEDIATES}, each once, got {len(intermediates)}"
             raise invalid("run", "intermediates", rule)
-        taken = {name for name, _ in self.graph.outputs}
+        output_names = {name for name, _ in self.graph.outputs}
         for name in intermediates:
-            if name not in self.graph.names or name in taken:
+            if name not in self.graph.names or name in output_names:
                 raise invalid("run", "intermediates", f"must be values that aren't outputs, got {name[:MAX_NAME]!r}")
-        wanted = tuple((name, base.graph.names[name]) for name in intermediates)
-        return base.with_outputs(base.graph.outputs + wanted)
+        values = tuple((name, base.graph.names[name]) for name in intermediates)
+        return base.with_outputs(base.graph.outputs + values)
 
 
 def _constants(graph: Graph, spec_of: Callable[[Recipe], TensorSpec]) -> tuple[TensorSpec, ...]:

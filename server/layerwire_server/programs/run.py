@@ -42,7 +42,7 @@ class Run(Operator):
     @property
     def inputs(self) -> tuple[Input, ...]:  # type: ignore[override]
         """The program's inputs, then its weights."""
-        return (*(Input(found.name) for found in self.variant.graph.inputs), WEIGHTS)
+        return (*(Input(program_input.name) for program_input in self.variant.graph.inputs), WEIGHTS)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -61,22 +61,24 @@ class Run(Operator):
     def check(self, specs: Specs) -> None:
         """See Operator."""
         rows: int | None = None
-        for found, spec in zip(self.variant.graph.inputs, specs, strict=False):
+        for program_input, spec in zip(self.variant.graph.inputs, specs, strict=False):
             assert spec is not None
-            self._check_input(found, spec)
-            if found.free:
+            self._check_input(program_input, spec)
+            if program_input.free:
                 if rows is not None and spec.shape[0] != rows:
                     rule = f"must have the size along axis 0 of the inputs before it, {rows}, got {spec.shape[0]}"
-                    raise self.invalid(found.name, rule)
+                    raise self.invalid(program_input.name, rule)
                 rows = spec.shape[0]
 
-    def _check_input(self, found: ProgramInput, spec: TensorSpec) -> None:
-        if spec.dtype != found.dtype:
-            rule = f"must have dtype {DTYPE_NAMES[found.dtype]}, got {DTYPE_NAMES[spec.dtype]}"
-            raise self.invalid(found.name, rule)
-        fixed = 1 if found.free else 0
-        if len(spec.shape) != len(found.shape) or spec.shape[fixed:] != found.shape[fixed:]:
-            raise self.invalid(found.name, f"must have shape {list(found.shape)}, got {list(spec.shape)}")
+    def _check_input(self, program_input: ProgramInput, spec: TensorSpec) -> None:
+        if spec.dtype != program_input.dtype:
+            rule = f"must have dtype {DTYPE_NAMES[program_input.dtype]}, got {DTYPE_NAMES[spec.dtype]}"
+            raise self.invalid(program_input.name, rule)
+        start = 1 if program_input.free else 0
+        if len(spec.shape) != len(program_input.shape) or spec.shape[start:] != program_input.shape[start:]:
+            raise self.invalid(
+                program_input.name, f"must have shape {list(program_input.shape)}, got {list(spec.shape)}"
+            )
 
     def cost(self, specs: Specs) -> Cost:
         """What a call takes; its specs passed `check`."""
@@ -114,19 +116,19 @@ class Run(Operator):
         graph = self.variant.graph
         values: list[torch.Tensor | None] = [*inputs, *weights, *[None] * (graph.slots - len(inputs) - len(weights))]
         for step, kernel, reads, writes, dead, check in self.variant.plan:
-            given = [None if slot == ABSENT else values[slot] for slot in reads]
+            arguments = [None if slot == ABSENT else values[slot] for slot in reads]
             if check:
-                check_values(step, given)
-            for slot, value in zip(writes, kernel(*given), strict=False):
+                check_values(step, arguments)
+            for slot, value in zip(writes, kernel(*arguments), strict=False):
                 values[slot] = value
             for slot in dead:
                 values[slot] = None
         return tuple(values[slot] for _, slot in graph.outputs)  # type: ignore[misc]  # outputs are there
 
 
-def check_values(step: Step, given: Sequence[torch.Tensor | None]) -> None:
+def check_values(step: Step, tensors: Sequence[torch.Tensor | None]) -> None:
     """The operator's check of its inputs' elements; raises InvalidArgumentError naming the node."""
     try:
-        step.operator.check_values(tuple(given))
+        step.operator.check_values(tuple(tensors))
     except InvalidArgumentError as error:
         raise step.invalid(error) from None

@@ -17,7 +17,14 @@ from layerwire.wire.dtypes import TensorSpec
 from layerwire_server.errors import OverLimitError
 from layerwire_server.operators.operator import Specs
 from layerwire_server.programs import fold
-from layerwire_server.programs.check import CHECKED_ROWS, ProgramLimits, Sized, doubtful_values, row_multiples, sized
+from layerwire_server.programs.check import (
+    CHECKED_ROWS,
+    GraphSizes,
+    ProgramLimits,
+    doubtful_values,
+    graph_sizes,
+    row_multiples,
+)
 from layerwire_server.programs.graph import Graph, last_reads
 
 _COSTS = 256
@@ -54,9 +61,9 @@ class Variant:
 
     Attributes:
         graph: what runs.
-        folded: whether it lacks batch norms that were folded.
+        is_folded: whether it lacks batch norms that were folded.
         constants: specs of its constants.
-        stored: the tensors of the store that they are made of, each once.
+        stored_tensors: those of the store that they are made of, each once.
         sizes: the graph at CHECKED_ROWS.
         alone_because: why calls can't be joined along axis 0; empty if they can.
         plan: for each step its kernel, slots read and written, slots that are free behind it, and whether elements of
@@ -64,14 +71,16 @@ class Variant:
         checked_once: steps whose elements to be checked are all weights'.
     """
 
-    def __init__(self, graph: Graph, constants: tuple[TensorSpec, ...], facts: Facts, *, folded: bool) -> None:
-        self.folded = folded
+    def __init__(self, graph: Graph, constants: tuple[TensorSpec, ...], facts: Facts, *, is_folded: bool) -> None:
+        self.is_folded = is_folded
         self.constants = constants
-        self.stored = tuple(dict.fromkeys(stored for _, recipe in graph.constants for stored in fold.needs(recipe)))
+        self.stored_tensors = tuple(
+            dict.fromkeys(tensor for _, recipe in graph.constants for tensor in fold.needs(recipe))
+        )
         self._facts = facts
         self._costs: OrderedDict[tuple[TensorSpec, ...], Cost | InvalidArgumentError] = OrderedDict()
         self.graph = graph
-        first, second = (self._sized([found.at(rows) for found in graph.inputs]) for rows in CHECKED_ROWS)
+        first, second = (self._sizes_at([each.at(rows) for each in graph.inputs]) for rows in CHECKED_ROWS)
         self.sizes = first, second
         self._multiples = row_multiples(graph, first)
         self._doubtful = doubtful_values(graph, first)
@@ -93,17 +102,17 @@ class Variant:
     def _set_outputs(self, outputs: tuple[tuple[str, int], ...]) -> None:
         self.graph = replace(self.graph, outputs=outputs)
         first, second = self.sizes
-        self._outputs = _given(self.graph, first)
+        self._outputs = _output_specs(self.graph, first)
         self.multiples: tuple[int, ...] = ()
         if isinstance(self._multiples, str):
             self.alone_because = self._multiples
         else:
             self.multiples = tuple(self._multiples[slot] for _, slot in outputs)
-            self.alone_because = self._disagreement(_given(self.graph, second))
-        kept = {slot for _, slot in outputs}
+            self.alone_because = self._disagreement(_output_specs(self.graph, second))
+        results = {slot for _, slot in outputs}
         self.plan = [
-            (step, step.operator.run, step.inputs, step.outputs, gone, self._doubtful.get(step.name, False))
-            for step, gone in zip(self.graph.steps, last_reads(self.graph.steps, kept), strict=True)
+            (step, step.operator.run, step.inputs, step.outputs, dead, self._doubtful.get(step.name, False))
+            for step, dead in zip(self.graph.steps, last_reads(self.graph.steps, results), strict=True)
         ]
 
     def cost(self, inputs: tuple[TensorSpec, ...]) -> Cost:
@@ -114,23 +123,23 @@ class Variant:
         """
         rows = self._rows(inputs)
         if rows:
-            return self._scaled(rows)
+            return self._cost_of_rows(rows)
         cost = self._costs.get(inputs)
         if cost is None:
-            cost = self._costs[inputs] = self._found(inputs)
+            cost = self._costs[inputs] = self._cost_at(inputs)
             if len(self._costs) > _COSTS:
                 self._costs.popitem(last=False)
         if isinstance(cost, InvalidArgumentError):
             raise cost
         return cost
 
-    def _found(self, inputs: tuple[TensorSpec, ...]) -> Cost | InvalidArgumentError:
+    def _cost_at(self, inputs: tuple[TensorSpec, ...]) -> Cost | InvalidArgumentError:
         try:
-            size = self._sized(inputs)
+            size = self._sizes_at(inputs)
         except InvalidArgumentError as error:
             return error
         operations = sum(size.operations)
-        return Cost(_given(self.graph, size), operations, size.work, size.peak_bytes, size.value_bytes)
+        return Cost(_output_specs(self.graph, size), operations, size.work, size.peak_bytes, size.value_bytes)
 
     def is_known(self, inputs: tuple[TensorSpec, ...]) -> bool:
         """Whether `cost` has the answer at hand; else it takes up to 0.1 ms a node."""
@@ -149,7 +158,7 @@ class Variant:
         """Bytes of all values together, as where none is freed before the end; raises as `cost`."""
         return self.cost(tuple(spec for spec in inputs if spec is not None)).value_bytes
 
-    def _scaled(self, rows: int) -> Cost:
+    def _cost_of_rows(self, rows: int) -> Cost:
         first, second = self.sizes
         outputs = tuple(
             TensorSpec(spec.dtype, (rows * multiple, *spec.shape[1:]))
@@ -173,8 +182,8 @@ class Variant:
                 rule = f"of {rows} rows makes {value:.4g}, over the server's {flag} {limit:.4g}"
                 raise OverLimitError(reason, "run", self.graph.inputs[0].name, rule)
 
-    def _sized(self, inputs: Sequence[TensorSpec]) -> Sized:
-        return sized(self.graph, inputs, self.constants, self._facts.limits, self._facts.device_type)
+    def _sizes_at(self, inputs: Sequence[TensorSpec]) -> GraphSizes:
+        return graph_sizes(self.graph, inputs, self.constants, self._facts.limits, self._facts.device_type)
 
     def _disagreement(self, second: tuple[TensorSpec, ...]) -> str:
         """Why calls can't be joined: an output without rows, or a size that belies what the rules say of rows."""
@@ -189,7 +198,7 @@ class Variant:
         return ""
 
 
-def _given(graph: Graph, size: Sized) -> tuple[TensorSpec, ...]:
+def _output_specs(graph: Graph, size: GraphSizes) -> tuple[TensorSpec, ...]:
     specs = []
     for name, slot in graph.outputs:
         spec = size.specs[slot]

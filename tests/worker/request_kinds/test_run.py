@@ -331,7 +331,7 @@ def test_gradients_of_other_sizes_need_no_walk_through_the_program(worker: Worke
     """What autograd keeps follows from what was checked: a walk takes the loop a second for 4096 nodes."""
     many = chain(10)
     worker.run(many, {"x": X})
-    monkeypatch.setattr(variant, "sized", lambda *_: pytest.fail("the graph was sized anew"))
+    monkeypatch.setattr(variant, "graph_sizes", lambda *_: pytest.fail("the graph was sized anew"))
     footprints = []
     for rows in (2, 3, 50):
         x = np.ones((rows, 3), np.float32)

@@ -15,7 +15,7 @@ from layerwire.errors import InvalidArgumentError, NotFoundError, ResourceExhaus
 from layerwire.v1 import operators_pb2, program_pb2
 from layerwire.wire.dtypes import DTYPES
 from layerwire_server.programs.check import ProgramLimits
-from layerwire_server.programs.graph import Stored
+from layerwire_server.programs.graph import StoredTensor
 from layerwire_server.programs.variant import Facts
 from layerwire_server.storage import MissingError, NamedTensor, Store, write_safetensors
 from layerwire_server.worker.weights import weights_cache
@@ -51,11 +51,11 @@ class CacheRig:
         facts = Facts(ProgramLimits(1 << 20, 1 << 22, 1e9), "cpu")
         self.catalog = Catalog(self.store, self.stored_tensors, self.cache, facts)
 
-    def put(self, value: float) -> Stored:
+    def put(self, value: float) -> StoredTensor:
         data = torch.full((100,), value).numpy().tobytes()
-        return Stored(self.store.put_weights(write_safetensors({"tensor": ("float32", (100,), data)})), "tensor")
+        return StoredTensor(self.store.put_weights(write_safetensors({"tensor": ("float32", (100,), data)})), "tensor")
 
-    def program(self, **weights: Stored) -> program_pb2.Program:
+    def program(self, **weights: StoredTensor) -> program_pb2.Program:
         """One that multiplies its input by each of them."""
         program = program_pb2.Program(
             inputs=[program_pb2.ProgramInput(name="x", dtype="DATA_TYPE_FLOAT32", shape=[-1, 100])]
@@ -85,7 +85,7 @@ async def after_loads(get: Any) -> Any:
             await miss.load()
 
 
-def is_cached(rig: CacheRig, stored: Stored) -> bool:
+def is_cached(rig: CacheRig, stored: StoredTensor) -> bool:
     try:
         rig.cache.weights(stored)
     except CacheMiss:
@@ -211,13 +211,13 @@ async def test_programs_share_tensors_with_names_and_each_other(rig):
 
 async def test_a_file_that_is_gone_or_lacks_the_key_is_told(rig):
     with pytest.raises(MissingError):
-        await after_loads(lambda: rig.cache.weights(Stored("0" * 64, "tensor")))
+        await after_loads(lambda: rig.cache.weights(StoredTensor("0" * 64, "tensor")))
     with pytest.raises(NotFoundError, match="no tensor 'other'"):
         await after_loads(lambda: rig.cache.weights(rig.put(1.0)._replace(key="other")))
     assert rig.cache.nbytes == 0
 
 
-def name_weights(rig: CacheRig, tensors: Mapping[str, Stored], *, pinned: bool = False) -> None:
+def name_weights(rig: CacheRig, tensors: Mapping[str, StoredTensor], *, pinned: bool = False) -> None:
     rig.store.name_weights({name: NamedTensor(*stored, pinned) for name, stored in tensors.items()})
 
 
@@ -253,7 +253,7 @@ async def test_a_default_version_moves_when_its_successor_is_there(rig):
 
 
 async def test_a_program_names_what_it_cannot_find(rig):
-    program = rig.program(w=Stored("0" * 64, "tensor"))
+    program = rig.program(w=StoredTensor("0" * 64, "tensor"))
     with pytest.raises(InvalidArgumentError, match="program: "):
         await after_loads(lambda: rig.catalog.definition(program))
     program.constants[0].tensor.name = "nobody"

@@ -12,7 +12,7 @@ from layerwire.errors import InvalidArgumentError
 from layerwire.v1 import program_pb2, store_pb2, tensor_pb2
 from layerwire.wire import framing
 from layerwire.wire.dtypes import TensorSpec
-from layerwire_server.programs.check import ProgramLimits, Sized, sized
+from layerwire_server.programs.check import GraphSizes, ProgramLimits, graph_sizes
 from layerwire_server.programs.graph import ABSENT, Step
 from layerwire_server.programs.program import Program
 from layerwire_server.programs.variant import Variant
@@ -55,15 +55,15 @@ def describe(program: Program, device_type: str) -> store_pb2.GetProgramResponse
     )
 
 
-def _at_one_row(variant: Variant, device_type: str) -> Sized:
+def _at_one_row(variant: Variant, device_type: str) -> GraphSizes:
     inputs = [program_input.at(1) for program_input in variant.graph.inputs]
     try:
-        return sized(variant.graph, inputs, variant.constants, _NO_LIMITS, device_type)
+        return graph_sizes(variant.graph, inputs, variant.constants, _NO_LIMITS, device_type)
     except InvalidArgumentError:  # one row is too few, as for batch norm in training
         return _before(*variant.sizes)
 
 
-def _before(first: Sized, second: Sized) -> Sized:
+def _before(first: GraphSizes, second: GraphSizes) -> GraphSizes:
     """What one row less than `first` would give, on the line through both sizes."""
     specs = tuple(
         one and two and one._replace(shape=tuple(_line(*sizes) for sizes in zip(one.shape, two.shape, strict=True)))
@@ -71,7 +71,7 @@ def _before(first: Sized, second: Sized) -> Sized:
     )
     operations = tuple(_line(*counts) for counts in zip(first.operations, second.operations, strict=True))
     peak_bytes = _line(first.peak_bytes, second.peak_bytes)
-    return Sized(specs, operations, first.work, peak_bytes, _line(first.value_bytes, second.value_bytes))
+    return GraphSizes(specs, operations, first.work, peak_bytes, _line(first.value_bytes, second.value_bytes))
 
 
 def _line(first: int, second: int) -> int:

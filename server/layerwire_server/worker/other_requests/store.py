@@ -17,7 +17,7 @@ from layerwire.wire import dtypes
 from layerwire.wire.dtypes import DTYPES, TensorSpec
 from layerwire_server import storage
 from layerwire_server.link import SPAN, Family
-from layerwire_server.programs.graph import Stored
+from layerwire_server.programs.graph import StoredTensor
 from layerwire_server.programs.program import Program
 from layerwire_server.storage import NamedTensor, StoreError, TensorEntry
 from layerwire_server.worker.other_requests import description
@@ -146,7 +146,7 @@ class StoreRequests:
 
     def _name_all(self, tensors: Mapping[str, NamedTensor]) -> None:
         for tensor in tensors.values():
-            self._catalog.stored_tensors.spec(Stored(tensor.digest, tensor.key))  # raises where there is none
+            self._catalog.stored_tensors.spec(StoredTensor(tensor.digest, tensor.key))  # raises where there is none
         self._store.name_weights(tensors)
 
     async def _list_weights(self, request: store_pb2.ListWeightsRequest) -> store_pb2.ListWeightsResponse:
@@ -193,7 +193,7 @@ class StoreRequests:
             self._store.put_program,
             request.name,
             program.message.SerializeToString(deterministic=True),
-            {recipe.digest for _, recipe in program.graph.constants if isinstance(recipe, Stored)},
+            {recipe.digest for _, recipe in program.graph.constants if isinstance(recipe, StoredTensor)},
             version=_version(request),
             keep_default_version=request.keep_default_version,
             pinned=request.pinned,

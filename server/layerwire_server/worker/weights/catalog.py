@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError
 from layerwire.errors import InvalidArgumentError, LayerwireError, NotFoundError
 from layerwire.v1 import program_pb2
 from layerwire.wire.dtypes import TensorSpec
-from layerwire_server.programs.graph import Inline, Recipe, Stored
+from layerwire_server.programs.graph import Inline, Recipe, StoredTensor
 from layerwire_server.programs.program import Program
 from layerwire_server.programs.run import Run
 from layerwire_server.programs.variant import Facts
@@ -67,7 +67,7 @@ class Catalog:
         self._loads = SingleFlight()
         self._check_slot = asyncio.Semaphore(1)  # checks hold Python's lock: several at once would only slow calls down
         self._names = Names({}, {}, 0)
-        self._tensors: dict[str, Stored] = {}
+        self._tensors: dict[str, StoredTensor] = {}
         self._adopt(self._snapshot())
 
     def weights(self, name: str) -> Weights:
@@ -209,7 +209,7 @@ class Catalog:
 
     def _adopt(self, names: Names) -> None:
         self._names = names
-        self._tensors = {name: Stored(tensor.digest, tensor.key) for name, tensor in names.weights.items()}
+        self._tensors = {name: StoredTensor(tensor.digest, tensor.key) for name, tensor in names.weights.items()}
         keys = {(tensor.digest, tensor.key) for tensor in names.weights.values() if tensor.pinned}
         versions = (version for program in names.programs.values() for version in program.versions.values())
         keys |= {(version.digest, "") for version in versions if version.pinned}

@@ -15,7 +15,7 @@ from layerwire.errors import NotFoundError
 from layerwire.wire.dtypes import DTYPES, TensorSpec
 from layerwire.wire.safetensors import TensorEntry
 from layerwire_server.operators.operator import TORCH_DTYPES
-from layerwire_server.programs.graph import Stored
+from layerwire_server.programs.graph import StoredTensor
 from layerwire_server.storage import safetensors
 from layerwire_server.storage.store import Store
 
@@ -49,7 +49,7 @@ class StoredTensors:
                 self._headers.popitem(last=False)
         return header
 
-    def spec(self, tensor: Stored) -> TensorSpec:
+    def spec(self, tensor: StoredTensor) -> TensorSpec:
         """A tensor's dtype and shape.
 
         Raises:
@@ -59,7 +59,7 @@ class StoredTensors:
         entry = self._entry(tensor)
         return TensorSpec(DTYPES[entry.dtype], entry.shape)
 
-    def read(self, tensors: Sequence[Stored]) -> list[torch.Tensor]:
+    def read(self, tensors: Sequence[StoredTensor]) -> list[torch.Tensor]:
         """Tensors, never to be written to.
 
         Raises:
@@ -72,7 +72,7 @@ class StoredTensors:
                 files[digest] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         return [self._tensor(files[tensor.digest], self._entry(tensor)) for tensor in tensors]
 
-    def _entry(self, tensor: Stored) -> TensorEntry:
+    def _entry(self, tensor: StoredTensor) -> TensorEntry:
         entry = self.header(tensor.digest).get(tensor.key)
         if entry is None:
             raise NotFoundError(f"weights {tensor.digest} have no tensor {tensor.key[:200]!r}")

@@ -22,7 +22,7 @@ from layerwire.errors import InternalError, LayerwireError, ResourceExhaustedErr
 from layerwire.wire.dtypes import TensorSpec
 from layerwire_server.errors import caller_error
 from layerwire_server.programs.bind import bind
-from layerwire_server.programs.graph import Stored
+from layerwire_server.programs.graph import StoredTensor
 from layerwire_server.programs.variant import Variant
 from layerwire_server.storage.errors import StoreError
 from layerwire_server.worker.tensors import spec_of_tensor
@@ -40,7 +40,7 @@ _MAX_ENTRIES = 16384  # programs that come with calls and have no weights take n
 class Weights:
     """A stored tensor: `host` on the CPU, where values are checked, `device` where batches run."""
 
-    digest: Stored
+    digest: StoredTensor
     spec: TensorSpec
     host: torch.Tensor
     device: torch.Tensor
@@ -101,7 +101,7 @@ class _Entry(NamedTuple):
     """What is kept for a tensor's or a program's sake: tensors that other entries may share, and bytes of its own."""
 
     weights: Any  # Weights of a tensor, ProgramWeights of a program: looked up for each call, so not checked again
-    tensors: Mapping[Stored, Weights]
+    tensors: Mapping[StoredTensor, Weights]
     own_bytes: int
 
 
@@ -128,15 +128,15 @@ class WeightsCache:
         self._max_bytes = max_bytes
         self._entries: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
         self._pinned_keys: frozenset[tuple[str, str]] = frozenset()
-        self._tensors: dict[Stored, Weights] = {}
-        self._entry_counts: dict[Stored, int] = {}
+        self._tensors: dict[StoredTensor, Weights] = {}
+        self._entry_counts: dict[StoredTensor, int] = {}
         self._loads = SingleFlight()
 
     def pin(self, keys: frozenset[tuple[str, str]]) -> None:
         """From now on these stay, and no others: (digest, key) of tensors, (digest, "") of programs."""
         self._pinned_keys = keys
 
-    def weights(self, tensor: Stored) -> Weights:
+    def weights(self, tensor: StoredTensor) -> Weights:
         """A tensor.
 
         Raises:
@@ -155,7 +155,7 @@ class WeightsCache:
         Raises:
             CacheMiss: they aren't in memory.
         """
-        key = digest, "folded" if variant.folded else "plain"
+        key = digest, "folded" if variant.is_folded else "plain"
         entry = self._entries.get(key)
         if entry is None:
             raise CacheMiss(lambda: self._load(key, lambda: self._read_program(digest, variant)))
@@ -172,7 +172,7 @@ class WeightsCache:
 
         await self._loads.do(key, load)
 
-    def _read_tensor(self, tensor: Stored) -> _Entry:
+    def _read_tensor(self, tensor: StoredTensor) -> _Entry:
         weights = self._tensors.get(tensor)
         if weights is None:
             (host,) = self._stored_tensors.read([tensor])
@@ -181,15 +181,17 @@ class WeightsCache:
 
     def _read_program(self, digest: str, variant: Variant) -> _Entry:
         # Looked up once: the loop may evict any of them while the others are read.
-        hits = {tensor: weights for tensor in variant.stored if (weights := self._tensors.get(tensor)) is not None}
-        misses = [tensor for tensor in variant.stored if tensor not in hits]
+        hits = {
+            tensor: weights for tensor in variant.stored_tensors if (weights := self._tensors.get(tensor)) is not None
+        }
+        misses = [tensor for tensor in variant.stored_tensors if tensor not in hits]
         hosts = dict(zip(misses, self._stored_tensors.read(misses), strict=True))
         hosts |= {tensor: weights.host for tensor, weights in hits.items()}
-        tensors: dict[Stored, Weights] = {}
+        tensors: dict[StoredTensor, Weights] = {}
         device: list[torch.Tensor] = []
         own_bytes = 0
         for (_, recipe), host in zip(variant.graph.constants, bind(variant, hosts), strict=True):
-            if isinstance(recipe, Stored):
+            if isinstance(recipe, StoredTensor):
                 tensors[recipe] = (
                     hits.get(recipe)
                     or tensors.get(recipe)

@@ -78,8 +78,8 @@ class Worker:
             for call, result in zip(calls, results, strict=True)
         ]
 
-    def run(self, program, inputs, **named) -> dict[str, torch.Tensor]:
-        return self.answers([self.decode(REQUESTS.run(program, inputs, **named))])[0]
+    def run(self, program, inputs, **keywords) -> dict[str, torch.Tensor]:
+        return self.answers([self.decode(REQUESTS.run(program, inputs, **keywords))])[0]
 
     def differentiate(self, program, inputs, gradients, wanted) -> dict[str, torch.Tensor]:
         request = REQUESTS.differentiate(lambda f: f.run(program, inputs), gradients, wanted)

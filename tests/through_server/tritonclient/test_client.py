@@ -1,34 +1,37 @@
-"""Runs the cases of each face of tritonclient in a process of their own."""
+"""Runs the cases of all faces of tritonclient in a process of their own."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.inference import conftest
-from tests.through_server.conftest import Served
+from tests.served import PATIENCE_SECONDS, Server
 
 FOLDER = Path(__file__).parent
-served = conftest.served
+FACES = ("sync", "asyncio", "stream")
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tritonclient") is None, reason="tritonclient is not installed; it is in layerwire[dev]"
 )
 
 
-@pytest.mark.parametrize("face", ["sync", "asyncio", "stream"])
-def test_client(served: Served, face: str) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(FOLDER / f"cases_{face}.py")]
+def test_client(served: Server) -> None:
+    files = [f"cases_{face}.py" for face in FACES]
+    command = [sys.executable, "-m", "pytest", "-q", "-rA", "-p", "no:cacheprovider", "--noconftest"]
+    command += [str(FOLDER / file) for file in files]
     environment = os.environ | {"LAYERWIRE_TEST_ADDRESS": served.address}
-    ran = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=FOLDER.parents[1], timeout=100)
+    ran = subprocess.run(
+        command, capture_output=True, text=True, env=environment, cwd=FOLDER.parents[2], timeout=PATIENCE_SECONDS
+    )
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert " passed" in ran.stdout
-    assert served.metric("layerwire_worker_restarts_total") == 0
+    for file in files:
+        assert re.search(rf"^PASSED .*{re.escape(file)}::", ran.stdout, flags=re.MULTILINE), file
 
 
 def test_sdk_and_tritonclient_live_in_one_process() -> None:

@@ -12,7 +12,7 @@ from ml_dtypes import bfloat16
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 import layerwire
-from tests.inference.programs import FEATURES, expected
+from tests.through_server.inference.programs import FEATURES, expected
 
 ADDRESS = os.environ["LAYERWIRE_TEST_ADDRESS"]
 X = np.arange(2 * FEATURES, dtype=np.float32).reshape(2, FEATURES)
@@ -20,11 +20,11 @@ X = np.arange(2 * FEATURES, dtype=np.float32).reshape(2, FEATURES)
 
 @pytest.fixture
 def client():
-    with triton.InferenceServerClient(ADDRESS) as found:
-        yield found
+    with triton.InferenceServerClient(ADDRESS) as connected:
+        yield connected
 
 
-def given(array, name="x"):
+def tensor_of(array, name="x"):
     tensor = triton.InferInput(name, array.shape, np_to_triton_dtype(array.dtype))
     tensor.set_data_from_numpy(array)
     return tensor
@@ -49,21 +49,21 @@ def test_server_and_models(client):
 )
 def test_datatypes(client, dtype):
     array = (np.arange(6) % 2 if dtype is bool else np.arange(6)).reshape(3, 2).astype(dtype)
-    found = client.infer(f"identity-{np.dtype(dtype).name}", [given(array)]).as_numpy("y")
-    assert found.dtype == array.dtype
-    assert found.tolist() == array.tolist()
+    output = client.infer(f"identity-{np.dtype(dtype).name}", [tensor_of(array)]).as_numpy("y")
+    assert output.dtype == array.dtype
+    assert output.tolist() == array.tolist()
 
 
 def test_infer(client):
-    answer = client.infer("linear", [given(X)], request_id="one", outputs=[triton.InferRequestedOutput("y")])
+    answer = client.infer("linear", [tensor_of(X)], request_id="one", outputs=[triton.InferRequestedOutput("y")])
     np.testing.assert_allclose(answer.as_numpy("y"), expected(X), rtol=1e-6)
-    told = answer.get_response()
-    assert (told.id, told.model_name, told.model_version) == ("one", "linear", "1")
+    response = answer.get_response()
+    assert (response.id, response.model_name, response.model_version) == ("one", "linear", "1")
 
 
 def test_infer_with_all_that_may_be_said(client):
     answer = client.infer(
-        "linear", [given(X)], "2", priority=1, timeout=60_000_000, client_timeout=60.0, parameters={"mine": "x"}
+        "linear", [tensor_of(X)], "2", priority=1, timeout=60_000_000, client_timeout=60.0, parameters={"mine": "x"}
     )
     np.testing.assert_allclose(answer.as_numpy("y"), expected(X, 2), rtol=1e-6)
 
@@ -71,7 +71,9 @@ def test_infer_with_all_that_may_be_said(client):
 def test_async_infer_of_many_threads_beside_native_calls(client):
     def both(number):
         x = np.full((1, FEATURES), number, np.float32)
-        future = client.async_infer("linear", [given(x)], callback=lambda result, error: done.append((result, error)))
+        future = client.async_infer(
+            "linear", [tensor_of(x)], callback=lambda result, error: done.append((result, error))
+        )
         assert future is not None
         return lw.run("linear", {"x": x})["y"]
 
@@ -92,9 +94,12 @@ def test_async_infer_of_many_threads_beside_native_calls(client):
         ({"model_version": "7"}, "StatusCode.NOT_FOUND"),
         ({"model_version": "x"}, "StatusCode.INVALID_ARGUMENT"),
         ({"inputs": []}, "StatusCode.INVALID_ARGUMENT"),
-        ({"inputs": [given(X[:, 1:])]}, "StatusCode.INVALID_ARGUMENT"),
-        ({"inputs": [given(np.array([[b"text"]], object))]}, "StatusCode.INVALID_ARGUMENT"),
-        ({"timeout": 1, "model_name": "long", "inputs": [given(np.eye(256, dtype=np.float32))]}, "DEADLINE_EXCEEDED"),
+        ({"inputs": [tensor_of(X[:, 1:])]}, "StatusCode.INVALID_ARGUMENT"),
+        ({"inputs": [tensor_of(np.array([[b"text"]], object))]}, "StatusCode.INVALID_ARGUMENT"),
+        (
+            {"timeout": 1, "model_name": "long", "inputs": [tensor_of(np.eye(256, dtype=np.float32))]},
+            "DEADLINE_EXCEEDED",
+        ),
         ({"outputs": [triton.InferRequestedOutput("z")]}, "StatusCode.INVALID_ARGUMENT"),
         ({"outputs": [triton.InferRequestedOutput("y", class_count=2)]}, "StatusCode.UNIMPLEMENTED"),
     ],
@@ -102,7 +107,7 @@ def test_async_infer_of_many_threads_beside_native_calls(client):
 )
 def test_errors(client, fields, status):
     with pytest.raises(InferenceServerException) as caught:
-        client.infer(**({"model_name": "linear", "inputs": [given(X)]} | fields))
+        client.infer(**({"model_name": "linear", "inputs": [tensor_of(X)]} | fields))
     assert status in caught.value.status()
 
 
@@ -122,7 +127,7 @@ def test_statistics(client):
         return client.get_inference_statistics("linear", "1").model_stats[0]
 
     before = count()
-    client.infer("linear", [given(X)])
+    client.infer("linear", [tensor_of(X)])
     after = count()
     assert after.inference_count - before.inference_count == 2
     assert after.inference_stats.success.count - before.inference_stats.success.count == 1

@@ -2,8 +2,8 @@
 # Puts perf_analyzer into a directory, with a C library beside it that is new enough for it (glibc 2.38), whatever the
 # system has: the system stays as it is. Needs pip, and apt-get with Debian's keyring.
 #
-#     tests/perf_analyzer/fetch.sh ~/perf_analyzer
-#     LAYERWIRE_PERF_ANALYZER=~/perf_analyzer/perf_analyzer make test ARGS=tests/perf_analyzer
+#     tests/through_server/perf_analyzer/fetch.sh ~/perf_analyzer
+#     LAYERWIRE_PERF_ANALYZER=~/perf_analyzer/perf_analyzer make test ARGS=tests/through_server/perf_analyzer
 set -eu
 [ $# -eq 1 ] || { echo "usage: $0 DIRECTORY" >&2; exit 2; }
 mkdir -p "$1"

@@ -13,26 +13,24 @@ import subprocess
 
 import pytest
 
-from tests.inference import conftest
-from tests.through_server.conftest import Served
+from tests.served import Server
 
-served = conftest.served
 WINDOW_REQUESTS = 500
 _COUNT = re.compile(r"(Inference|Execution|Successful request) count: (\d+)")
 
 
 def tool() -> str:
     """The program, if there is one that runs here."""
-    found = os.environ.get("LAYERWIRE_PERF_ANALYZER") or shutil.which("perf_analyzer")
-    if found is None:
+    path = os.environ.get("LAYERWIRE_PERF_ANALYZER") or shutil.which("perf_analyzer")
+    if path is None:
         return ""
-    ran = subprocess.run([found, "--version"], capture_output=True, text=True, check=False)
-    return found if ran.returncode == 0 else ""
+    ran = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+    return path if ran.returncode == 0 else ""
 
 
 PERF_ANALYZER = tool()
 pytestmark = pytest.mark.skipif(
-    not PERF_ANALYZER, reason="no perf_analyzer that runs here: see tests/perf_analyzer/fetch.sh"
+    not PERF_ANALYZER, reason="no perf_analyzer that runs here: see tests/through_server/perf_analyzer/fetch.sh"
 )
 
 
@@ -50,7 +48,7 @@ pytestmark = pytest.mark.skipif(
     ],
     ids=["sync", "batch", "async", "stream", "rate", "bfloat16", "two inputs", "alone"],
 )
-def test_load(served: Served, tmp_path, model, rows, flags):
+def test_load(served: Server, tmp_path, model, rows, flags):
     table = tmp_path / "table.csv"
     command = [PERF_ANALYZER, "-m", model, "-i", "grpc", "-u", served.address, "-f", str(table), "-s", "90", "-r", "5"]
     command += ["--measurement-mode", "count_windows", "--measurement-request-count", str(WINDOW_REQUESTS), *flags]
@@ -65,4 +63,3 @@ def test_load(served: Served, tmp_path, model, rows, flags):
     assert float(row["Inferences/Second"]) > 0
     for column in ("Server Queue", "Server Compute Input", "Server Compute Infer", "Server Compute Output"):
         assert float(row[column]) > 0, column
-    assert served.metric("layerwire_worker_restarts_total") == 0

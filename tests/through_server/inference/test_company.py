@@ -11,10 +11,10 @@ import pytest
 from grpc import RpcError, StatusCode
 
 from layerwire.inference_v2 import open_inference_pb2 as oip
-from tests.inference.conftest import SERVICE
-from tests.inference.messages import floats, infer, parameter
-from tests.inference.programs import FEATURES, expected
 from tests.served import PATIENCE_SECONDS
+from tests.through_server.inference.conftest import SERVICE
+from tests.through_server.inference.messages import floats, infer, parameter
+from tests.through_server.inference.programs import FEATURES, expected
 
 X = np.ones((1, FEATURES), np.float32)
 EYE = np.eye(256, dtype=np.float32)
@@ -22,8 +22,8 @@ CALLERS, ROUNDS = 32, 20
 
 
 def counts(ask, name):
-    (found,) = ask("ModelStatistics", name=name, version="1").model_stats
-    return found
+    (statistics,) = ask("ModelStatistics", name=name, version="1").model_stats
+    return statistics
 
 
 class Conversation:
@@ -95,10 +95,10 @@ def test_what_is_done_first_is_answered_first_and_errors_end_no_stream(channel):
     it = Conversation(channel)
     wrong = infer("linear", {"x": X[:, 1:]}, id="wrong")
     it.send(long("long"), infer("nothing", {"x": X}, id="unknown"), wrong)
-    told = [it.read() for _ in range(2)]
-    assert [message.infer_response.id for message in told] == ["unknown", "wrong"]
-    assert told[0].error_message == "no program named 'nothing'"
-    assert "x must have shape [-1, 6], got [1, 5]" in told[1].error_message
+    messages = [it.read() for _ in range(2)]
+    assert [message.infer_response.id for message in messages] == ["unknown", "wrong"]
+    assert messages[0].error_message == "no program named 'nothing'"
+    assert "x must have shape [-1, 6], got [1, 5]" in messages[1].error_message
     (last,) = it.end()
     assert (last.infer_response.id, last.error_message) == ("long", "")
     assert floats(last.infer_response)["y"].tolist() == EYE.tolist()
@@ -108,9 +108,9 @@ def test_a_request_that_waits_longer_than_its_timeout_ends(ask, channel):
     before = counts(ask, "long").inference_stats.fail.count
     it = Conversation(channel)
     it.send(long("first"), long("second", parameters={"timeout": parameter(1)}))
-    told = it.read()
-    assert told.infer_response.id == "second"
-    assert "deadline passed before the call ran" in told.error_message
+    message = it.read()
+    assert message.infer_response.id == "second"
+    assert "deadline passed before the call ran" in message.error_message
     assert [message.infer_response.id for message in it.end()] == ["first"]
     assert counts(ask, "long").inference_stats.fail.count == before + 1
 
@@ -128,10 +128,10 @@ def test_requests_of_a_client_that_leaves_are_given_up(ask, channel):
     it.send(*(long(str(number)) for number in range(4)), infer("nothing", {}))
     assert it.read().error_message, "so all others have reached the worker"
     it.call.cancel()
-    found = before
-    while found.fail.count + found.success.count < before.fail.count + before.success.count + 3:
-        found = counts(ask, "long").inference_stats
-    assert found.fail.count - before.fail.count >= 3
+    after = before
+    while after.fail.count + after.success.count < before.fail.count + before.success.count + 3:
+        after = counts(ask, "long").inference_stats
+    assert after.fail.count - before.fail.count >= 3
     assert ask("ModelInfer", infer("linear", {"x": X})).outputs
 
 

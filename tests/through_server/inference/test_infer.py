@@ -7,10 +7,10 @@ import pytest
 from grpc import RpcError, StatusCode
 
 from layerwire.inference_v2 import open_inference_pb2 as oip
-from tests.inference.conftest import SERVICE
-from tests.inference.messages import NAMES, Output, Tensor, floats, infer, parameter
-from tests.inference.programs import DTYPES, FEATURES, expected
 from tests.served import PATIENCE_SECONDS
+from tests.through_server.inference.conftest import SERVICE
+from tests.through_server.inference.messages import NAMES, Output, Tensor, floats, infer, parameter
+from tests.through_server.inference.programs import DTYPES, FEATURES, expected
 
 X = np.arange(2 * FEATURES, dtype=np.float32).reshape(2, FEATURES) - 5
 A, B = np.arange(8, dtype=np.float32).reshape(2, 4), np.full((2, 4), 3, np.float32)
@@ -73,7 +73,7 @@ def test_versions(ask, version, scale):
 
 
 @pytest.mark.parametrize(
-    ("asked", "names"),
+    ("outputs", "names"),
     [
         ([], ["sum", "difference"]),
         (["difference"], ["difference"]),
@@ -83,11 +83,11 @@ def test_versions(ask, version, scale):
     ],
     ids=["all", "one", "another order", "twice", "one inside"],
 )
-def test_outputs_are_those_that_were_asked_for(ask, asked, names):
-    found = floats(ask("ModelInfer", infer("pair", {"b": B, "a": A}, asked)))
+def test_outputs_are_those_that_were_asked_for(ask, outputs, names):
+    arrays = floats(ask("ModelInfer", infer("pair", {"b": B, "a": A}, outputs)))
     values = {"sum": A + B, "plus": A + B, "difference": A - B}
-    assert list(found) == names
-    for name, array in found.items():
+    assert list(arrays) == names
+    for name, array in arrays.items():
         assert array.tolist() == values[name].tolist()
 
 

@@ -10,15 +10,15 @@ from grpc import RpcError, StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from layerwire.inference_v2 import open_inference_pb2 as oip
-from tests.inference.messages import NAMES, infer
-from tests.inference.programs import DTYPES, FEATURES, PROGRAMS
+from tests.through_server.inference.messages import NAMES, infer
+from tests.through_server.inference.programs import DTYPES, FEATURES, PROGRAMS
 
 X = np.ones((3, FEATURES), np.float32)
 
 
 def counts(ask, name, version="1"):
-    (found,) = ask("ModelStatistics", name=name, version=version).model_stats
-    return found
+    (statistics,) = ask("ModelStatistics", name=name, version=version).model_stats
+    return statistics
 
 
 def test_the_server_is_live_and_ready(ask, channel):
@@ -37,25 +37,25 @@ def test_models_are_ready_if_they_are_there(ask, name, version, ready):
 
 
 def test_server_metadata(ask):
-    told = ask("ServerMetadata")
-    assert told.name == "layerwire"
-    assert set(told.extensions) == {"model_configuration", "schedule_policy", "statistics"}
+    metadata = ask("ServerMetadata")
+    assert metadata.name == "layerwire"
+    assert set(metadata.extensions) == {"model_configuration", "schedule_policy", "statistics"}
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_metadata_and_configuration_name_the_datatype(ask, dtype):
-    told = ask("ModelMetadata", name=f"identity-{dtype}")
+    metadata = ask("ModelMetadata", name=f"identity-{dtype}")
     config = ask("ModelConfig", name=f"identity-{dtype}").config
-    for tensor, side in ((told.inputs[0], config.input[0]), (told.outputs[0], config.output[0])):
+    for tensor, side in ((metadata.inputs[0], config.input[0]), (metadata.outputs[0], config.output[0])):
         assert (tensor.datatype, list(tensor.shape)) == (NAMES[dtype], [-1, 2])
         assert (oip.DataType.Name(side.data_type), list(side.dims)) == (f"TYPE_{NAMES[dtype]}", [2])
 
 
 def test_metadata_of_a_model(ask):
-    told = ask("ModelMetadata", name="linear", version="2")
-    assert (told.name, list(told.versions), told.platform) == ("linear", ["1", "2"], "layerwire_program")
-    assert [(tensor.name, list(tensor.shape)) for tensor in told.inputs] == [("x", [-1, 6])]
-    assert [(tensor.name, list(tensor.shape)) for tensor in told.outputs] == [("y", [-1, 3])]
+    metadata = ask("ModelMetadata", name="linear", version="2")
+    assert (metadata.name, list(metadata.versions), metadata.platform) == ("linear", ["1", "2"], "layerwire_program")
+    assert [(tensor.name, list(tensor.shape)) for tensor in metadata.inputs] == [("x", [-1, 6])]
+    assert [(tensor.name, list(tensor.shape)) for tensor in metadata.outputs] == [("y", [-1, 3])]
 
 
 def test_configuration_of_calls_that_are_joined(ask):

@@ -47,9 +47,9 @@ def infer(
 
 def floats(answer: oip.ModelInferResponse) -> dict[str, np.ndarray[Any, Any]]:
     """The outputs of an answer whose outputs are all FP32."""
-    found = {}
+    arrays = {}
     for output, data in zip(answer.outputs, answer.raw_output_contents, strict=True):
         assert output.datatype == "FP32"
         assert not output.HasField("contents")
-        found[output.name] = np.frombuffer(data, np.float32).reshape(tuple(output.shape))
-    return found
+        arrays[output.name] = np.frombuffer(data, np.float32).reshape(tuple(output.shape))
+    return arrays

@@ -1,4 +1,4 @@
-"""The README's tables, made from the code that they describe; `python -m tests.readme_tables` writes them in.
+"""The README's tables, made from the code that they tell of; `python -m tests.readme_tables` writes them in.
 
 A table stands between `<!-- NAME -->` and `<!-- /NAME -->`.
 """
@@ -49,16 +49,16 @@ def flag_table() -> list[str]:
     rows = ["| flag | default | unit | bounds | |", "|---|---|---|---|---|"]
     for name, field in Settings.model_fields.items():
         default = flags.default(field)
-        text = f"`{default}`" if default and isinstance(field.default, str) else default
+        shown = f"`{default}`" if default and isinstance(field.default, str) else default
         unit = flags.unit(field).replace("|", "\\|")
-        rows.append(f"| `{flag(name)}` | {text} | {unit} | {flags.bounds(field)} | {field.description} |")
+        rows.append(f"| `{flag(name)}` | {shown} | {unit} | {flags.bounds(field)} | {field.description} |")
     return rows
 
 
 def rejection_table() -> list[str]:
     """Every reason to turn a call away."""
     rows = ["| `reason` | what was full or over a limit |", "|---|---|"]
-    return rows + [f"| `{reason}` | {text} |" for role in REJECTIONS.values() for reason, text in role.items()]
+    return rows + [f"| `{reason}` | {meaning} |" for role in REJECTIONS.values() for reason, meaning in role.items()]
 
 
 TABLES: dict[str, Callable[[], list[str]]] = {
@@ -68,16 +68,16 @@ TABLES: dict[str, Callable[[], list[str]]] = {
 }
 
 
-def refresh(text: str) -> str:
+def with_fresh_tables(text: str) -> str:
     """The text with its tables as the code wants them."""
     for name, table in TABLES.items():
-        start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
-        head, _, rest = text.partition(start)
-        _, marker, tail = rest.partition(end)
-        assert marker, f"the README has no place for the table {name}"
-        text = head + start + "\n".join(table()) + "\n" + end + tail
+        opening, closing = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        head, _, rest = text.partition(opening)
+        _, mark, tail = rest.partition(closing)
+        assert mark, f"the README has no place for the table {name}"
+        text = head + opening + "\n".join(table()) + "\n" + closing + tail
     return text
 
 
 if __name__ == "__main__":
-    README.write_text(refresh(README.read_text()))
+    README.write_text(with_fresh_tables(README.read_text()))

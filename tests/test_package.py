@@ -11,6 +11,7 @@ import pytest
 
 import layerwire
 from layerwire import errors
+from tests.transport.fake_server import FakeServer
 
 
 def test_all_is_what_there_is():
@@ -27,19 +28,20 @@ def test_every_name_has_a_docstring():
     assert all(getattr(layerwire, name).__doc__ for name in layerwire.__all__)
 
 
-def loaded(statement: str) -> set[str]:
+def modules_after(statement: str) -> set[str]:
     code = f"import sys\n{statement}\nprint(*sys.modules)"
     return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
 
 
-def test_a_call_needs_neither_torch_nor_the_server(server):
-    modules = loaded(f"import layerwire\nwith layerwire.Client({server.address!r}) as lw: lw.relu([1.0])")
+def test_a_call_needs_neither_torch_nor_the_server():
+    with FakeServer() as server:
+        modules = modules_after(f"import layerwire\nwith layerwire.Client({server.address!r}) as lw: lw.relu([1.0])")
     assert {"layerwire.client", "grpc", "numpy"} <= modules
     assert not {"torch", "layerwire_server", "click", "rich"} & modules  # grpc itself loads grpc_health where it is
 
 
 def test_what_the_server_takes_from_here_brings_no_client():
-    assert "layerwire.client" not in loaded(
+    assert "layerwire.client" not in modules_after(
         "import layerwire.wire.framing, layerwire.errors, layerwire.v1.layerwire_pb2"
     )
 

@@ -17,19 +17,21 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
 from layerwire.cli.parameters import STANDARD_OUTPUT
 from layerwire.errors import LayerwireError
-from layerwire_bench import flags
-from layerwire_bench.flags import Flags
 
 if TYPE_CHECKING:
+    from layerwire_bench.conductor import Plan
+    from layerwire_bench.flags import Flags
     from layerwire_bench.result import Run
-    from layerwire_bench.sending.requested import Asked
-    from layerwire_bench.sending.workload import Workload
+    from layerwire_bench.sending.selection import Selection
+    from layerwire_bench.workload import Workload
+
+WorkloadOf: TypeAlias = "Callable[[Selection], Workload]"
 
 FAILED, USAGE, LOST, UNWRITTEN, INTERRUPTED = 1, 2, 3, 4, 130
 _UNREACHABLE = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "DIED"}
@@ -50,9 +52,9 @@ Examples:
 
 def functions() -> Sequence[str]:
     """Operators that can be sent."""
-    from layerwire_bench.sending import operators
+    from layerwire_bench import operator_table
 
-    return list(operators.functions())
+    return list(operator_table.functions())
 
 
 class Workloads(click.Group):
@@ -61,16 +63,16 @@ class Workloads(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """ADDRESS first, then the command, then everything else, in whatever order they came."""
         names = self.list_commands(ctx)
-        ordered = _ordered(args, names)
-        if not args or ({"-h", "--help"} & set(args) and not set(ordered[1:2]) & set(names)):
+        words = _in_order(args, names)
+        if not args or ({"-h", "--help"} & set(args) and not set(words[1:2]) & set(names)):
             return super().parse_args(ctx, ["--help"])
-        if ordered[1:2] and ordered[1] not in names and not ordered[1].startswith("-"):
-            near = difflib.get_close_matches(ordered[1], names)
+        if words[1:2] and words[1] not in names and not words[1].startswith("-"):
+            near = difflib.get_close_matches(words[1], names)
             hint = f"did you mean {' or '.join(near)}?" if near else "`layerwire bench --help` lists them"
-            ctx.fail(f"there is nothing to send called {ordered[1]}; {hint}")
-        if not any(word in names for word in ordered[1:2]):
+            ctx.fail(f"there is nothing to send called {words[1]}; {hint}")
+        if not any(word in names for word in words[1:2]):
             ctx.fail(f"what shall be sent? layerwire bench {' '.join(args[:1])} FUNCTION ...; --help lists them")
-        return super().parse_args(ctx, ordered)
+        return super().parse_args(ctx, words)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names for --help."""
@@ -86,6 +88,8 @@ class Workloads(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """--help names what can be sent, and then the options that all have."""
+        from layerwire_bench import flags
+
         with formatter.section("What to send"):
             formatter.write_dl([
                 ("run PROGRAM", "A stored program, or a model where calls go by the Open Inference Protocol."),
@@ -93,23 +97,24 @@ class Workloads(click.Group):
                 ("FUNCTION", ", ".join(functions())),
             ])  # fmt: skip
         with formatter.section("Options of all"):
-            found = (option.get_help_record(ctx) for option in flags.options())
-            formatter.write_dl([record for record in found if record is not None])
+            records = (option.get_help_record(ctx) for option in flags.options())
+            formatter.write_dl([record for record in records if record is not None])
 
 
-def _ordered(args: Sequence[str], names: Sequence[str]) -> list[str]:
+def _in_order(args: Sequence[str], names: Sequence[str]) -> list[str]:
     """ADDRESS, or "" where there is none, then the command's name, then the rest."""
-    takes = {f"--{name.replace('_', '-')}": option.nargs for name, option in flags.by_name().items()}
+    from layerwire_bench import flags
+
+    values = {f"--{name.replace('_', '-')}": option.nargs for name, option in flags.by_name().items()}
     before: list[str] = []
     words = list(args)
     positions: list[str] = []
     while words and len(positions) < 2:
         word = words.pop(0)
         if word.startswith("-"):
-            before.append(word)
-            for _ in range(0 if "=" in word else takes.get(word, 0)):
-                before += words[:1]
-                del words[:1]
+            count = 0 if "=" in word else values.get(word, 0)
+            before += [word, *words[:count]]
+            del words[:count]
         else:
             positions.append(word)
             if word in names:
@@ -120,31 +125,30 @@ def _ordered(args: Sequence[str], names: Sequence[str]) -> list[str]:
 
 
 def _operator_command(function: str) -> click.Command:
-    from layerwire_bench.sending import examples, operators, options
+    from layerwire_bench import flags, operator_table
 
-    def workload(asked: Asked, shape: Sequence[int], dtype: str, **own: Any) -> Workload:
-        return asked.operator(function, shape, dtype, options.given(own))
+    def workload(selection: Selection, shape: Sequence[int], dtype: str, **values: Any) -> Workload:
+        arguments = {name: value for name, value in values.items() if value is not None}
+        return selection.operator(function, shape, dtype, arguments)
 
-    parameters = [*options.input_options(), *options.options_for(function)]
-    told = f"Load-test {function}. Its options are torch.nn.functional.{function}'s; a tensor is filled at random."
-    help_ = f"{told}\n\n\b\nExample:\n  layerwire bench localhost:50051 {examples.example(function)}"
-    assert function in operators.functions()
-    return _command(function, parameters, workload, help_)
+    what = f"Load-test {function}. Its options are torch.nn.functional.{function}'s; a tensor is filled at random."
+    help_ = f"{what}\n\n\b\nExample:\n  layerwire bench localhost:50051 {operator_table.example(function)}"
+    return _command(function, flags.operator_options(function), workload, help_)
 
 
 def _run_command() -> click.Command:
-    from layerwire_bench.sending import options
+    from layerwire_bench import flags
 
-    def workload(asked: Asked, program: str, version: int | None, rows: int | None, shapes: Any) -> Workload:
-        return asked.program(program, version, rows, dict(shapes))
+    def workload(selection: Selection, program: str, version: int | None, rows: int | None, shapes: Any) -> Workload:
+        return selection.program(program, version, rows, dict(shapes))
 
-    parameters = [click.Argument(["program"]), *options.program_options()]
+    parameters = [click.Argument(["program"]), *flags.program_options()]
     return _command(RUN, parameters, workload, "Load-test a stored program, or a model of another server by --by oip.")
 
 
 def _mix_command() -> click.Command:
-    def workload(asked: Asked, file: str) -> Workload:
-        return asked.mix(Path(file))
+    def workload(selection: Selection, file: str) -> Workload:
+        return selection.mix(Path(file))
 
     parameters = [click.Argument(["file"], type=click.Path(exists=True, dir_okay=False, readable=True))]
     return _command(MIX, parameters, workload, "Load-test a mix of calls from a TOML file, such as docs/mix.toml.")
@@ -152,127 +156,122 @@ def _mix_command() -> click.Command:
 
 def _command(name: str, own: Sequence[click.Parameter], workload: Callable[..., Workload], help_: str) -> click.Command:
     """A command with its own parameters and those of all."""
-    from layerwire_bench.sending import options
+    from layerwire_bench import flags
 
-    shared = [*options.sample_options(), *flags.options()]
-    known = {parameter.name for parameter in shared}
+    own_names = {parameter.name for parameter in own}
 
-    def callback(**given: Any) -> None:
+    def callback(**values: Any) -> None:
         ctx = click.get_current_context()
         assert ctx.parent is not None
         address = ctx.parent.params["address"] or None
-        mine = {key: value for key, value in given.items() if key not in known}
+        mine = {key: value for key, value in values.items() if key in own_names}
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # containers are stopped by it; it is like Ctrl-C
         try:
-            status = _bench(flags.read(address, given), lambda asked: workload(asked, **mine))
+            status = _bench(flags.read(address, values), lambda selection: workload(selection, **mine))
         except KeyboardInterrupt:
             status = _fail("interrupted", INTERRUPTED)
         ctx.exit(status)
 
-    return click.Command(
-        name, callback=callback, params=[*own, *shared], help=help_, no_args_is_help=any(one.required for one in own)
-    )
+    parameters = [*own, *flags.options()]
+    no_args_is_help = any(one.required for one in own)
+    return click.Command(name, callback=callback, params=parameters, help=help_, no_args_is_help=no_args_is_help)
 
 
-def _bench(read: Flags, workload: Callable[[Asked], Workload]) -> int:
+def _bench(options: Flags, workload: WorkloadOf) -> int:
     """The whole load test; its exit status."""
     missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
     if missing:
         raise click.UsageError(f"{' and '.join(missing)} not installed; pip install 'layerwire[bench]'")
     from rich.console import Console
 
-    from layerwire_bench import live
-    from layerwire_bench.calling.opening import UnreachableError
-    from layerwire_bench.calling.processes import CrewError
-    from layerwire_bench.conduct import Conductor
+    from layerwire_bench import display
+    from layerwire_bench.calling.processes import ClientProcessError
+    from layerwire_bench.conductor import Conductor
+    from layerwire_bench.targets.factory import UnreachableError
 
     console = Console(stderr=True)
     try:
-        plan = _plan(read, workload)
-        with live.display(console, plan.points) as display:
-            run = Conductor(plan, display).run()
+        plan = _plan(options, workload)
+        with display.display(console, plan.points) as watcher:
+            run = Conductor(plan, watcher).run()
     except UnreachableError as error:
         return _fail(str(error), LOST)
-    except CrewError as error:
+    except ClientProcessError as error:
         return _fail(str(error), LOST if error.code in _UNREACHABLE else USAGE)
     except LayerwireError as error:
         return _fail(error.message, LOST if error.code.name in _UNREACHABLE else USAGE)
     except ValueError as error:
         return _fail(str(error), USAGE)
-    return _told(run, read)
+    return _report(run, options)
 
 
-def _told(run: Run, read: Flags) -> int:
-    """Shows the run; the exit status."""
-    try:
-        unwritten = _show(run, read)
-    except BrokenPipeError:  # whoever read it has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        unwritten = []
-    except OSError as error:
-        unwritten = [f"standard output can't be written: {error.strerror or error}"]
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    status = _status(run, read.given["max_errors"])
-    for sentence in unwritten:
-        _fail(sentence, UNWRITTEN)
-    return status or (UNWRITTEN if unwritten else 0)
-
-
-def _plan(read: Flags, workload: Callable[[Asked], Workload]) -> Any:
+def _plan(options: Flags, workload: WorkloadOf) -> Plan:
     """The plan; on the way everything is asked that has to be."""
-    from layerwire_bench.calling import opening
-    from layerwire_bench.conduct import Bound, Plan
+    from layerwire_bench.conductor import LatencyBound, Plan
     from layerwire_bench.plan import Job
-    from layerwire_bench.sending.requested import Asked
-    from layerwire_bench.sending.tensors import Making
-    from layerwire_bench.servers import counters, discover
+    from layerwire_bench.sending.selection import Selection
+    from layerwire_bench.sending.tensors import SampleSettings
+    from layerwire_bench.servers import counters, info
+    from layerwire_bench.targets.factory import await_server
 
-    given = read.given
-    for target in read.targets:
-        opening.reach(target, given["wait"])
-    asked = Asked(
-        read.targets,
-        Making(given["seed"], given["samples"], given["max_message_bytes"], expects=given["verify"] != "off"),
+    values, targets = options.values, options.targets
+    for target in targets:
+        await_server(target, values["wait"])
+    settings = SampleSettings(
+        values["seed"], values["samples"], values["max_message_bytes"], verify=values["verify"] != "off"
     )
-    work = workload(asked)
-    metrics = given["metrics"]
-    found = [(None, None) if metrics == "off" else counters.find(target, metrics, work) for target in read.targets]
-    needed = work if any(target.address is None for target in read.targets) else work.for_servers()
+    selection = Selection(targets, settings)
+    work = workload(selection)
+    metrics = values["metrics"]
+    both = [(None, None) if metrics == "off" else counters.find(target, metrics, work) for target in targets]
+    needs = work if any(target.address is None for target in targets) else work.for_servers()
     silent = (
         f"No phases of the server: {why}."
-        for target, (_, why) in zip(read.targets, found, strict=True)
+        for target, (_, why) in zip(targets, both, strict=True)
         if why is not None and target.address is not None
     )
     bound = None
-    if read.slo_seconds is not None:
-        bound = Bound(read.slo_seconds, given["percentile"], read.mode, *read.rate_limits)
+    if options.slo_seconds is not None:
+        bound = LatencyBound(options.slo_seconds, values["percentile"], options.mode, *options.rate_limits)
     return Plan(
-        Job(read.targets, needed, given["verify"], given["seed"], given["timeout"]), read.loads, read.pace,
-        given["processes"], given["rounds"], bound, tuple(counts for counts, _ in found),
-        tuple(discover.server_info(target) for target in read.targets), f"layerwire {shlex.join(sys.argv[1:])}",
-        (*asked.notes, *silent),
+        Job(targets, needs, values["verify"], values["seed"], values["timeout"]), options.loads, options.pace,
+        values["processes"], values["rounds"], bound, tuple(one for one, _ in both),
+        tuple(info.server_info(target) for target in targets), f"layerwire {shlex.join(sys.argv[1:])}",
+        (*selection.notes, *silent),
     )  # fmt: skip
 
 
-def _show(run: Run, read: Flags) -> list[str]:
+def _report(run: Run, options: Flags) -> int:
+    """Shows the run; the exit status."""
+    try:
+        failures = _show(run, options)
+    except OSError as error:
+        # Of a broken pipe, whoever read it has enough.
+        failures = [] if isinstance(error, BrokenPipeError) else [_unwritten("standard output", error)]
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    status = _status(run, options.values["max_errors"])
+    for sentence in failures:
+        _fail(sentence, UNWRITTEN)
+    return status or (UNWRITTEN if failures else 0)
+
+
+def _show(run: Run, options: Flags) -> list[str]:
     """The tables, and the files that were asked for; why some could not be written.
 
     A file on standard output sends the tables to the other one.
     """
     from rich.console import Console
 
-    from layerwire_bench.report import as_csv, as_json, page, table
+    from layerwire_bench.report import files, page, terminal
 
-    forms: dict[str, Callable[[Run], str]] = {
-        "json": as_json.to_json, "csv": as_csv.to_csv, "html": page.to_html,
-    }  # fmt: skip
-    asked = {form: read.given[form] for form in forms if read.given[form] is not None}
-    console = Console(stderr=STANDARD_OUTPUT in asked.values(), highlight=False)
+    forms: dict[str, Callable[[Run], str]] = {"json": files.to_json, "csv": files.to_csv, "html": page.to_html}
+    paths = {form: options.values[form] for form in forms if options.values[form] is not None}
+    console = Console(stderr=STANDARD_OUTPUT in paths.values(), highlight=False)
     if not console.is_terminal:
         console.width = _WIDTH
-    table.show(run, console)
-    unwritten: list[str] = []
-    for form, path in asked.items():
+    terminal.show(run, console)
+    failures: list[str] = []
+    for form, path in paths.items():
         text = forms[form](run)
         if path == STANDARD_OUTPUT:
             click.echo(text, nl=not text.endswith("\n"))
@@ -280,10 +279,14 @@ def _show(run: Run, read: Flags) -> list[str]:
         try:
             _write(Path(path), text)
         except OSError as error:
-            unwritten.append(f"{path} can't be written: {error.strerror or error}")
+            failures.append(_unwritten(path, error))
         else:
             console.print(f"{form.upper()}: {path}", markup=False)
-    return unwritten
+    return failures
+
+
+def _unwritten(path: str, error: OSError) -> str:
+    return f"{path} can't be written: {error.strerror or error}"
 
 
 def _write(path: Path, text: str) -> None:
@@ -306,8 +309,8 @@ def _write(path: Path, text: str) -> None:
 
 def _status(run: Run, max_errors: float) -> int:
     """The exit status, and why it isn't 0."""
-    calls = sum(point.calls + point.failed for point in run.points)
-    failed = sum(point.failed for point in run.points)
+    failed = sum(point.failures for point in run.points)
+    calls = failed + sum(point.calls for point in run.points)
     if run.wrong:
         first = next(point.first_wrong for point in run.points if point.first_wrong)
         return _fail(f"{run.wrong:,} WRONG ANSWERS: {first}", FAILED)

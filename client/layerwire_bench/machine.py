@@ -5,6 +5,7 @@ It knows /proc and installed packages; it imports none of them.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import re
@@ -31,13 +32,11 @@ def machine() -> Machine:
 
 def versions(packages: tuple[str, ...]) -> dict[str, str]:
     """Of those that are installed."""
-    found = {}
+    there = {}
     for name in packages:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            there[name] = metadata.version(name)
+    return there
 
 
 def cores() -> int:
@@ -61,14 +60,14 @@ def _memory_bytes() -> int | None:
 
 def _cpu() -> str:
     """The model's name, where the processor tells it; else what kind it is."""
-    found = re.search(r"^(?:model name|Model|cpu model)\s*:\s*(.+)$", _text(_CPUINFO), re.MULTILINE)
-    return " ".join(found[1].split()) if found else platform.processor() or platform.machine()
+    match = re.search(r"^(?:model name|Model|cpu model)\s*:\s*(.+)$", _text(_CPUINFO), re.MULTILINE)
+    return " ".join(match[1].split()) if match else platform.processor() or platform.machine()
 
 
 def _system() -> str:
-    named = re.search(r'^PRETTY_NAME="?([^"\n]+)', _text(_OS_RELEASE), re.MULTILINE)
+    name = re.search(r'^PRETTY_NAME="?([^"\n]+)', _text(_OS_RELEASE), re.MULTILINE)
     kernel = f"{platform.system()} {platform.release()}"
-    return f"{named[1]}, {kernel}" if named else kernel
+    return f"{name[1]}, {kernel}" if name else kernel
 
 
 def _text(path: Path) -> str:

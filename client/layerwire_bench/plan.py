@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 from layerwire_bench.result import Load, Mode
-from layerwire_bench.sending.workload import Workload
+from layerwire_bench.workload import Workload
 
 Verify: TypeAlias = Literal["all", "sample", "off"]
 How: TypeAlias = Literal["stream", "unary", "oip", "local"]
@@ -37,7 +37,7 @@ class TargetSpec:
 
     @staticmethod
     def parse(text: str, how: How, address: str | None) -> TargetSpec:
-        """HOW@HOST:PORT, HOST:PORT, a HOW, or `local`; what is left out is as given.
+        """HOW@HOST:PORT, HOST:PORT, a HOW, or `local`; `how` and `address` stand for what is left out.
 
         Raises:
             ValueError: it is none of these.
@@ -51,8 +51,8 @@ class TargetSpec:
             return TargetSpec(before, address)
         if at and (before not in HOWS or before == LOCAL or not after):
             raise ValueError(f"{text}: must be one of {', '.join(HOWS[:-1])}@HOST:PORT, HOST:PORT, or local")
-        chosen = before if at else how
-        return TargetSpec(LOCAL) if chosen == LOCAL else TargetSpec(chosen, after if at else text)  # type: ignore[arg-type]
+        way = before if at else how
+        return TargetSpec(LOCAL) if way == LOCAL else TargetSpec(way, after if at else text)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class Job:
-    """What each client process is told."""
+    """What each client process is to do."""
 
     targets: tuple[TargetSpec, ...]
     workload: Workload
@@ -137,13 +137,13 @@ def _values(part: str, text: str) -> list[float]:
         raise ValueError(f"{text}: the end {last:g} is below the start {first:g}")
     if step.startswith("x") and by <= 1:
         raise ValueError(f"{text}: a factor must be above 1, got {step}")
-    found = [first]
-    while len(found) <= MAX_POINTS:
-        following = found[-1] * by if step.startswith("x") else found[-1] + by
-        if following > last * (1 + 1e-9):
+    values = [first]
+    while len(values) <= MAX_POINTS:
+        value = values[-1] * by if step.startswith("x") else values[-1] + by
+        if value > last * (1 + 1e-9):
             break
-        found.append(following)
-    return found
+        values.append(value)
+    return values
 
 
 def _positive(word: str, text: str) -> float:

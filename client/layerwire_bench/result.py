@@ -27,6 +27,11 @@ class Load:
     callers: int | None = None
     rate: float | None = None
 
+    @property
+    def size(self) -> float:
+        """Callers, or calls per second."""
+        return float(self.callers if self.callers is not None else self.rate or 0.0)
+
     def __str__(self) -> str:
         if self.mode == "closed":
             return f"{self.callers} caller{'' if self.callers == 1 else 's'}"
@@ -209,7 +214,7 @@ class Point:
     unsent: int = 0
 
     @property
-    def failed(self) -> int:
+    def failures(self) -> int:
         """Calls that ended otherwise than with success."""
         return sum(self.errors.values())
 

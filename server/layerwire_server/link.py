@@ -1,4 +1,4 @@
-"""Frames between gateway and worker: a fixed struct header and raw bytes over a unix socket. No pickle.
+"""Frames of calls cross from gateway to worker and back: a struct header and raw bytes over a unix socket. No pickle.
 
 It knows neither gRPC nor torch, and nothing of what the bytes mean.
 

@@ -57,6 +57,6 @@ def reachable(asker: str, services: dict[str, dict[str, Any]]) -> list[str]:
 
 def printed(command: list[str], **options: Any) -> str:
     """What a command prints that must succeed."""
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60, **options)
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=500, **options)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return ran.stdout

@@ -1,5 +1,5 @@
-"""One server with programs in its store for all tests here that ask for `served`."""
+"""A client of the server that all tests share."""
 
-from tests.inference.conftest import no_worker_dies, served
+from tests.through_server.inference.conftest import client
 
-__all__ = ["no_worker_dies", "served"]
+__all__ = ["client"]

@@ -15,22 +15,21 @@ import numpy as np
 import pytest
 
 import layerwire
-from layerwire_bench.report import as_json
-from tests.inference.conftest import served  # noqa: F401  # a fixture
-from tests.layerwire_bench.commands import BENCH, RELU, UNCHECKED, bench, measured
+from layerwire_bench.report import files
+from tests.layerwire_bench.commands import BENCH, RELU, UNCHECKED, bench, bench_process, measured
 from tests.readme_tables import README
 
 
-def test_a_sweep_leaves_its_files(served, tmp_path):  # noqa: F811
-    files = {form: tmp_path / f"found.{form}" for form in ("json", "csv", "html")}
-    words = [word for form, path in files.items() for word in (f"--{form}", path)]
-    ended = bench(
+def test_a_sweep_leaves_its_files(served, tmp_path):
+    paths = {form: tmp_path / f"found.{form}" for form in ("json", "csv", "html")}
+    words = [word for form, path in paths.items() for word in (f"--{form}", path)]
+    ended = bench_process(
         served.address, "max_pool2d", "--shape", "1,3,32,32", "--kernel-size", 2, "--concurrency", "1,4",
         "--metrics", served.metrics_address, "--verify", "all", *words,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     assert "calls/s" in ended.stdout
-    run = as_json.from_json(files["json"].read_text())
+    run = files.from_json(paths["json"].read_text())
     assert [point.load.callers for point in run.points] == [1, 4]
     assert run.workload == ("max_pool2d (1,3,32,32) float32, kernel_size=2",)
     for point in run.points:
@@ -43,57 +42,25 @@ def test_a_sweep_leaves_its_files(served, tmp_path):  # noqa: F811
         assert point.server.kernel.mean_seconds > 0
         assert point.client.cpu_seconds > 0
     assert {"worker-0", "gateway-0"} <= run.points[0].server.cpu_seconds.keys()
-    assert len(list(csv.reader(io.StringIO(files["csv"].read_text())))) == 3
-    assert "<svg" in files["html"].read_text()
+    assert len(list(csv.reader(io.StringIO(paths["csv"].read_text())))) == 3
+    assert "<svg" in paths["html"].read_text()
 
 
 @pytest.mark.parametrize("arrivals", ["constant", "poisson"])
-def test_an_open_loop_keeps_its_rate(served, arrivals):  # noqa: F811
-    [point] = measured(
-        bench(
-            served.address,
-            *RELU,
-            "--rate",
-            200,
-            "--arrivals",
-            arrivals,
-            "--window",
-            "1s",
-            "--duration",
-            "2s",
-            "--json",
-            "-",
-            quick=False,
-        )
-    ).points
+def test_an_open_loop_keeps_its_rate(served, arrivals):
+    pace = ["--window", "1s", "--duration", "2s"]
+    words = [*RELU, "--rate", 200, "--arrivals", arrivals, *pace, "--json", "-"]
+    [point] = measured(bench(served.address, *words, quick=False)).points
     assert point.load.mode == arrivals
     # Of Poisson arrivals in 2 s the count is 400 with a deviation of 20; the client may have had to wait for its turn.
     assert 0.75 * 400 <= point.calls <= 1.25 * 400
     assert point.client.send_lag_p99_seconds is not None
 
 
-def test_every_way_to_call_can_be_compared(served):  # noqa: F811
+def test_every_way_to_call_can_be_compared(served):
     for other in ("unary", "oip", "local"):
-        run = measured(
-            bench(
-                served.address,
-                "run",
-                "linear",
-                "--concurrency",
-                4,
-                "--compare",
-                "stream",
-                other,
-                "--rounds",
-                2,
-                "--duration",
-                "200ms",
-                "--verify",
-                "all",
-                "--json",
-                "-",
-            )
-        )
+        words = ["--concurrency", 4, "--compare", "stream", other, "--rounds", 2, "--duration", "200ms"]
+        run = measured(bench(served.address, "run", "linear", *words, "--verify", "all", "--json", "-"))
         assert run.kind == "comparison"
         [ratio] = run.ratios
         assert (ratio.rounds, ratio.baseline) == (2, f"stream@{served.address}")
@@ -102,7 +69,7 @@ def test_every_way_to_call_can_be_compared(served):  # noqa: F811
         assert "torch" in run.verify
 
 
-def test_several_client_processes_share_the_load(served):  # noqa: F811
+def test_several_client_processes_share_the_load(served):
     [closed] = measured(
         bench(served.address, *RELU, *UNCHECKED, "--concurrency", 5, "--processes", 2, "--json", "-")
     ).points
@@ -112,19 +79,9 @@ def test_several_client_processes_share_the_load(served):  # noqa: F811
     assert 0 < opened.throughput < 600
 
 
-def test_a_search_ends_between_two_rates(served):  # noqa: F811
-    run = measured(
-        bench(
-            served.address,
-            *RELU,
-            "--slo",
-            "30s",
-            "--rate",
-            "20:40",
-            "--json",
-            "-",
-        )
-    )
+def test_a_search_ends_between_two_rates(served):
+    words = ["--slo", "30s", "--rate", "20:40", "--duration", "500ms"]
+    run = measured(bench(served.address, *RELU, *words, "--json", "-"))
     assert run.kind == "search"
     assert run.search.best_rate == 40
     assert run.search.first_failed_rate is None
@@ -132,13 +89,13 @@ def test_a_search_ends_between_two_rates(served):  # noqa: F811
     assert all(trial.kept for trial in run.search.trials)
 
 
-def test_a_search_that_nothing_keeps_says_so(served):  # noqa: F811
-    ended = bench(served.address, *RELU, *UNCHECKED, "--slo", "1us", "--rate", "5:10")
+def test_a_search_that_nothing_keeps_says_so(served):
+    ended = bench(served.address, *RELU, *UNCHECKED, "--slo", "1us", "--rate", "50:100", "--duration", "500ms")
     assert ended.returncode == 1
     assert "no rate kept 0.001 ms" in ended.stderr
 
 
-def test_a_mix_puts_its_weights_and_parts_its_figures(served, tmp_path):  # noqa: F811
+def test_a_mix_puts_its_weights_and_parts_its_figures(served, tmp_path):
     mix = tmp_path / "mix.toml"
     mix.write_text(
         '[[call]]\nfunction = "relu"\nshape = [1, 10]\nshare = 3\n[[call]]\nfunction = "linear"\nshape = [1, 6]\n'
@@ -181,19 +138,19 @@ def test_wrong_usage_is_a_sentence(name):
     assert "Traceback" not in ended.stderr
 
 
-def test_what_torch_refuses_is_refused_before_anything_is_sent(served):  # noqa: F811
+def test_what_torch_refuses_is_refused_before_anything_is_sent(served):
     ended = bench(served.address, "max_pool2d", "--shape", "1,3,4,4", "--kernel-size", 9)
     assert ended.returncode == 2
     assert "max_pool2d" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
-def test_options_may_stand_before_what_is_sent(served):  # noqa: F811
+def test_options_may_stand_before_what_is_sent(served):
     [point] = measured(bench("--concurrency", 2, served.address, "--json", "-", *RELU, *UNCHECKED)).points
     assert point.load.callers == 2
 
 
-def test_an_unknown_program_is_a_sentence(served):  # noqa: F811
+def test_an_unknown_program_is_a_sentence(served):
     ended = bench(served.address, "run", "nowhere")
     assert ended.returncode == 2
     assert "nowhere" in ended.stderr
@@ -208,6 +165,7 @@ STANDS_FOR = {
     "resnet": "linear",
     "1000:9000:2000": "100:300:100",  # no test of speed
     "1:256:x4": "1:16:x4",
+    "10ms": "30s",
 }
 
 
@@ -218,12 +176,14 @@ def test_the_readme_shows_every_kind_of_load():
 
 
 @pytest.mark.parametrize("command", README_COMMANDS)
-def test_the_readmes_commands_work(served, command, tmp_path):  # noqa: F811
+def test_the_readmes_commands_work(served, command, tmp_path):
     with layerwire.Client(served.address) as client:
         client.put_weights("classifier.weight", np.ones((10, 3072), "float32"))
     words = [STANDS_FOR.get(word, word) or served.address for word in shlex.split(command)]
     if not {"--concurrency", "--rate", "--slo"} & set(words):
         words += ["--concurrency", "1,2"]
+    if "--slo" in words:
+        words += ["--rate", "20:40", "--duration", "200ms"]
     if "--compare" in words:
         words += ["--rounds", "2", "--duration", "200ms"]
     words = [str(tmp_path / word) if word.endswith(".html") else word for word in words]
@@ -232,20 +192,10 @@ def test_the_readmes_commands_work(served, command, tmp_path):  # noqa: F811
     assert ended.returncode == 0, ended.stderr
 
 
-def test_a_terminal_shows_how_it_goes(served):  # noqa: F811
+def test_a_terminal_shows_how_it_goes(served):
     ours, theirs = pty.openpty()
-    words = [
-        *BENCH,
-        served.address,
-        *RELU,
-        *UNCHECKED,
-        "--concurrency",
-        "1,2",
-        "--window",
-        "300ms",
-        "--warmup",
-        "300ms",
-    ]
+    pace = ["--window", "300ms", "--warmup", "300ms", "--max-windows", "3"]
+    words = [*BENCH, served.address, *RELU, *UNCHECKED, "--concurrency", "1,2", *pace]
     environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "60"}
     with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=theirs, env=environment) as process:
         os.close(theirs)

@@ -80,9 +80,9 @@ def test_steps_of_a_long_kernel_are_work_and_its_shape_is_none() -> None:
     operator, steps = ConvTbc(0), 10**6
     specs = (TensorSpec(FLOAT32, (steps, 1, 1)), TensorSpec(FLOAT32, (steps, 1, 1)), TensorSpec(FLOAT32, (1,)))
     operator.check(specs)
-    began = time.monotonic()
+    began = time.process_time()
     outputs = operator.infer(specs)
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
     assert outputs == (TensorSpec(FLOAT32, (1, 1, 1)),)
     assert operator.work(specs, operator.operations(specs, outputs)) > 1e11
 

@@ -78,9 +78,9 @@ class Worker:
             for call, result in zip(calls, results, strict=True)
         ]
 
-    def run(self, program, inputs, **options) -> dict[str, torch.Tensor]:
-        return self.answers([self.decode(REQUESTS.run(program, inputs, **options))])[0]
+    def run(self, program, inputs, **keywords) -> dict[str, torch.Tensor]:
+        return self.answers([self.decode(REQUESTS.run(program, inputs, **keywords))])[0]
 
-    def differentiate(self, program, inputs, gradients, names) -> dict[str, torch.Tensor]:
-        request = REQUESTS.differentiate(lambda f: f.run(program, inputs), gradients, names)
+    def differentiate(self, program, inputs, gradients, wanted) -> dict[str, torch.Tensor]:
+        request = REQUESTS.differentiate(lambda f: f.run(program, inputs), gradients, wanted)
         return self.answers([self.decode(request)])[0]

@@ -10,7 +10,7 @@ import torch
 
 from layerwire.export import ExportedModule, export
 from layerwire_bench.answers.interpreter import run
-from tests.networks import NETWORKS, inputs, made
+from tests.networks import NETWORKS, build, inputs
 from tests.programs.local import REQUESTS, Worker
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
@@ -19,7 +19,7 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 @functools.cache
 def export_of(name: str, dtype: torch.dtype = torch.float32) -> ExportedModule:
     network = NETWORKS[name]
-    return export(made(network.make).to(dtype), *inputs(network, 2, dtype=dtype), name=name)
+    return export(build(network.make).to(dtype), *inputs(network, 2, dtype=dtype), name=name)
 
 
 def inputs_of(name: str, rows: int, seed: int = 1, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
@@ -37,15 +37,15 @@ def name(request, worker: Worker) -> str:
     return request.param
 
 
-def assert_close(outputs, expected, **tolerance) -> None:
-    assert outputs.keys() == expected.keys()
+def assert_close(actual, expected, **tolerance) -> None:
+    assert actual.keys() == expected.keys()
     for key, value in expected.items():
         torch.testing.assert_close(
-            outputs[key], value, **(tolerance or CLOSE), msg=lambda text, key=key: f"{key}: {text}"
+            actual[key], value, **(tolerance or CLOSE), msg=lambda text, key=key: f"{key}: {text}"
         )
 
 
-def with_folding(name: str, fold: bool) -> ExportedModule:
+def program_with_folding(name: str, fold: bool) -> ExportedModule:
     program = copy.deepcopy(export_of(name).program)
     program.fold_batch_norm = fold
     return program
@@ -66,25 +66,25 @@ def test_in_company(worker: Worker, name: str) -> None:
     calls = [worker.decode(REQUESTS.run(program, x)) for x in requests]
     assert len({call.key for call in calls}) == 1
     assert calls[0].key.merge.value == "rows"
-    for x, outputs in zip(requests, worker.answers(calls), strict=True):
-        assert_close(outputs, worker.run(program, x))
+    for x, actual in zip(requests, worker.answers(calls), strict=True):
+        assert_close(actual, worker.run(program, x))
 
 
 def test_intermediates(worker: Worker, name: str) -> None:
-    """Every value of the graph on request, though with_folding takes some away; pools' indices too."""
+    """Every value of the graph on request, though folding takes some away; pools' indices too."""
     one, x = export_of(name), inputs_of(name, 2)
     shown = {output.value for output in one.program.outputs}
     values = [node.name for node in one.program.nodes if node.name not in shown]
     values += [used.value for node in one.program.nodes for used in node.inputs if used.value.endswith(".indices")]
     for start in range(0, len(values), 64):
         names = list(dict.fromkeys(values[start : start + 64]))
-        outputs = worker.run(one.program, x, intermediates=names)
-        assert_close(outputs, run(one.program, x, one.tensors, names))
+        actual = worker.run(one.program, x, intermediates=names)
+        assert_close(actual, run(one.program, x, one.tensors, names))
 
 
 def test_folded_is_unfolded(worker: Worker, name: str) -> None:
     x = inputs_of(name, 3)
-    folded, plain = (worker.run(with_folding(name, fold), x) for fold in (True, False))
+    folded, plain = (worker.run(program_with_folding(name, fold), x) for fold in (True, False))
     assert_close(folded, plain)
 
 
@@ -93,7 +93,9 @@ def test_folding_takes_batch_norms_away(worker: Worker, name: str) -> None:
     norms = [node for node in program.nodes if node.normalize.WhichOneof("operator") == "batch_norm"]
     steps = {
         fold: len(
-            worker.decode(REQUESTS.run(with_folding(name, fold), inputs_of(name, 1))).plan.operator.variant.graph.steps
+            worker.decode(
+                REQUESTS.run(program_with_folding(name, fold), inputs_of(name, 1))
+            ).plan.operator.variant.graph.steps
         )
         for fold in (True, False)
     }
@@ -117,14 +119,14 @@ def test_gradients(worker: Worker, name: str) -> None:
     }
     outputs = run(one.program, leaves, weights)
     gradients = {key: torch.randn(value.shape, dtype=value.dtype) for key, value in outputs.items()}
-    differentiable = {**leaves, **stored}
+    variables = {**leaves, **stored}
     expected = torch.autograd.grad(
-        list(outputs.values()), list(differentiable.values()), list(gradients.values()), allow_unused=True
+        list(outputs.values()), list(variables.values()), list(gradients.values()), allow_unused=True
     )
-    answer = worker.differentiate(one.program, x, gradients, list(differentiable))
-    assert list(answer) == list(differentiable)
-    for key, value in zip(differentiable, expected, strict=True):
-        local = torch.zeros_like(differentiable[key]) if value is None else value
+    actual = worker.differentiate(one.program, x, gradients, list(variables))
+    assert list(actual) == list(variables)
+    for key, value in zip(variables, expected, strict=True):
+        local = torch.zeros_like(variables[key]) if value is None else value
         torch.testing.assert_close(
-            answer[key], local, rtol=1e-8, atol=1e-10, msg=lambda text, key=key: f"{key}: {text}"
+            actual[key], local, rtol=1e-8, atol=1e-10, msg=lambda text, key=key: f"{key}: {text}"
         )

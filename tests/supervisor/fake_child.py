@@ -24,7 +24,7 @@ async def run(this: child.Child) -> None:
     this.ready({"torch_version": "9.9"})
     if plan == "hangs" and this.role == "worker":
         threading.Event().wait()  # the event loop stands still: no sign of life any more
-    await this.stopping.wait()
+    await this.stop_event.wait()
     if plan == "deaf":
         await asyncio.Event().wait()
 

@@ -48,13 +48,13 @@ class Run:
         self.task = asyncio.create_task(self.supervisor.run(self.stop, self.stop_now, self.ready.set))
 
     async def finished(self):
-        return await asyncio.wait_for(self.task, 20)
+        return await asyncio.wait_for(self.task, 300)
 
 
 @pytest_asyncio.fixture
 async def run(tmp_path, monkeypatch):
     """Makes runs: `run("steady", workers="2")`."""
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
     runs = []
 
     def make(plan, **flags):

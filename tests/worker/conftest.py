@@ -57,7 +57,7 @@ class HeldDevice(CpuDevice):
         """Called before calls run as a batch."""
         self.batches.append(len(calls))
         self.started.release()
-        assert self.gate.wait(30)
+        assert self.gate.wait(300)
         self.fault(calls)
 
 
@@ -140,7 +140,7 @@ class WorkerRig:
 
     async def until_started(self) -> None:
         """Returns when the device has begun another batch."""
-        assert await asyncio.to_thread(self.device.started.acquire, timeout=20)
+        assert await asyncio.to_thread(self.device.started.acquire, timeout=300)
 
 
 @pytest.fixture

@@ -126,15 +126,15 @@ async def test_cancel_of_another_stream_does_nothing(rig: WorkerRig) -> None:
 
 
 async def test_cancelled_frame_is_not_answered_and_others_are(rig: WorkerRig) -> None:
-    held = await hold(rig)
-    dropped = rig.gateway.send([relu(1, 1.0), relu(2, 1.0)])
-    kept = rig.gateway.send([relu(3, 3.0)])
+    first = await hold(rig)
+    second = rig.gateway.send([relu(1, 1.0), relu(2, 1.0)])
+    third = rig.gateway.send([relu(3, 3.0)])
     await settle(rig, 3)
-    for number in (held, dropped):
+    for number in (first, second):
         rig.gateway.link.send(Frame(Kind.CANCEL_FRAME, number))
     await settle(rig, 1)
     rig.device.gate.set()
-    await rig.gateway.last(kept)
+    await rig.gateway.last(third)
     assert set(rig.gateway.answers) == {3}
 
 
@@ -239,8 +239,8 @@ async def test_timing_is_told_when_asked(rig: WorkerRig) -> None:
 async def test_counts_agree_with_answers(rig: WorkerRig) -> None:
     number = rig.gateway.send([relu(1, 1.0), relu(2, 1.0), pb.Call(id=3)])
     await rig.gateway.last(number)
-    counted = {tuple(labels): count for labels, count in rig.metrics.snapshot()["layerwire_calls_total"]}
-    assert counted == {("relu", "OK"): 2, ("unknown", "INVALID_ARGUMENT"): 1}
+    counts = {tuple(labels): count for labels, count in rig.metrics.snapshot()["layerwire_calls_total"]}
+    assert counts == {("relu", "OK"): 2, ("unknown", "INVALID_ARGUMENT"): 1}
 
 
 def test_a_deadline_nearer_than_uvloop_can_time_ends_no_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from layerwire_bench import live
-from layerwire_bench.conduct import Bound, Conductor, Plan
+from layerwire_bench import display
+from layerwire_bench.conductor import Conductor, LatencyBound, Plan
 from layerwire_bench.plan import Job, Pace, TargetSpec
 from layerwire_bench.result import Load, Run
-from layerwire_bench.servers.discover import server_info
-from layerwire_bench.servers.server_metrics import PageCounts
+from layerwire_bench.servers.info import server_info
+from layerwire_bench.servers.page import PageCounters
 from tools.benchmarks.servers import Addresses
 from tools.benchmarks.standing import Comparison
 
@@ -32,12 +32,12 @@ def compare(comparison: Comparison, addresses: Addresses, callers: int, rounds: 
 
 def search(comparison: Comparison, addresses: Addresses, target: str, bound_seconds: float) -> Run:
     """The highest rate of Poisson arrivals at which 99% of calls are answered in time."""
-    return _conducted(_plan(comparison, addresses, (target,), (), Pace(), 1, Bound(bound_seconds)))
+    return _conducted(_plan(comparison, addresses, (target,), (), Pace(), 1, LatencyBound(bound_seconds)))
 
 
 def _plan(
     comparison: Comparison, addresses: Addresses, targets: tuple[str, ...], loads: tuple[Load, ...], pace: Pace,
-    rounds: int, bound: Bound | None,
+    rounds: int, bound: LatencyBound | None,
 ) -> Plan:  # fmt: skip
     specs = tuple(spec(target, addresses) for target in targets)
     workload = comparison.workload(addresses.layerwire)
@@ -46,7 +46,7 @@ def _plan(
         for sample in workload.samples
     }
     counts = tuple(
-        PageCounts(addresses.metrics, names) if one.address == addresses.layerwire else None for one in specs
+        PageCounters(addresses.metrics, names) if one.address == addresses.layerwire else None for one in specs
     )
     job = Job(specs, workload, "sample", 0, TIMEOUT_SECONDS)
     servers = tuple(server_info(one) for one in specs)
@@ -54,8 +54,8 @@ def _plan(
 
 
 def _conducted(plan: Plan) -> Run:
-    with live.display(Console(stderr=True), plan.points) as display:
-        run = Conductor(plan, display).run()
+    with display.display(Console(stderr=True), plan.points) as watcher:
+        run = Conductor(plan, watcher).run()
     if run.failure is not None or run.interrupted:
         raise SystemExit(f"ended early: {run.failure or 'interrupted'}")
     if run.wrong:

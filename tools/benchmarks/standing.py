@@ -13,12 +13,12 @@ import torch
 
 import layerwire
 from layerwire_bench.sending import mix, operators, programs
-from layerwire_bench.sending.tensors import Making, Stored
-from layerwire_bench.sending.workload import Workload
+from layerwire_bench.sending.tensors import SampleSettings, StoredTensor
+from layerwire_bench.workload import Terms, Workload
 from tools.benchmarks import bare
 
 WEIGHTS = {"w": bare.WEIGHT.numpy(), "b": bare.BIAS.numpy()}
-MAKING = Making(fetch=WEIGHTS.get)
+SETTINGS = SampleSettings(fetch=WEIGHTS.get)
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Comparison:
 def operator(function: str, *shape: int, deterministic: bool = False, **given: object) -> Callable[[str], Workload]:
     """Calls of an operator."""
     return lambda _address: mix.workload(
-        [operators.entry_for(function, shape, given, making=MAKING, deterministic=deterministic)]
+        [operators.entry_for(function, shape, given, settings=SETTINGS, terms=Terms(deterministic=deterministic))]
     )
 
 
@@ -53,7 +53,7 @@ def linear(*, deterministic: bool) -> Callable[[str], Workload]:
         with layerwire.Client(address) as client:
             for name, array in WEIGHTS.items():
                 client.put_weights(name, array)
-        named = {"weight": Stored("w"), "bias": Stored("b")}
+        named = {"weight": StoredTensor("w"), "bias": StoredTensor("b")}
         return operator("linear", 1, 512, deterministic=deterministic, **named)(address)
 
     return workload

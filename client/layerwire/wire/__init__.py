@@ -1,1 +1,1 @@
-"""What is on the wire: dtypes, protobuf by hand, framing, safetensors; arrays above them."""
+"""What is on the wire: dtypes, protobuf by hand, framing, safetensors, health; arrays above them."""

@@ -11,21 +11,21 @@ from typing import NamedTuple, TypeAlias
 import torch
 
 from layerwire.v1 import program_pb2
-from layerwire_bench.answers.torch_calls import DTYPES, Call, bound
+from layerwire_bench.answers.torch_calls import TORCH_DTYPES, Function, torch_call
 
 Tensors: TypeAlias = Mapping[str, torch.Tensor]
 
 
 class _Step(NamedTuple):
-    """A node: its call, the numbers of the values it takes and makes, and of those that nobody needs after it."""
+    """A node: its function, the numbers of its inputs and outputs among all values, and of those last needed by it."""
 
-    call: Call
+    function: Function
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
-    done_with: tuple[int, ...] = ()
+    last_uses: tuple[int, ...] = ()
 
 
-class Program:
+class Interpreter:
     """A program made ready: its steps in an order in which they can run, their values in one list.
 
     Attributes:
@@ -56,30 +56,27 @@ class Program:
         self._values: list[torch.Tensor | None] = []
         self.inputs = tuple(one.name for one in program.inputs)
         for name in self.inputs:
-            self._keep(None, name)
+            self._add(None, name)
         for constant in program.constants:
-            self._keep(change(_constant(constant, weights or {})), constant.name)
-        steps = [self._step(node) for node in _ordered(program, self._numbers)]
-        wanted = {one.name: one.value for one in program.outputs} | {name: name for name in intermediates}
-        self.outputs = tuple(wanted)
-        self._wanted = [self._numbers[value] for value in wanted.values()]
-        self._steps = _forgetting(steps, self._wanted)
+            self._add(change(_constant(constant, weights or {})), constant.name)
+        steps = [self._step(node) for node in _in_order(program, self._numbers)]
+        outputs = {one.name: one.value for one in program.outputs} | {name: name for name in intermediates}
+        self.outputs = tuple(outputs)
+        self._results = [self._numbers[value] for value in outputs.values()]
+        self._steps = _with_last_uses(steps, self._results)
 
     def __call__(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """What it returns, of its inputs in their order."""
         values = [*inputs, *self._values[len(inputs) :]]
-        for call, used, made, done_with in self._steps:
-            found = call(*[values[number] for number in used])
-            if len(made) == 1:
-                values[made[0]] = found
-            else:
-                for number, value in zip(made, found, strict=True):
-                    values[number] = value
-            for number in done_with:
+        for function, operands, outputs, last_uses in self._steps:
+            result = function(*[values[number] for number in operands])
+            for number, value in zip(outputs, result if len(outputs) > 1 else (result,), strict=True):
+                values[number] = value
+            for number in last_uses:
                 values[number] = None
-        return [values[number] for number in self._wanted]  # type: ignore[misc]  # every step has run
+        return [values[number] for number in self._results]  # type: ignore[misc]  # every step has run
 
-    def _keep(self, value: torch.Tensor | None, *names: str) -> int:
+    def _add(self, value: torch.Tensor | None, *names: str) -> int:
         """The number of a further value, which goes by these names."""
         self._numbers |= dict.fromkeys(names, len(self._values))
         self._values.append(value)
@@ -87,28 +84,25 @@ class Program:
 
     def _step(self, node: program_pb2.Node) -> _Step:
         operator = getattr(node, node.WhichOneof("operator") or "")
-        call, fields = bound(operator, [one.field for one in node.inputs])
+        function, fields = torch_call(operator, [one.field for one in node.inputs])
         outputs = [
-            self._keep(None, f"{node.name}.{field}", *([node.name] if field == "output" else [])) for field in fields
+            self._add(None, f"{node.name}.{field}", *([node.name] if field == "output" else [])) for field in fields
         ]
-        return _Step(call, tuple(self._numbers[one.value] for one in node.inputs), tuple(outputs))
+        return _Step(function, tuple(self._numbers[one.value] for one in node.inputs), tuple(outputs))
 
 
-def _forgetting(steps: Sequence[_Step], wanted: Iterable[int]) -> list[_Step]:
+def _with_last_uses(steps: Sequence[_Step], results: Iterable[int]) -> list[_Step]:
     """The steps, each with the values that it is the last to need."""
-    needed, forgetting = set(wanted), []
+    needs, backwards = set(results), []
     for step in reversed(steps):
-        last = {*step.inputs, *step.outputs} - needed
-        needed |= last
-        forgetting.append(step._replace(done_with=tuple(last)))
-    return forgetting[::-1]
+        last = {*step.inputs, *step.outputs} - needs
+        needs |= last
+        backwards.append(step._replace(last_uses=tuple(last)))
+    return backwards[::-1]
 
 
 def run(
-    program: program_pb2.Program,
-    inputs: Tensors,
-    weights: Tensors | None = None,
-    intermediates: Iterable[str] = (),
+    program: program_pb2.Program, inputs: Tensors, weights: Tensors | None = None, intermediates: Iterable[str] = ()
 ) -> dict[str, torch.Tensor]:
     """The outputs by name, and the intermediates by their values' names.
 
@@ -119,10 +113,10 @@ def run(
         intermediates: names of values to return besides.
 
     Raises:
-        KeyError, ValueError: as `Program`, or inputs aren't the program's.
+        KeyError, ValueError: as `Interpreter`, or inputs aren't the program's.
     """
     by_constant = {one.name: (weights or {})[one.stored.key] for one in program.constants if one.HasField("stored")}
-    ready = Program(program, by_constant, intermediates)
+    ready = Interpreter(program, by_constant, intermediates)
     if set(inputs) != set(ready.inputs):
         raise ValueError(f"inputs must be {', '.join(ready.inputs)}, got {', '.join(inputs) or 'none'}")
     return dict(zip(ready.outputs, ready([inputs[name] for name in ready.inputs]), strict=True))
@@ -132,17 +126,17 @@ def _constant(constant: program_pb2.Constant, weights: Tensors) -> torch.Tensor:
     if constant.HasField("stored") or constant.tensor.name:
         return weights[constant.name]
     tensor = constant.tensor
-    dtype, data = DTYPES[tensor.dtype], bytearray(tensor.data)
+    dtype, data = TORCH_DTYPES[tensor.dtype], bytearray(tensor.data)
     flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
     return flat.reshape(tuple(tensor.shape))
 
 
-def _ordered(program: program_pb2.Program, known: Mapping[str, int]) -> Iterable[program_pb2.Node]:
-    """Nodes, each after those whose values it uses; `known` grows while they are taken."""
-    waiting = list(program.nodes)
-    while waiting:
-        ready = [node for node in waiting if all(one.value in known for one in node.inputs)]
+def _in_order(program: program_pb2.Program, numbers: Mapping[str, int]) -> Iterable[program_pb2.Node]:
+    """Nodes, each after those whose values it uses; `numbers` of values grows meanwhile."""
+    rest = list(program.nodes)
+    while rest:
+        ready = [node for node in rest if all(one.value in numbers for one in node.inputs)]
         if not ready:
-            raise ValueError(f"nodes wait for each other or for what is not there: {[one.name for one in waiting]}")
+            raise ValueError(f"nodes wait for each other or for what is not there: {[one.name for one in rest]}")
         yield from ready
-        waiting = [node for node in waiting if node.name not in known]
+        rest = [node for node in rest if node.name not in numbers]

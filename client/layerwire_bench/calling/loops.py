@@ -10,34 +10,51 @@ import contextlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from itertools import cycle
+from itertools import count, cycle
 from typing import Any
 
 import numpy as np
 
-from layerwire_bench.answers.checker import Checker
+from layerwire_bench.calling.checker import Checker
 from layerwire_bench.calling.tally import Tally
 from layerwire_bench.calling.timer import timer
-from layerwire_bench.sending.workload import Workload
 from layerwire_bench.targets.target import Target
+from layerwire_bench.workload import Workload
 
 _ORDER = 4096  # calls after which their order repeats
 _FIRST_PAUSE_SECONDS = 0.01
 _LONGEST_PAUSE_SECONDS = 1.0
 _FULL_PAUSE_SECONDS = 0.001
-_AT_ONCE = 64  # calls sent without a look at the answers that came meanwhile
+_BURST = 64  # calls sent without a look at the answers that came meanwhile
+_BLOCK = 1024  # of random numbers
 MAX_IN_FLIGHT = 16_384
 
 
-class Source:
+def constant_arrivals(rate: float, process: int, processes: int) -> Iterator[float]:
+    """When calls are due, in seconds from the start: one every 1/rate seconds, of which the processes take turns."""
+    for turn in count(process, processes):
+        yield turn / rate
+
+
+def poisson_arrivals(rate: float, process: int, processes: int, seed: int) -> Iterator[float]:
+    """Independent of each other, as calls of many clients are; processes of a share of the rate add up to the rate."""
+    generator = np.random.default_rng((seed, process))
+    due = 0.0
+    while True:
+        for gap in generator.exponential(processes / rate, _BLOCK).tolist():
+            due += gap
+            yield due
+
+
+class SampleOrder:
     """Which call is next: samples by the shares of their entries, in an order that the seed decides."""
 
-    def __init__(self, workload: Workload, prepared: Sequence[Any], seed: int) -> None:
+    def __init__(self, workload: Workload, calls: Sequence[Any], seed: int) -> None:
         entries = np.array([sample.entry for sample in workload.samples])
         shares = np.array([entry.share for entry in workload.entries])
         weights = (shares / np.bincount(entries, minlength=len(shares)))[entries]
         order = np.random.default_rng(seed).choice(len(entries), _ORDER, p=weights / weights.sum())
-        self.next = cycle([(int(index), prepared[index]) for index in order]).__next__
+        self.next = cycle([(int(index), calls[index]) for index in order]).__next__
 
 
 class Loop(ABC):
@@ -45,15 +62,15 @@ class Loop(ABC):
 
     Attributes:
         in_flight: calls without an answer.
-        stopped: whether no further call is sent.
-        fire, next_sample: the target's and the source's.
+        is_stopped: whether no further call is sent.
+        fire, next_sample: the target's and the order's.
     """
 
-    def __init__(self, target: Target, source: Source, tally: Tally, checker: Checker | None) -> None:
+    def __init__(self, target: Target, order: SampleOrder, tally: Tally, checker: Checker | None) -> None:
         self.fire = target.fire
-        self.next_sample = source.next
+        self.next_sample = order.next
         self.in_flight = 0
-        self.stopped = False
+        self.is_stopped = False
         self.loop = asyncio.get_running_loop()
         self._tally = tally
         self._look = None if checker is None else checker.look
@@ -65,7 +82,7 @@ class Loop(ABC):
 
     def stop(self) -> None:
         """Sends no further call."""
-        self.stopped = True
+        self.is_stopped = True
         if not self.in_flight:
             self._idle.set()
 
@@ -80,25 +97,25 @@ class Loop(ABC):
         """By window, calls that were due before the loop was stopped, and not sent."""
         return ()
 
-    def answered(self, due: float, sample: int, answer: Any, code: str, message: str) -> None:
+    def record(self, due: float, sample: int, answer: Any, code: str, message: str) -> None:
         """A call ended now."""
         self._tally.note(due, sample, code, message)
         self.in_flight -= 1
-        if self.stopped and not self.in_flight:
+        if self.is_stopped and not self.in_flight:
             self._idle.set()
         if code == "OK" and self._look is not None:
             self._look(sample, answer)
 
     def late(self, seconds: float) -> None:
-        """The call that is answered next was sent so late."""
+        """The call that is recorded next was sent so late."""
         self._tally.note_late(seconds)
 
 
 class ClosedLoop(Loop):
     """Callers that each wait for their answer before they call again. After an error a caller pauses, ever longer."""
 
-    def __init__(self, target: Target, source: Source, tally: Tally, checker: Checker | None, callers: int) -> None:
-        super().__init__(target, source, tally, checker)
+    def __init__(self, target: Target, order: SampleOrder, tally: Tally, checker: Checker | None, callers: int) -> None:
+        super().__init__(target, order, tally, checker)
         self._callers = callers
 
     def start(self, when: float) -> None:
@@ -120,15 +137,15 @@ class _Caller:
 
     def call(self) -> None:
         owner = self._owner
-        if owner.stopped:
+        if owner.is_stopped:
             return
-        self._sample, prepared = owner.next_sample()
+        self._sample, call = owner.next_sample()
         owner.in_flight += 1
         self._due = time.monotonic()
-        owner.fire(prepared, self.done)
+        owner.fire(call, self.callback)
 
-    def done(self, answer: Any, code: str, message: str) -> None:
-        self._owner.answered(self._due, self._sample, answer, code, message)
+    def callback(self, answer: Any, code: str, message: str) -> None:
+        self._owner.record(self._due, self._sample, answer, code, message)
         if code == "OK":
             self._pause = 0.0
             self.call()
@@ -145,9 +162,9 @@ class OpenLoop(Loop):
     """
 
     def __init__(
-        self, target: Target, source: Source, tally: Tally, checker: Checker | None, schedule: Iterator[float]
+        self, target: Target, order: SampleOrder, tally: Tally, checker: Checker | None, schedule: Iterator[float]
     ) -> None:
-        super().__init__(target, source, tally, checker)
+        super().__init__(target, order, tally, checker)
         self._schedule = schedule
         self._timer = timer(self._send)
         self._start = 0.0
@@ -177,15 +194,15 @@ class OpenLoop(Loop):
 
     def _send(self) -> None:
         """Sends what is due; after some, answers get their turn, and calls wait that find too many out."""
-        if self.stopped:
+        if self.is_stopped:
             return
         now = time.monotonic()
-        for _ in range(_AT_ONCE):
+        for _ in range(_BURST):
             if self._due > now or self.in_flight >= MAX_IN_FLIGHT:
                 break
-            sample, prepared = self.next_sample()
+            sample, call = self.next_sample()
             self.in_flight += 1
-            self.fire(prepared, _Shot(self, self._due, sample, now - self._due).done)
+            self.fire(call, _Shot(self, self._due, sample, now - self._due).callback)
             self._due = self._start + next(self._schedule)
         self._timer.set(self._due if self.in_flight < MAX_IN_FLIGHT else now + _FULL_PAUSE_SECONDS)
 
@@ -201,6 +218,6 @@ class _Shot:
         self._sample = sample
         self._late = late
 
-    def done(self, answer: Any, code: str, message: str) -> None:
+    def callback(self, answer: Any, code: str, message: str) -> None:
         self._owner.late(self._late)
-        self._owner.answered(self._due, self._sample, answer, code, message)
+        self._owner.record(self._due, self._sample, answer, code, message)

@@ -1,4 +1,4 @@
-"""The client processes of a run, seen from the process that planned it: started, told, listened to, ended.
+"""The client processes of a run, seen from the process that planned it: started, commanded, heard, ended.
 
 It knows processes and pipes; neither targets nor figures.
 """
@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
 from layerwire_bench.calling import process
-from layerwire_bench.calling.process import Begin, End, Ended, Failed, Ready, Report
+from layerwire_bench.calling.process import Begin, End, EndReport, Ready, StartFailure, WindowReport
 from layerwire_bench.plan import Job
 from layerwire_bench.result import Load
 
@@ -23,7 +23,7 @@ _LEAVE_SECONDS = 2.0
 _START_SECONDS = 120.0
 
 
-class CrewError(Exception):
+class ClientProcessError(Exception):
     """A client process could not begin, or died.
 
     Attributes:
@@ -42,8 +42,8 @@ class _Member(NamedTuple):
 
 
 @contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Ctrl-C reaches all processes of a terminal. Those born in here have it blocked, and are told by their pipe."""
+def _without_interrupts() -> Iterator[None]:
+    """Ctrl-C reaches all processes of a terminal. Those born in here have it blocked, and learn of it by their pipe."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -51,33 +51,33 @@ def _uninterrupted() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _started(job: Job, number: int, processes: int) -> _Member:
+def _start(job: Job, number: int, processes: int) -> _Member:
     """A client process; spawned, for neither gRPC nor CUDA survives a fork."""
     context = multiprocessing.get_context("spawn")
-    told, commands = context.Pipe(duplex=False)
-    reports, tell = context.Pipe(duplex=False)
-    arguments = told, tell, job, number, processes
+    their_commands, commands = context.Pipe(duplex=False)
+    reports, their_reports = context.Pipe(duplex=False)
+    arguments = their_commands, their_reports, job, number, processes
     member = context.Process(target=process.main, args=arguments, daemon=True, name=f"layerwire-bench-{number}")
     member.start()
-    told.close()
-    tell.close()
+    their_commands.close()
+    their_reports.close()
     return _Member(member, commands, reports)
 
 
-class Crew:
+class ClientProcesses:
     """Client processes that do the same thing together, each its share.
 
     Raises:
-        CrewError: one can't begin.
+        ClientProcessError: one can't begin.
     """
 
     def __init__(self, job: Job, processes: int) -> None:
         self._job = job
         self._members: list[_Member] = []
         try:
-            with _uninterrupted():
+            with _without_interrupts():
                 for number in range(processes):
-                    self._members.append(_started(job, number, processes))
+                    self._members.append(_start(job, number, processes))
             self._await_ready()
         except BaseException:
             self.close()
@@ -93,21 +93,18 @@ class Crew:
             member.commands.send(Begin(target, load, start, window_seconds))
         return start
 
-    def heard(self, timeout_seconds: float) -> list[tuple[int, Report | Ended]]:
+    def reports(self, timeout_seconds: float) -> list[tuple[int, WindowReport | EndReport]]:
         """Reports that are there, of which process each; none if none came in time.
 
         Raises:
-            CrewError: a process died.
+            ClientProcessError: a process died.
         """
-        pipes = {member.reports: number for number, member in enumerate(self._members)}
-        found = []
-        for pipe in wait(list(pipes), timeout_seconds):
-            assert isinstance(pipe, Connection)
-            found.append((pipes[pipe], self._receive(pipes[pipe])))
-        return found
+        numbers = {member.reports: number for number, member in enumerate(self._members)}
+        pipes = wait(list(numbers), timeout_seconds)
+        return [(numbers[pipe], self._receive(numbers[pipe])) for pipe in pipes if isinstance(pipe, Connection)]
 
     def end(self) -> None:
-        """Ends the load; each process sends an Ended when its calls have ended."""
+        """Ends the load; each process sends an EndReport when its calls have ended."""
         for member in self._members:
             member.commands.send(End())
 
@@ -128,10 +125,11 @@ class Crew:
         deadline = time.monotonic() + _START_SECONDS
         for number, member in enumerate(self._members):
             if not member.reports.poll(max(deadline - time.monotonic(), 0.0)):
-                raise CrewError("DIED", f"client process {number} did not start within {_START_SECONDS:g} s")
+                sentence = f"client process {number} did not start within {_START_SECONDS:g} s"
+                raise ClientProcessError("DIED", sentence)
             first = self._receive(number)
-            if isinstance(first, Failed):
-                raise CrewError(first.code, f"{self._job.targets[first.target]}: {first.message}")
+            if isinstance(first, StartFailure):
+                raise ClientProcessError(first.code, f"{self._job.targets[first.target]}: {first.message}")
             assert isinstance(first, Ready)
 
     def _receive(self, number: int) -> Any:
@@ -140,4 +138,5 @@ class Crew:
             return member.reports.recv()
         except (EOFError, OSError):
             member.process.join(_LEAVE_SECONDS)
-            raise CrewError("DIED", f"client process {number} died, exit code {member.process.exitcode}") from None
+            sentence = f"client process {number} died, exit code {member.process.exitcode}"
+            raise ClientProcessError("DIED", sentence) from None

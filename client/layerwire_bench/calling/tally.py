@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from array import array
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import grpc
 import numpy as np
@@ -19,8 +20,7 @@ _NUMBERS = {name: number for number, name in enumerate(CODES)}
 _UNKNOWN = _NUMBERS["UNKNOWN"]
 
 
-@dataclass(frozen=True)
-class Notes:
+class Notes(NamedTuple):
     """Calls that ended, in the order they ended; arrays of one length.
 
     Attributes:
@@ -38,33 +38,30 @@ class Notes:
     codes: npt.NDArray[np.uint8]
 
     @staticmethod
-    def joined(several: list[Notes]) -> Notes:
+    def concatenate(several: Sequence[Notes]) -> Notes:
         """All of them."""
-        if not several:
-            return Tally().take()
-        parts = zip(*((one.due, one.seconds, one.late, one.samples, one.codes) for one in several), strict=True)
-        return Notes(*(np.concatenate(part) for part in parts))
+        return Notes(*map(np.concatenate, zip(*several, strict=True))) if several else Tally().take()
 
-    def where(self, chosen: npt.NDArray[np.bool_]) -> Notes:
-        """Those that are chosen."""
-        late = self.late[chosen] if len(self.late) else self.late
-        return Notes(self.due[chosen], self.seconds[chosen], late, self.samples[chosen], self.codes[chosen])
+    def where(self, mask: npt.NDArray[np.bool_]) -> Notes:
+        """Those for which it is true."""
+        late = self.late[mask] if len(self.late) else self.late
+        return Notes(self.due[mask], self.seconds[mask], late, self.samples[mask], self.codes[mask])
 
     @property
-    def ended(self) -> npt.NDArray[np.float64]:
+    def end_times(self) -> npt.NDArray[np.float64]:
         """When each ended, as `due` tells time."""
         return self.due + self.seconds
 
     @property
-    def succeeded(self) -> npt.NDArray[np.bool_]:
+    def success(self) -> npt.NDArray[np.bool_]:
         """Which ended with OK."""
         return np.equal(self.codes, 0)
 
     def errors(self) -> dict[str, int]:
         """How many ended otherwise, by status name, the most frequent first."""
         counts = np.bincount(self.codes, minlength=len(CODES))
-        found = {CODES[number]: int(counts[number]) for number in range(1, len(CODES)) if counts[number]}
-        return dict(sorted(found.items(), key=lambda item: -item[1]))
+        errors = {CODES[number]: int(counts[number]) for number in range(1, len(CODES)) if counts[number]}
+        return dict(sorted(errors.items(), key=lambda item: -item[1]))
 
 
 class Tally:
@@ -103,10 +100,7 @@ class Tally:
 
     def take(self) -> Notes:
         """What was noted since the last time."""
-        notes = Notes(
-            np.frombuffer(self._due.tobytes(), np.float64), np.frombuffer(self._seconds.tobytes(), np.float64),
-            np.frombuffer(self._late.tobytes(), np.float64), np.frombuffer(self._samples.tobytes(), np.uint16),
-            np.frombuffer(self._codes.tobytes(), np.uint8),
-        )  # fmt: skip
+        columns = (self._due, self._seconds, self._late, self._samples, self._codes)
+        notes = Notes(*(np.frombuffer(column.tobytes(), column.typecode) for column in columns))
         self._clear()
         return notes

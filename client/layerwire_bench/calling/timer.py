@@ -11,25 +11,14 @@ import ctypes
 import os
 import sys
 from collections.abc import Callable
-from typing import Protocol
 
 _CLOCK_MONOTONIC = 1
 _ABSOLUTE = 1  # TFD_TIMER_ABSTIME of <sys/timerfd.h>
 _NANOSECONDS = 1_000_000_000
 
 
-class Timer(Protocol):
-    """Calls back once, at a time."""
-
-    def set(self, when: float) -> None:
-        """At this time of time.monotonic(), or at once if that is past; another time set before is forgotten."""
-
-    def close(self) -> None:
-        """Never again."""
-
-
-def timer(callback: Callable[[], None]) -> Timer:
-    """A timer of the running loop, the most precise there is."""
+def timer(callback: Callable[[], None]) -> KernelTimer | LoopTimer:
+    """A timer of the running loop, the most precise there is: it calls back once, at the time set last."""
     return KernelTimer(callback) if sys.platform == "linux" else LoopTimer(callback)
 
 
@@ -46,7 +35,7 @@ class KernelTimer:
         self._loop.add_reader(self._fd, self._due)
 
     def set(self, when: float) -> None:
-        """At this time; 0 would disarm a timerfd, 1 ns is long ago."""
+        """At this time of time.monotonic(), or at once if that is past; 0 would disarm a timerfd, 1 ns is long ago."""
         seconds, nanoseconds = divmod(max(int(when * _NANOSECONDS), 1), _NANOSECONDS)
         once = (ctypes.c_long * 4)(0, 0, seconds, nanoseconds)  # struct itimerspec: interval, value
         self._libc.timerfd_settime(self._fd, _ABSOLUTE, once, None)

@@ -30,28 +30,28 @@ class Usage:
     lags: tuple[float, ...]
 
 
-class Busy(NamedTuple):
+class Ticks(NamedTuple):
     """Processor time of the whole machine since it started, in ticks of all cores."""
 
-    used: int
-    all: int
+    busy: int
+    total: int
 
 
-def busy() -> Busy | None:
-    """None where the system doesn't tell."""
+def ticks() -> Ticks | None:
+    """Those of now; None where the system doesn't tell."""
     try:
         words = Path("/proc/stat").read_text().split("\n", 1)[0].split()
     except OSError:
         return None
-    ticks = [int(word) for word in words[1:9]]  # user nice system idle iowait irq softirq steal
-    return Busy(sum(ticks) - ticks[3] - ticks[4], sum(ticks))
+    kinds = [int(word) for word in words[1:9]]  # user nice system idle iowait irq softirq steal
+    return Ticks(sum(kinds) - kinds[3] - kinds[4], sum(kinds))
 
 
-def busy_ratio(before: Busy | None, after: Busy | None) -> float | None:
+def busy_ratio(before: Ticks | None, after: Ticks | None) -> float | None:
     """The share of the cores that was used between."""
-    if before is None or after is None or after.all <= before.all:
+    if before is None or after is None or after.total <= before.total:
         return None
-    return (after.used - before.used) / (after.all - before.all)
+    return (after.busy - before.busy) / (after.total - before.total)
 
 
 def client(

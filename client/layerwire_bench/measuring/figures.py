@@ -6,6 +6,7 @@ Pure: it knows notes and results; neither processes nor clocks.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,7 +15,7 @@ from hdrh.histogram import HdrHistogram
 
 from layerwire_bench.calling.tally import Notes
 from layerwire_bench.result import Latency, Part
-from layerwire_bench.sending.workload import Workload
+from layerwire_bench.workload import Workload
 
 _NANOSECONDS = 1e9
 _LONGEST_NANOSECONDS = 3_600_000_000_000  # an hour
@@ -48,15 +49,6 @@ class Latencies:
         self._least = min(self._least, float(seconds.min()))
         self._most = max(self._most, float(seconds.max()))
 
-    def add_repeated(self, seconds: float, count: int) -> None:
-        """So many alike."""
-        self.histogram.record_value(min(int(seconds * _NANOSECONDS), _LONGEST_NANOSECONDS), count)
-        self.count += count
-        self._sum += seconds * count
-        self._squares += seconds * seconds * count
-        self._least = min(self._least, seconds)
-        self._most = max(self._most, seconds)
-
     def percentile(self, percent: float) -> float:
         """In seconds, of those that were added."""
         return float(self.histogram.get_value_at_percentile(percent)) / _NANOSECONDS
@@ -71,17 +63,17 @@ class Latencies:
         p50, p90, p95, p99, p999 = (min(self.percentile(percent), most) for percent in (50, 90, 95, 99, 99.9))
         return Latency(mean, spread, self._least, p50, p90, p95, p99, p999, most)
 
-    def encoded(self) -> str | None:
+    def base64(self) -> str | None:
         """The histogram in base64; None without any."""
         return self.histogram.encode().decode() if self.count else None
 
 
-class Gathered:
+class PointFigures:
     """All calls that count for a point.
 
     Attributes:
         total: latencies of those that succeeded.
-        kept: those that succeeded within `bound_seconds`.
+        within_bound: those that succeeded within `bound_seconds`.
         late: how late open loops sent them.
     """
 
@@ -92,49 +84,45 @@ class Gathered:
         self.total = Latencies()
         self.late = Latencies()
         self._parts = [Latencies() for _ in workload.entries]
-        self._errors: list[dict[str, int]] = [{} for _ in workload.entries]
-        self.kept = 0
+        self._errors: list[Counter[str]] = [Counter() for _ in workload.entries]
+        self.within_bound = 0
         self._unsent = 0
 
     def add(self, notes: Notes) -> None:
         """More of them."""
-        good = notes.succeeded
+        good = notes.success
         seconds = notes.seconds[good]
         self.total.add(seconds)
         self.late.add(notes.late)
-        self.kept += int((seconds <= self._bound_seconds).sum())
+        self.within_bound += int((seconds <= self._bound_seconds).sum())
         entries = self._entries[notes.samples]
         for entry, part in enumerate(self._parts):
             mine = entries == entry
             part.add(notes.seconds[mine & good])
-            for code, count in notes.where(mine & ~good).errors().items():
-                self._errors[entry][code] = self._errors[entry].get(code, 0) + count
+            self._errors[entry].update(notes.where(mine & ~good).errors())
 
     def add_unsent(self, seconds: float, count: int) -> None:
         """Calls that were due so long before the end, and never sent. Left out, an overload would look good."""
-        self.total.add_repeated(seconds, count)
+        self.total.add(np.full(count, seconds))
         self._unsent += count
 
     @property
-    def ended(self) -> int:
+    def count(self) -> int:
         """Calls, however they ended."""
         return self.total.count - self._unsent + sum(self.errors().values())
 
     def errors(self) -> dict[str, int]:
         """By status name, the most frequent first."""
-        found: dict[str, int] = {}
+        total: Counter[str] = Counter()
         for errors in self._errors:
-            for code, count in errors.items():
-                found[code] = found.get(code, 0) + count
-        return dict(sorted(found.items(), key=lambda item: -item[1]))
+            total.update(errors)
+        return dict(total.most_common())
 
     def parts(self, seconds: float, wrong: Sequence[int]) -> tuple[Part, ...]:
         """By entry, measured for so long, with so many wrong answers each."""
         return tuple(
-            Part(entry.name, part.count, part.count / seconds, errors, differed, part.latency())
-            for entry, part, errors, differed in zip(
-                self._workload.entries, self._parts, self._errors, wrong, strict=True
-            )
+            Part(entry.name, part.count, part.count / seconds, dict(errors), count, part.latency())
+            for entry, part, errors, count in zip(self._workload.entries, self._parts, self._errors, wrong, strict=True)
         )
 
 

@@ -20,6 +20,9 @@ class Bisection:
     Args:
         start: the first rate.
         least, most: rates that aren't left; None where there is no limit.
+
+    Attributes:
+        highest_kept, lowest_missed: rates; None before there is one.
     """
 
     def __init__(self, start: float, least: float | None = None, most: float | None = None) -> None:
@@ -27,28 +30,28 @@ class Bisection:
         self._most = math.inf if most is None else most
         self._start = min(max(start, self._least), self._most)
         self._trials = 0
-        self.kept: float | None = None
-        self.missed: float | None = None
+        self.highest_kept: float | None = None
+        self.lowest_missed: float | None = None
 
     def next_rate(self) -> float | None:
         """The rate to try; None when the search is over."""
+        kept, missed = self.highest_kept, self.lowest_missed
         if self._trials >= MAX_TRIALS:
             return None
-        if self.kept is None and self.missed is None:
-            return self._start
-        if self.missed is None:
-            assert self.kept is not None
-            return min(self.kept * _UP, self._most) if self.kept < self._most else None
-        if self.kept is None:
-            return max(self.missed * _DOWN, self._least) if self.missed > self._least else None
-        return math.sqrt(self.kept * self.missed) if self.missed > self.kept * (1 + PRECISION) else None
+        if missed is None:
+            if kept is None:
+                return self._start
+            return min(kept * _UP, self._most) if kept < self._most else None
+        if kept is None:
+            return max(missed * _DOWN, self._least) if missed > self._least else None
+        return math.sqrt(kept * missed) if missed > kept * (1 + PRECISION) else None
 
-    def tell(self, rate: float, *, kept: bool) -> None:
+    def record(self, rate: float, *, success: bool) -> None:
         """How the rate went. What contradicts an earlier trial, as noise may, counts as missed."""
         self._trials += 1
-        if kept and (self.missed is None or rate < self.missed):
-            self.kept = max(self.kept or 0.0, rate)
-        elif not kept:
-            self.missed = min(self.missed or math.inf, rate)
-            if self.kept is not None and self.kept >= self.missed:
-                self.kept = None
+        if success and (self.lowest_missed is None or rate < self.lowest_missed):
+            self.highest_kept = max(self.highest_kept or 0.0, rate)
+        elif not success:
+            self.lowest_missed = min(self.lowest_missed or math.inf, rate)
+            if self.highest_kept is not None and self.highest_kept >= self.lowest_missed:
+                self.highest_kept = None

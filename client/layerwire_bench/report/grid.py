@@ -8,20 +8,33 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from layerwire_bench.report import wording
-from layerwire_bench.report.summary import PHASES, REST, Summary, loads, size, summaries, targets
-from layerwire_bench.result import Latency, Load, Part, Run
+from layerwire_bench.report import numbers
+from layerwire_bench.report.summary import PERCENTILES, PHASES, REST, Summary, loads, summaries, targets
+from layerwire_bench.result import Load, Point, Run
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column's head. `words` is True where cells are text, not numbers."""
+    """A column: its head, and what it shows of a row's thing.
+
+    Attributes:
+        text: what stands in its cells.
+        bad: whether that tells of something gone wrong.
+        words: whether cells are text, not numbers.
+        wide: whether it is for pages only.
+    """
 
     name: str
-    unit: str = ""
+    unit: str
+    text: Callable[[Any], str]
+    bad: Callable[[Any], bool] = lambda _row: False
     words: bool = False
+    wide: bool = False
+
+
+Columns: TypeAlias = Sequence[Column]
 
 
 @dataclass(frozen=True)
@@ -42,207 +55,194 @@ class Grid:
     hint: str = ""
 
 
-@dataclass(frozen=True)
-class Field:
-    """A column with what it shows of a row's thing. `wide` ones are for pages only."""
-
-    column: Column
-    cell: Callable[[Summary], Cell]
-    wide: bool = False
+def _grid(title: str, columns: Columns, rows: Sequence[Any], hint: str = "") -> Grid:
+    cells = (tuple(Cell(column.text(row), column.bad(row)) for column in columns) for row in rows)
+    return Grid(title, tuple(columns), tuple(cells), hint)
 
 
-Fields: TypeAlias = Sequence[Field]
+def _latency(name: str, field: str, *, wide: bool = False) -> Column:
+    return Column(name, "ms", lambda row: numbers.milliseconds(getattr(row.latency, field, None)), wide=wide)
 
 
-def _number(name: str, unit: str, value: Callable[[Summary], str], *, wide: bool = False) -> Field:
-    return Field(Column(name, unit), lambda summary: Cell(value(summary)), wide)
+def _phase(name: str) -> Column:
+    return Column(name, "ms", lambda summary: numbers.milliseconds(summary.phases.get(name)))
 
 
-def _latency(name: str, field: str, *, wide: bool = False) -> Field:
-    return _number(name, "ms", lambda summary: _milliseconds(summary.latency, field), wide=wide)
+def _count(name: str, unit: str, count: Callable[[Any], int], *, bad: bool = False, wide: bool = False) -> Column:
+    """A number in full; one above 0 may be bad."""
+    return Column(name, unit, lambda row: numbers.count(count(row)), lambda row: bad and count(row) > 0, wide=wide)
 
 
-def _milliseconds(latency: Latency | None, field: str) -> str:
-    return wording.milliseconds(None if latency is None else getattr(latency, field))
+_TARGET = Column("target", "", lambda row: row.target, words=True)
+_CALLERS = Column("callers", "", lambda row: numbers.whole(row.load.size))
+_RATE = Column("offered", "per s", lambda row: numbers.whole(row.load.size))
+_THROUGHPUT = Column("calls", "per s", lambda row: numbers.number(row.throughput))
+_FAILED = _count("errors", "", lambda row: row.failures, bad=True)
+_WRONG = _count("wrong", "", lambda row: row.wrong, bad=True)
+_SHORT = tuple(_latency(name, field, wide=name == "p95") for name, field in PERCENTILES)  # with p95 where there is room
+_ROWS = Column("rows", "a batch", lambda summary: numbers.number(summary.batch_rows))
 
-
-def _phase(name: str) -> Field:
-    return _number(name, "ms", lambda summary: wording.milliseconds(summary.phases.get(name)))
-
-
-def _verdict(summary: Summary) -> Cell:
-    return Cell("yes") if summary.steady else Cell("no", bad=True)
-
-
-_TARGET = Field(Column("target", words=True), lambda summary: Cell(summary.target))
-_CALLERS = _number("callers", "", lambda summary: wording.whole(summary.offered))
-_RATE = _number("offered", "per s", lambda summary: wording.whole(summary.offered))
-_LATENCY: Fields = (
-    _number("calls", "", lambda summary: wording.count(summary.calls), wide=True),
-    _number("calls", "per s", lambda summary: wording.number(summary.throughput)),
+_LATENCY: Columns = (
+    _count("calls", "", lambda summary: summary.calls, wide=True),
+    _THROUGHPUT,
     _latency("mean", "mean_seconds", wide=True),
-    _latency("p50", "p50_seconds"),
-    _latency("p90", "p90_seconds"),
-    _latency("p95", "p95_seconds", wide=True),
-    _latency("p99", "p99_seconds"),
-    _latency("p99.9", "p999_seconds"),
+    *_SHORT,
     _latency("max", "maximum_seconds", wide=True),
-    Field(Column("errors"), lambda summary: Cell(wording.count(summary.failed), bad=summary.failed > 0)),
-    Field(Column("wrong"), lambda summary: Cell(wording.count(summary.wrong), bad=summary.wrong > 0)),
-    Field(Column("steady"), _verdict),
+    _FAILED,
+    _WRONG,
+    Column("steady", "", lambda summary: "yes" if summary.steady else "no", lambda summary: not summary.steady),
 )
-_COST: Fields = (
+_COST: Columns = (
     _latency("mean", "mean_seconds"),
     *(_phase(name) for name, _ in PHASES),
-    _number("rest", "ms", lambda summary: wording.milliseconds(summary.rest_seconds)),
-    _number("rows", "a batch", lambda summary: wording.number(summary.batch_rows)),
-    _number("client", "µs CPU", lambda summary: wording.microseconds(summary.client_seconds_per_call)),
-    _number("server", "µs CPU", lambda summary: wording.microseconds(summary.server_seconds_per_call)),
+    Column("rest", "ms", lambda summary: numbers.milliseconds(summary.rest_seconds)),
+    _ROWS,
+    Column("client", "µs CPU", lambda summary: numbers.microseconds(summary.client_seconds_per_call)),
+    Column("server", "µs CPU", lambda summary: numbers.microseconds(summary.server_seconds_per_call)),
 )
-
-
-def _busiest(summary: Summary) -> Cell:
-    ratio = max(point.client.busiest_cpu_ratio for point in summary.points)
-    return Cell(wording.percent(ratio), bad=summary.bottleneck)
 
 
 def _most(summary: Summary, field: str) -> float | None:
-    found = [value for point in summary.points if (value := getattr(point.client, field)) is not None]
-    return max(found, default=None)
+    """Of what the client used at any of its points."""
+    values = (getattr(point.client, field) for point in summary.points)
+    return max((value for value in values if value is not None), default=None)
 
 
-_CLIENT: Fields = (
-    _number("client", "processes", lambda summary: wording.count(summary.points[0].client.processes)),
-    Field(Column("busiest", "% of a core"), _busiest),
-    _number("loop lag", "p99 ms", lambda summary: wording.milliseconds(_most(summary, "lag_p99_seconds"))),
-    _number("sent late", "p99 ms", lambda summary: wording.milliseconds(_most(summary, "send_lag_p99_seconds"))),
-    _number("machine", "% busy", lambda summary: wording.percent(_most(summary, "machine_busy_ratio"))),
-    _number("answers", "compared", lambda summary: wording.count(summary.verified)),
-    _number("calls", "unfinished", lambda summary: wording.count(sum(point.unfinished for point in summary.points))),
+_CLIENT: Columns = (
+    _count("client", "processes", lambda summary: summary.points[0].client.processes),
+    Column(
+        "busiest", "% of a core", lambda summary: numbers.percent(_most(summary, "busiest_cpu_ratio")),
+        lambda summary: summary.bottleneck,
+    ),
+    Column("loop lag", "p99 ms", lambda summary: numbers.milliseconds(_most(summary, "lag_p99_seconds"))),
+    Column("sent late", "p99 ms", lambda summary: numbers.milliseconds(_most(summary, "send_lag_p99_seconds"))),
+    Column("machine", "% busy", lambda summary: numbers.percent(_most(summary, "machine_busy_ratio"))),
+    _count("answers", "compared", lambda summary: sum(point.verified for point in summary.points)),
+    _count("calls", "unfinished", lambda summary: sum(point.unfinished for point in summary.points)),
+)  # fmt: skip
+
+
+def _totals(summary: Summary, field: str) -> str:
+    total: Counter[str] = Counter()
+    for point in summary.points:
+        total.update(getattr(point.server, field, {}))
+    return numbers.counts(total)
+
+
+_BATCHES: Columns = (
+    Column("calls", "a batch", lambda summary: numbers.number(summary.batch_calls)),
+    _ROWS,
+    Column("batches closed because", "", lambda summary: _totals(summary, "batch_closed"), words=True),
+    Column("turned away", "", lambda summary: _totals(summary, "rejected"), words=True),
 )
 
 
 def latency_grid(run: Run, *, wide: bool = False) -> Grid:
     """Throughput and latency of each target and load; `wide` for a page."""
-    title = "Throughput and latency at the client"
     rounds = max((point.round for point in run.points), default=0)
     hint = f"Medians over {rounds} rounds." if rounds > 1 else ""
-    return _of_summaries(run, title, [field for field in _LATENCY if wide or not field.wide], hint)
+    columns = [column for column in _LATENCY if wide or not column.wide]
+    return _of_summaries(run, "Throughput and latency at the client", columns, hint)
 
 
 def cost_grid(run: Run) -> Grid:
     """Phases of a call on the server, batches, and processor time on both sides."""
     phases = any(summary.phases for summary in summaries(run))
     hint = f"Means per call. The rest is the client's mean less the server's phases: {REST}." if phases else ""
-    return _of_summaries(
-        replace(run, points=tuple(point for point in run.points if point.latency)), "Where the time went", _COST, hint
-    )
+    return _of_summaries(_only(run, lambda point: point.latency is not None), "Where the time went", _COST, hint)
 
 
 def client_grid(run: Run) -> Grid:
     """What the load tester used."""
-    return _of_summaries(run, "The load tester itself", _CLIENT, "")
-
-
-_BATCHES: Fields = (
-    _number("calls", "a batch", lambda summary: wording.number(summary.batch_calls)),
-    _number("rows", "a batch", lambda summary: wording.number(summary.batch_rows)),
-    Field(Column("batches closed because", words=True), lambda summary: Cell(_counted(summary, "batch_closed"))),
-    Field(Column("turned away", words=True), lambda summary: Cell(_counted(summary, "rejected"))),
-)
-
-
-def _counted(summary: Summary, field: str) -> str:
-    total: Counter[str] = Counter()
-    for point in summary.points:
-        total.update(getattr(point.server, field, {}))
-    return wording.counts(total)
+    return _of_summaries(run, "The load tester itself", _CLIENT)
 
 
 def batch_grid(run: Run) -> Grid:
     """How the server put calls together, and whom it turned away."""
-    told = [point for point in run.points if point.server is not None and point.server.batch_calls is not None]
-    turned_away = any(point.server is not None and point.server.rejected for point in told)
-    fields = _BATCHES if turned_away else _BATCHES[:-1]
-    return _of_summaries(replace(run, points=tuple(told)), "Batches on the server", fields, "")
+    batches = _only(run, lambda point: point.server is not None and point.server.batch_calls is not None)
+    rejections = any(point.server is not None and point.server.rejected for point in batches.points)
+    return _of_summaries(batches, "Batches on the server", _BATCHES if rejections else _BATCHES[:-1])
 
 
-def load_field(load: Load) -> Field:
-    """The column of such loads."""
-    return _CALLERS if load.mode == "closed" else _RATE
+def _only(run: Run, condition: Callable[[Point], bool]) -> Run:
+    return replace(run, points=tuple(point for point in run.points if condition(point)))
 
 
-def load_title(found: Sequence[Load]) -> str:
+def _load_columns(all_loads: Sequence[Load]) -> list[Column]:
+    """Their column, where there are several."""
+    return [_CALLERS if all_loads[0].mode == "closed" else _RATE] if len(all_loads) > 1 else []
+
+
+def load_title(all_loads: Sequence[Load]) -> str:
     """What a title says of them: the single one, or how calls of an open loop arrive."""
-    if len(found) == 1:
-        return f", {found[0]}"
-    return f", {found[0].mode} arrivals" if found and found[0].mode != "closed" else ""
+    if len(all_loads) == 1:
+        return f", {all_loads[0]}"
+    return f", {all_loads[0].mode} arrivals" if all_loads and all_loads[0].mode != "closed" else ""
 
 
-def _of_summaries(run: Run, title: str, fields: Fields, hint: str) -> Grid:
+def _of_summaries(run: Run, title: str, columns: Columns, hint: str = "") -> Grid:
     """Targets and loads are columns where there are several of them; columns that tell nothing are left out."""
-    found = summaries(run)
-    all_loads, all_targets = loads(found), targets(run)
-    first = ([_TARGET] if len(all_targets) > 1 else []) + ([load_field(all_loads[0])] if len(all_loads) > 1 else [])
-    title += load_title(all_loads)
-    ordered = sorted(found, key=lambda summary: all_loads.index(summary.load))  # stable: targets in their order
-    cells = [[field.cell(summary) for summary in ordered] for field in (*first, *fields)]
-    told = [at for at, column in enumerate(cells) if any(cell.text != wording.NONE for cell in column)]
-    columns = tuple((*first, *fields)[at].column for at in told)
-    return Grid(title, columns, tuple(zip(*(cells[at] for at in told), strict=True)), hint)
+    rows = summaries(run)
+    all_loads = loads(rows)
+    first = [_TARGET] if len(targets(run)) > 1 else []
+    rows = tuple(sorted(rows, key=lambda row: all_loads.index(row.load)))  # stable: targets in their order
+    telling = [
+        column
+        for column in (*first, *_load_columns(all_loads), *columns)
+        if any(column.text(row) != numbers.NONE for row in rows)
+    ]
+    return _grid(title + load_title(all_loads), telling, rows, hint)
 
 
 def ratio_grid(run: Run) -> Grid:
     """Of a comparison: each target against the first, by load."""
     if not run.ratios:
         return Grid("", (), ())
-    found = tuple(dict.fromkeys(ratio.load for ratio in run.ratios))
-    several = len(found) > 1
-    load = (load_field(found[0]).column,) if several else ()
-    rows = tuple(
-        (
-            Cell(ratio.target),
-            *((Cell(wording.whole(size(ratio.load))),) if several else ()),
-            Cell(wording.spread(ratio.throughput, ratio.throughput_least, ratio.throughput_most)),
-            Cell(wording.spread(ratio.p50, ratio.p50_least, ratio.p50_most)),
-            Cell(wording.spread(ratio.p99, ratio.p99_least, ratio.p99_most)),
-        )
-        for ratio in run.ratios
-    )
-    return Grid(
-        f"Against {run.ratios[0].baseline}{load_title(found)}",
-        (Column("target", words=True), *load, Column("throughput"), Column("p50"), Column("p99")),
-        rows,
-        f"Ratios of medians over {rounds_text(run)}; in brackets the least and the most of single rounds.",
-    )
+    all_loads = tuple(dict.fromkeys(ratio.load for ratio in run.ratios))
+    columns = [_TARGET, *_load_columns(all_loads), *(_spread(field) for field in ("throughput", "p50", "p99"))]
+    hint = f"Ratios of medians over {rounds_text(run)}; in brackets the least and the most of single rounds."
+    return _grid(f"Against {run.ratios[0].baseline}{load_title(all_loads)}", columns, run.ratios, hint)
+
+
+def _spread(field: str) -> Column:
+    ends = (field, f"{field}_least", f"{field}_most")
+    return Column(field, "", lambda ratio: numbers.spread(*(getattr(ratio, end) for end in ends)))
 
 
 def rounds_text(run: Run) -> str:
     """How many rounds ratios are of."""
-    found = sorted({ratio.rounds for ratio in run.ratios})
-    return f"{found[0]} round" if found == [1] else f"{' or '.join(map(str, found))} rounds"
+    counts = sorted({ratio.rounds for ratio in run.ratios})
+    return f"{counts[0]} round" if counts == [1] else f"{' or '.join(map(str, counts))} rounds"
 
 
-_OF_LATENCY = (("p50", "p50_seconds"), ("p90", "p90_seconds"), ("p99", "p99_seconds"), ("p99.9", "p999_seconds"))
-
-
-def _heads(*numbers: str) -> tuple[Column, ...]:
-    return (
-        *(Column(name, unit) for name, _, unit in (text.partition("|") for text in numbers)),
-        *(Column(name, "ms") for name, _ in _OF_LATENCY),
-    )
+_NARROW = tuple(column for column in _SHORT if not column.wide)
 
 
 def trial_grid(run: Run) -> Grid:
     """Of a search: what was tried, in order."""
-    rows = []
-    for trial in run.search.trials if run.search is not None else ():
-        point = run.points[trial.point]
-        texts = (wording.number(trial.rate), wording.number(point.throughput), *_figures(point.latency))
-        kept = Cell("yes" if trial.kept else "no", bad=not trial.kept)
-        rows.append((*(Cell(text) for text in texts), kept, Cell(trial.reason or "")))
-    heads = (*_heads("offered|per s", "answered|per s"), Column("kept"), Column("because", words=True))
-    return Grid("Rates tried, in order", heads, tuple(rows))
+    of_points = (replace(_THROUGHPUT, name="answered"), *_NARROW)
+    columns = (
+        Column("offered", "per s", lambda trial: numbers.number(trial.rate)),
+        *(_through(column, lambda trial: run.points[trial.point]) for column in of_points),
+        Column("kept", "", lambda trial: "yes" if trial.kept else "no", lambda trial: not trial.kept),
+        Column("because", "", lambda trial: trial.reason or "", words=True),
+    )
+    return _grid("Rates tried, in order", columns, run.search.trials if run.search is not None else ())
+
+
+def _through(column: Column, thing: Callable[[Any], Any]) -> Column:
+    """The column of a row's thing."""
+    return replace(column, text=lambda row: column.text(thing(row)), bad=lambda row: column.bad(thing(row)))
+
+
+_PARTS: Columns = (
+    Column("part", "", lambda part: part.name, words=True),
+    _count("calls", "", lambda part: part.calls),
+    _THROUGHPUT,
+    *_NARROW,
+    _count("errors", "", lambda part: sum(part.errors.values()), bad=True),
+    _WRONG,
+)
 
 
 def part_grid(run: Run) -> Grid:
@@ -251,16 +251,4 @@ def part_grid(run: Run) -> Grid:
     parts = best.parts if best is not None and len(best.parts) > 1 else ()
     load = f" at {best.load}" if best is not None else ""
     where = f", {best.target}" if best is not None and len(targets(run)) > 1 else ""
-    heads = (Column("part", words=True), *_heads("calls", "calls|per s"), Column("errors"), Column("wrong"))
-    return Grid(f"Parts of the mix{load}{where}", heads, tuple(_part(part) for part in parts))
-
-
-def _part(part: Part) -> tuple[Cell, ...]:
-    failed = sum(part.errors.values())
-    texts = (part.name, wording.count(part.calls), wording.number(part.throughput), *_figures(part.latency))
-    errors = Cell(wording.count(failed), bad=failed > 0)
-    return (*(Cell(text) for text in texts), errors, Cell(wording.count(part.wrong), bad=part.wrong > 0))
-
-
-def _figures(latency: Latency | None) -> tuple[str, ...]:
-    return tuple(_milliseconds(latency, field) for _, field in _OF_LATENCY)
+    return _grid(f"Parts of the mix{load}{where}", _PARTS, parts)

@@ -1,6 +1,6 @@
 """A run as one page of HTML that needs nothing else: no script, no reference to anywhere.
 
-It knows which sections a page has; how they look is in page.html and page.css.
+It knows which sections and plots a page has; how they look is in page.html and page.css.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from layerwire.cli.tables import plain, size
-from layerwire_bench.report import grid, verdict, wording
-from layerwire_bench.report.plots.drawing import Look
-from layerwire_bench.report.plots.gallery import plots
+from layerwire_bench.report import grid, numbers, verdict
+from layerwire_bench.report.plots import curves, rows, timeline
+from layerwire_bench.report.plots.canvas import Look, Plot
 from layerwire_bench.report.summary import summaries, targets
 from layerwire_bench.result import Run
 
@@ -25,29 +25,48 @@ from layerwire_bench.result import Run
 def to_html(run: Run) -> str:
     """The page, to be kept as UTF-8."""
     environment = Environment(
-        loader=PackageLoader("layerwire_bench", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_printable,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"swatch": _swatch, "tied": _tied}
+        loader=PackageLoader("layerwire_bench", "report"), autoescape=True, undefined=StrictUndefined,
+        finalize=_printable, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {"swatch": _swatch, "tied": _with_ties}
     return environment.get_template("page.html").render(
         run=run,
         title=verdict.title(run),
         targets=targets(run),
         when=_when(run),
-        elapsed=wording.elapsed(run.seconds),
+        elapsed=numbers.elapsed_text(run.seconds),
         tiles=_tiles(run),
         answer=verdict.sentences(run),
-        alarms=[text for text in (verdict.failed(run), verdict.ended_early(run)) if text is not None],
+        alarms=[text for text in (verdict.errors(run), verdict.early_end(run)) if text is not None],
         wrong=verdict.wrong(run),
         notes=verdict.notes(run),
         plots=[(plot, Markup(plot.svg), Markup(plot.wide) if plot.wide else None) for plot in plots(run)],  # noqa: S704 - made here, escaped there
-        grids=[found for found in _grids(run) if found.rows],
+        grids=[table for table in _grids(run) if table.rows],
         facts=_facts(run),
     )
+
+
+def plots(run: Run) -> tuple[Plot, ...]:
+    """Those that the run has figures for, in the order in which a page shows them."""
+    everything = summaries(run)
+    best = max(run.points, key=lambda point: point.throughput, default=None)
+    ratios = rows.ratios(run.ratios, grid.rounds_text(run), curves.by_target(everything))
+    percentiles = curves.percentiles(everything)
+    candidates = (
+        timeline.trials(run),
+        rows.throughputs(everything),
+        rows.latencies(everything),
+        None if run.search is not None else curves.throughput_latency(everything),
+        percentiles if ratios is None else ratios,
+        rows.phases(everything),
+        rows.phases(everything, shares=True),
+        None if ratios is None else percentiles,
+        timeline.timeline(run),
+        curves.batches(everything),
+        curves.processor(everything),
+        None if best is None else rows.parts(best.parts, best.load),
+    )
+    return tuple(plot for plot in candidates if plot is not None)
 
 
 def _printable(value: Any) -> Any:
@@ -55,12 +74,12 @@ def _printable(value: Any) -> Any:
     return plain(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-_TIED = re.compile(r"(?:(?<=p50)|(?<=p9\d)|(?<=p99\.9)|(?<=\d)) (?=[\d–]|µs|ms|s\b|%|calls)")  # noqa: RUF001
+_TIES = re.compile(r"(?:(?<=p50)|(?<=p9\d)|(?<=p99\.9)|(?<=\d)) (?=[\d–]|µs|ms|s\b|%|calls)")  # noqa: RUF001
 
 
-def _tied(text: str) -> Markup:
+def _with_ties(text: str) -> Markup:
     """A sentence that isn't broken between a number and its unit, or a percentile and its number."""
-    return Markup(_TIED.sub("&nbsp;", str(escape(plain(text)))))  # noqa: S704 - escaped
+    return Markup(_TIES.sub("&nbsp;", str(escape(plain(text)))))  # noqa: S704 - escaped
 
 
 def _when(run: Run) -> str:
@@ -81,33 +100,27 @@ class _Tile:
 def _tiles(run: Run) -> list[_Tile]:
     """The four numbers that one looks for first."""
     best = verdict.best(run)
-    answered, failed = sum(point.calls for point in run.points), sum(point.failed for point in run.points)
-    verified = sum(point.verified for point in run.points)
-    share = wording.number(100 * failed / (answered + failed)) if failed else "0"
-    compared = "wrong answers" if not verified else f"wrong of {verified:,} answers compared"
-    tiles = [_Tile(share, "%", f"{failed:,} of {answered + failed:,} calls failed", failed > 0)]
-    if verified or run.wrong:
-        tiles.append(_Tile(f"{run.wrong:,}", "", compared, run.wrong > 0))
+    failures = sum(point.failures for point in run.points)
+    calls = failures + sum(point.calls for point in run.points)
+    comparisons = sum(point.verified for point in run.points)
+    share = numbers.number(100 * failures / calls) if failures else "0"
+    tiles = [_Tile(share, "%", f"{failures:,} of {calls:,} calls failed", failures > 0)]
+    if comparisons or run.wrong:
+        what = f"wrong of {comparisons:,} answers compared" if comparisons else "wrong answers"
+        tiles.append(_Tile(f"{run.wrong:,}", "", what, run.wrong > 0))
     else:
-        tiles.append(_Tile(wording.NONE, "", "answers weren't compared"))
+        tiles.append(_Tile(numbers.NONE, "", "answers weren't compared"))
     if best is None or best.latency is None:
         return tiles
-    value, _, unit = wording.duration(best.latency.p99_seconds).partition(" ")
-    p50 = wording.duration(best.latency.p50_seconds)
-    rate = _Tile(wording.number(best.throughput), "calls/s", f"{best.target}, {best.load}")
+    value, _, unit = numbers.duration(best.latency.p99_seconds).partition(" ")
+    p50 = numbers.duration(best.latency.p50_seconds)
+    rate = _Tile(numbers.number(best.throughput), "calls/s", f"{best.target}, {best.load}")
     return [rate, _Tile(value, unit, f"p99 there; p50 {p50}"), *tiles]
 
 
 def _grids(run: Run) -> tuple[grid.Grid, ...]:
-    return (
-        grid.trial_grid(run),
-        grid.latency_grid(run, wide=True),
-        grid.ratio_grid(run),
-        grid.cost_grid(run),
-        grid.client_grid(run),
-        grid.batch_grid(run),
-        grid.part_grid(run),
-    )
+    others = (grid.ratio_grid, grid.cost_grid, grid.client_grid, grid.batch_grid, grid.part_grid)
+    return (grid.trial_grid(run), grid.latency_grid(run, wide=True), *(make(run) for make in others))
 
 
 @dataclass(frozen=True)
@@ -161,8 +174,8 @@ _MARK = '<path d="{shape}" fill="{fill}" stroke="{color}" stroke-width="1.5"/>'
 def _swatch(look: Look) -> Markup:
     """What stands before an entry of a legend. All of its values are the program's own."""
     dash = f' stroke-dasharray="{look.dash}"' if look.dash else ""
-    drawn = _FILL.format(color=look.color) if look.fill else _LINE.format(color=look.color, dash=dash)
+    elements = _FILL.format(color=look.color) if look.fill else _LINE.format(color=look.color, dash=dash)
     if look.mark:
         fill = "#fff" if look.hollow else look.color
-        drawn += _MARK.format(shape=_MARKS[look.mark], fill=fill, color=look.color)
-    return Markup(f'<svg class="swatch" viewBox="0 0 28 14" aria-hidden="true">{drawn}</svg>')  # noqa: S704
+        elements += _MARK.format(shape=_MARKS[look.mark], fill=fill, color=look.color)
+    return Markup(f'<svg class="swatch" viewBox="0 0 28 14" aria-hidden="true">{elements}</svg>')  # noqa: S704

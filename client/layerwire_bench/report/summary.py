@@ -1,14 +1,14 @@
 """What is shown of a target under a load: its point, or the medians over the rounds of a comparison.
 
-It knows what a run found; neither tables nor pages nor plots.
+It knows results; neither tables nor pages nor plots.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
-from functools import partial
 from statistics import median
+from typing import Any
 
 from layerwire_bench.result import Latency, Load, Point, Run, Server
 
@@ -52,21 +52,12 @@ class Summary:
     server_seconds_per_call: float | None
 
     @property
-    def offered(self) -> float:
-        """Callers, or calls per second."""
-        return size(self.load)
-
-    @property
     def calls(self) -> int:
         return sum(point.calls for point in self.points)
 
     @property
-    def failed(self) -> int:
-        return sum(point.failed for point in self.points)
-
-    @property
-    def verified(self) -> int:
-        return sum(point.verified for point in self.points)
+    def failures(self) -> int:
+        return sum(point.failures for point in self.points)
 
     @property
     def wrong(self) -> int:
@@ -82,19 +73,14 @@ class Summary:
         return any(point.client.bottleneck for point in self.points)
 
 
-def size(load: Load) -> float:
-    """Of a load: callers, or calls per second."""
-    return float(load.callers if load.callers is not None else load.rate or 0.0)
-
-
 def summaries(run: Run) -> tuple[Summary, ...]:
     """Of all points, by target in the order of the run and by rising load."""
-    grouped: dict[tuple[str, Load], list[Point]] = {}
+    rounds: dict[tuple[str, Load], list[Point]] = {}
     for point in run.points:
-        grouped.setdefault((point.target, point.load), []).append(point)
+        rounds.setdefault((point.target, point.load), []).append(point)
     place = {target: at for at, target in enumerate(targets(run))}
-    ordered = sorted(grouped, key=lambda key: (place[key[0]], key[1].mode, size(key[1])))
-    return tuple(_summary(*key, tuple(grouped[key])) for key in ordered)
+    keys = sorted(rounds, key=lambda key: (place[key[0]], key[1].mode, key[1].size))
+    return tuple(_summary(*key, tuple(rounds[key])) for key in keys)
 
 
 def targets(run: Run) -> tuple[str, ...]:
@@ -102,19 +88,19 @@ def targets(run: Run) -> tuple[str, ...]:
     return tuple(dict.fromkeys(point.target for point in run.points))
 
 
-def loads(found: Iterable[Summary]) -> tuple[Load, ...]:
+def loads(rows: Iterable[Summary]) -> tuple[Load, ...]:
     """Rising."""
-    return tuple(sorted({summary.load for summary in found}, key=lambda load: (load.mode, size(load))))
+    return tuple(sorted({summary.load for summary in rows}, key=lambda load: (load.mode, load.size)))
 
 
 def _summary(target: str, load: Load, points: tuple[Point, ...]) -> Summary:
     latency = _latency([point.latency for point in points if point.latency is not None])
     servers = [point.server for point in points if point.server is not None]
-    phases = {
-        name: middle
+    means = {
+        name: _median((getattr(server, field) for server in servers), lambda phase: phase.mean_seconds)
         for name, field in PHASES
-        if (middle := _median(servers, partial(_mean_seconds, field=field))) is not None
     }
+    phases = {name: mean for name, mean in means.items() if mean is not None}
     rest = None if latency is None or not phases else max(latency.mean_seconds - sum(phases.values()), 0.0)
     return Summary(
         target=target,
@@ -131,21 +117,17 @@ def _summary(target: str, load: Load, points: tuple[Point, ...]) -> Summary:
     )
 
 
-def _latency(found: list[Latency]) -> Latency | None:
-    if not found:
+def _latency(all_rounds: list[Latency]) -> Latency | None:
+    if not all_rounds:
         return None
-    return Latency(**{field.name: median(getattr(each, field.name) for each in found) for field in fields(Latency)})
-
-
-def _mean_seconds(server: Server, field: str) -> float | None:
-    phase = getattr(server, field)
-    return None if phase is None else phase.mean_seconds
+    names = (field.name for field in fields(Latency))
+    return Latency(**{name: median(getattr(latency, name) for latency in all_rounds) for name in names})
 
 
 def _seconds_per_call(server: Server) -> float | None:
     return server.total_cpu_seconds / server.calls if server.calls and server.cpu_seconds else None
 
 
-def _median(items: Iterable[Server] | Iterable[Point], value: Callable[..., float | None]) -> float | None:
-    known = [found for item in items if (found := value(item)) is not None]
-    return median(known) if known else None
+def _median(items: Iterable[Any], value: Callable[[Any], float | None]) -> float | None:
+    values = [value(item) for item in items if item is not None]
+    return median(there) if (there := [one for one in values if one is not None]) else None

@@ -1,15 +1,16 @@
 """What a run says, in a sentence or two, and what to beware of.
 
-It knows what a run found; neither tables nor pages.
+It knows results; neither tables nor pages.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
-from layerwire_bench.report import wording
+from layerwire_bench.report import numbers
 from layerwire_bench.report.summary import Summary, summaries, targets
-from layerwire_bench.result import Latency, Ratio, Run, Search
+from layerwire_bench.result import Ratio, Run, Search
 
 # A rate counts as kept up with when this share of it was answered: Poisson arrivals scatter.
 _KEPT_UP = 0.97
@@ -24,102 +25,101 @@ def title(run: Run) -> str:
 
 def sentences(run: Run) -> tuple[str, ...]:
     """The answer, most important first."""
-    found = summaries(run)
-    if not any(summary.latency for summary in found):
-        return (_nothing(found),)
+    rows = summaries(run)
+    if not any(summary.latency for summary in rows):
+        return (_nothing(rows),)
     if run.search is not None:
-        return _searched(run, run.search)
+        return _search(run, run.search)
     if run.ratios:
-        return _compared(run.ratios, found)
-    return tuple(sentence for target in targets(run) for sentence in _swept(run, target, found))
+        return _comparison(run.ratios, rows)
+    return tuple(sentence for target in targets(run) for sentence in _sweep(run, target, rows))
 
 
 def wrong(run: Run) -> str | None:
     """On wrong answers; None without any."""
     if not run.wrong:
         return None
-    verified = sum(point.verified for point in run.points)
-    share = f"{run.wrong:,} of {verified:,} compared answers" if verified >= run.wrong else f"{run.wrong:,} answers"
+    comparisons = sum(point.verified for point in run.points)
+    share = (
+        f"{run.wrong:,} of {comparisons:,} compared answers" if comparisons >= run.wrong else f"{run.wrong:,} answers"
+    )
     first = next((point.first_wrong for point in run.points if point.first_wrong), None)
     return f"{share} {'was' if run.wrong == 1 else 'were'} wrong." + (f" The first: {first}" if first else "")
 
 
-def failed(run: Run) -> str | None:
+def errors(run: Run) -> str | None:
     """On calls that ended with an error; None without any."""
-    found = [point for point in run.points if point.failed]
-    if not found:
+    calls = sum(point.failures for point in run.points)
+    if not calls:
         return None
-    total: dict[str, int] = {}
-    for point in found:
-        for name, times in point.errors.items():
-            total[name] = total.get(name, 0) + times
-    calls = sum(point.failed for point in found)
-    first = next((point.first_error for point in found if point.first_error), None)
-    told = f"{calls:,} call{'' if calls == 1 else 's'} failed: {wording.counts(total)}."
-    return told + (f" The first: {first}" if first else "")
+    total: Counter[str] = Counter()
+    for point in run.points:
+        total.update(point.errors)
+    first = next((point.first_error for point in run.points if point.failures and point.first_error), None)
+    sentence = f"{calls:,} call{'' if calls == 1 else 's'} failed: {numbers.counts(total)}."
+    return sentence + (f" The first: {first}" if first else "")
 
 
 def notes(run: Run) -> tuple[str, ...]:
     """The run's own, and what the servers' figures are to be taken with."""
-    told = [point.server.note for point in run.points if point.server is not None and point.server.note is not None]
-    return tuple(dict.fromkeys((*run.notes, *told)))
+    of_servers = (point.server.note for point in run.points if point.server is not None)
+    return tuple(dict.fromkeys((*run.notes, *(note for note in of_servers if note is not None))))
 
 
 def best(run: Run) -> Summary | None:
     """What the answer speaks of first: the rate found, or the most throughput; of a comparison, the first target's."""
-    found = [summary for summary in summaries(run) if summary.latency]
+    rows = [summary for summary in summaries(run) if summary.latency]
     if run.search is not None:
-        return next((summary for summary in found if summary.offered == run.search.best_rate), None)
+        return next((summary for summary in rows if summary.load.size == run.search.best_rate), None)
     if run.ratios:
-        found = [summary for summary in found if summary.target == run.ratios[0].baseline]
-    return max(found, key=lambda summary: summary.throughput, default=None)
+        rows = [summary for summary in rows if summary.target == run.ratios[0].baseline]
+    return max(rows, key=lambda summary: summary.throughput, default=None)
 
 
-def ended_early(run: Run) -> str | None:
+def early_end(run: Run) -> str | None:
     """Why, or None."""
     if run.failure is not None:
         return f"Ended early: {run.failure}"
     return "Interrupted; shown is what was measured until then." if run.interrupted else None
 
 
-def _nothing(found: Sequence[Summary]) -> str:
-    if any(summary.calls for summary in found):
+def _nothing(rows: Sequence[Summary]) -> str:
+    if any(summary.calls for summary in rows):
         return "Calls were answered, but none of those that were due while it was measured."
-    return "No call succeeded." if found else "Nothing was measured."
+    return "No call succeeded." if rows else "Nothing was measured."
 
 
 def _figures(summary: Summary) -> str:
-    return "no call succeeded" if summary.latency is None else _percentiles(summary.latency)
-
-
-def _percentiles(latency: Latency) -> str:
-    return f"p50 {wording.duration(latency.p50_seconds)}, p99 {wording.duration(latency.p99_seconds)}"
+    latency = summary.latency
+    if latency is None:
+        return "no call succeeded"
+    return f"p50 {numbers.duration(latency.p50_seconds)}, p99 {numbers.duration(latency.p99_seconds)}"
 
 
 def _rate(calls_per_second: float | None) -> str:
-    return f"{wording.number(calls_per_second)} calls/s"
+    return f"{numbers.number(calls_per_second)} calls/s"
 
 
-def _swept(run: Run, target: str, found: Sequence[Summary]) -> tuple[str, ...]:
-    own = [summary for summary in found if summary.target == target and summary.latency]
+def _sweep(run: Run, target: str, rows: Sequence[Summary]) -> tuple[str, ...]:
+    own = [summary for summary in rows if summary.target == target and summary.latency]
     subject = f"{target}: " if len(targets(run)) > 1 else ""
     if not own:
         return (f"{subject}no call succeeded.",)
     best = max(own, key=lambda summary: summary.throughput)
     if len(own) == 1:
-        behind = best.load.mode != "closed" and best.throughput < _KEPT_UP * best.offered
+        behind = best.load.mode != "closed" and best.throughput < _KEPT_UP * best.load.size
         caution = "It didn't keep up: " if behind else ""
         return (f"{subject}{caution}{_rate(best.throughput)} with {best.load}: {_figures(best)}.",)
     if best.load.mode != "closed":
         return tuple(subject + sentence for sentence in _kept_up(own, best))
-    told = [f"At most {_rate(best.throughput)}, with {best.load}: {_figures(best)}."]
+    sentences = [f"At most {_rate(best.throughput)}, with {best.load}: {_figures(best)}."]
     nearly = next((each for each in own if each.throughput >= _NEARLY * best.throughput and each is not best), None)
     if nearly is not None and _p99(nearly) <= _SHORTER * _p99(best):
-        share = wording.percent(nearly.throughput / best.throughput)
-        told.append(f"{share} % of that already with {nearly.load}: {_figures(nearly)}.")
+        share = numbers.percent(nearly.throughput / best.throughput)
+        sentences.append(f"{share} % of that already with {nearly.load}: {_figures(nearly)}.")
     if own[0] not in (best, nearly):
-        told.append(f"With {own[0].load}, {_rate(own[0].throughput)}: {_figures(own[0])}.")
-    return tuple(subject + sentence for sentence in told)
+        sentences.append(f"With {own[0].load}, {_rate(own[0].throughput)}: {_figures(own[0])}.")
+    return tuple(subject + sentence for sentence in sentences)
 
 
 def _p99(summary: Summary) -> float:
@@ -127,27 +127,27 @@ def _p99(summary: Summary) -> float:
 
 
 def _kept_up(own: Sequence[Summary], best: Summary) -> tuple[str, ...]:
-    kept = [summary for summary in own if summary.throughput >= _KEPT_UP * summary.offered and not summary.failed]
-    beyond = [summary for summary in own if summary not in kept]
-    if not kept:
+    within = [summary for summary in own if summary.throughput >= _KEPT_UP * summary.load.size and not summary.failures]
+    beyond = [summary for summary in own if summary not in within]
+    if not within:
         return (f"It kept up with none of the rates; at most {_rate(best.throughput)} were answered.",)
-    most = kept[-1]
-    told = [f"It kept up with {_rate(most.offered)}: {_figures(most)}."]
-    if beyond:
-        over = beyond[0]
-        told.append(f"Offered {_rate(over.offered)}, it answered {_rate(over.throughput)}: {_figures(over)}.")
-    return tuple(told)
+    most = within[-1]
+    sentence = f"It kept up with {_rate(most.load.size)}: {_figures(most)}."
+    if not beyond:
+        return (sentence,)
+    over = beyond[0]
+    return sentence, f"Offered {_rate(over.load.size)}, it answered {_rate(over.throughput)}: {_figures(over)}."
 
 
-def _searched(run: Run, search: Search) -> tuple[str, ...]:
-    bound = f"{wording.percentile(search.percentile)} under {wording.duration(search.bound_seconds)}"
+def _search(run: Run, search: Search) -> tuple[str, ...]:
+    bound = f"{numbers.percentile(search.percentile)} under {numbers.duration(search.bound_seconds)}"
     if not search.trials:
         return ("The search ended before a rate was tried.",)
     if search.best_rate is None:
         lowest = min((trial.rate for trial in search.trials), default=None)
         return (f"No rate that was tried kept {bound}; the lowest was {_rate(lowest)}.",)
-    kept = best(run)
-    figures = f": {_figures(kept)}" if kept is not None else ""
+    point = best(run)
+    figures = f": {_figures(point)}" if point is not None else ""
     if search.first_failed_rate is None:
         beyond = "No higher rate was tried."
     else:
@@ -155,15 +155,15 @@ def _searched(run: Run, search: Search) -> tuple[str, ...]:
     return (f"{_rate(search.best_rate)} is the highest rate that kept {bound}{figures}.", beyond)
 
 
-def _compared(ratios: Sequence[Ratio], found: Sequence[Summary]) -> tuple[str, ...]:
+def _comparison(ratios: Sequence[Ratio], rows: Sequence[Summary]) -> tuple[str, ...]:
     """Each target at the load at which the baseline does most."""
-    baseline = [summary for summary in found if summary.target == ratios[0].baseline]
+    baseline = [summary for summary in rows if summary.target == ratios[0].baseline]
     best = max(baseline, key=lambda summary: summary.throughput, default=None)
-    chosen = [ratio for ratio in ratios if best is None or ratio.load == best.load] or list(ratios)
-    told = [_ratio(ratio) for ratio in chosen]
-    if best is not None:
-        told.insert(0, f"{best.target} does {_rate(best.throughput)} with {best.load}: {_figures(best)}.")
-    return tuple(told)
+    of_load = [ratio for ratio in ratios if best is None or ratio.load == best.load] or list(ratios)
+    first = (
+        () if best is None else (f"{best.target} does {_rate(best.throughput)} with {best.load}: {_figures(best)}.",)
+    )
+    return (*first, *(_ratio(ratio) for ratio in of_load))
 
 
 def _ratio(ratio: Ratio) -> str:
@@ -175,4 +175,4 @@ def _ratio(ratio: Ratio) -> str:
 
 
 def _times(value: float, least: float | None, most: float | None) -> str:
-    return f"{wording.number(value)} times ({wording.number(least)} to {wording.number(most)})"
+    return f"{numbers.number(value)} times ({numbers.number(least)} to {numbers.number(most)})"

@@ -1,173 +1,132 @@
 """One operator with a shape as a kind of call: its requests with random tensors, and the answers they should get.
 
-It knows the SDK's methods by their signatures; neither files nor command lines nor servers.
+It knows the table of operators and the SDK's methods; neither files nor command lines nor servers.
 """
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import zlib
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any
 
-from layerwire.calls import Request, Requests, operator_methods
+import numpy as np
+
+from layerwire.calls import Request, Requests
+from layerwire_bench import operator_table
 from layerwire_bench.answers import reference
+from layerwire_bench.operator_table import Arguments, Shape
 from layerwire_bench.sending import tensors
-from layerwire_bench.sending.operands import Asked, companion, indices, input_values
-from layerwire_bench.sending.tensors import USUAL, Array, Making, Random, Shape, Shaped, Source, Stored
-from layerwire_bench.sending.workload import Entry, Sample
-
-_TENSORS = ("TensorLike", "TensorLike | None")
-# What a function's options don't have: what changes no answer, and what the load tester says itself.
-_NOT_OPTIONS = {"self", "timeout", "inplace", "out", "_stacklevel", "seed", "dtype"}
-
-
-@cache
-def functions() -> dict[str, dict[str, inspect.Parameter]]:
-    """The parameters of each operator by its name, the input first; without those that are no options."""
-    return {
-        name: {one.name: one for one in inspect.signature(method).parameters.values() if one.name not in _NOT_OPTIONS}
-        for name, method in operator_methods().items()
-    }
-
-
-def options_of(function: str) -> list[inspect.Parameter]:
-    """What can be said of a function besides its input.
-
-    Raises:
-        ValueError: there is no such function.
-    """
-    found = functions().get(function)
-    if found is None:
-        near = difflib.get_close_matches(function, functions())
-        hint = f"; did you mean {' or '.join(near)}?" if near else "; `layerwire call --list` lists them"
-        raise ValueError(f"there is no function {function[:40]}{hint}")
-    return list(found.values())[1:]
-
-
-def is_tensor(parameter: inspect.Parameter) -> bool:
-    """Whether a parameter takes a tensor."""
-    return parameter.annotation in _TENSORS
+from layerwire_bench.sending.tensors import USUAL, Array, Random, RandomTensor, SampleSettings, Source, StoredTensor
+from layerwire_bench.workload import Entry, Sample, Terms
 
 
 def entry_for(
     function: str,
     shape: Sequence[int],
-    given: Mapping[str, Any] | None = None,
+    arguments: Mapping[str, Any] | None = None,
     *,
     dtype: str = "float32",
-    making: Making = USUAL,
+    settings: SampleSettings = USUAL,
     index: int = 0,
-    share: float = 1.0,
-    priority: int = 0,
-    deterministic: bool = False,
+    terms: Terms = Terms(),  # noqa: B008  # frozen
 ) -> tuple[Entry, list[Sample]]:
     """A kind of call and its samples.
 
     Args:
         function: its name in torch.nn.functional.
         shape: of its input.
-        given: its parameters by name; tensors as `Shaped`, `Stored` or arrays. What is left out takes torch's default,
+        arguments: by name; tensors as `RandomTensor`, `StoredTensor` or arrays. What is left out takes torch's default,
             or for a tensor that must be there one that fits the input.
         dtype: of the input, and of other tensors that don't say.
-        making: how samples are made. Each has an input of its own; weights are the same in all.
+        settings: how samples are made. Each has an input of its own; weights are the same in all.
         index: of the entry within its workload.
-        share: the entry's.
-        priority: the entry's.
-        deterministic: the entry's.
+        terms: how its calls are treated.
 
     Raises:
         ValueError: a parameter is unknown, missing, or of a wrong type or value, the tensors are too large, or torch
             refuses the call.
     """
-    call = _Call(function, tensors.checked(f"{function}: input", shape, dtype, making), dict(given or {}))
-    made = call.shared(dtype, making.random(index))
-    stored = {one: array for one in _names(made) if (array := making.fetch(one)) is not None}
-    entry = Entry(
-        name=f"{function} {shown(call.shape)}",
-        description=call.description(dtype, made, priority, deterministic),
-        share=share,
-        priority=priority,
-        deterministic=deterministic,
-    )
-    found = []
-    for number in range(making.samples):
-        own = call.own(dtype, making.random(index, number))
-        request = call.request(made | own, making.seed + number)
+    call = _OperatorCall(function, settings.check_shape(f"{function}: input", shape, dtype), dict(arguments or {}))
+    shared = call.operands(dtype, settings.random(index), own=False)
+    names = [tensor for tensor in shared.values() if isinstance(tensor, str)]
+    weights = {name: array for name in names if (array := settings.fetch(name)) is not None}
+    description = f"{call.description(dtype, shared)}{terms}"
+    entry = Entry(f"{function} {shape_text(call.shape)}", description, terms.share, terms.priority, terms.deterministic)
+    samples = []
+    for number in range(settings.samples):
+        request = call.request(shared | call.own(dtype, settings.random(index, number)), settings.seed + number)
         arrays = [one for one in request.tensors.values() if not isinstance(one, str)]
-        making.check(f"{function}: its tensors", sum(one.nbytes for one in arrays))
-        expected = reference.unknown(request, dtype)
-        if making.expects:
-            expected = reference.expected(request, dtype, stored, allowed_bytes=making.max_elements_bytes)
-        found.append(Sample(index, request, *expected, stored=stored))
-    return entry, found
+        settings.check(f"{function}: its tensors", sum(one.nbytes for one in arrays))
+        if settings.verify:
+            expected = reference.expectation(request, dtype, weights, max_bytes=settings.max_elements_bytes)
+        else:
+            expected = reference.no_expectation(request, dtype)
+        samples.append(Sample(index, request, *expected, weights=weights))
+    return entry, samples
 
 
-class _Call:
-    """What was asked for, with parameters checked and tensors told from the rest."""
+class _OperatorCall:
+    """A call with its arguments checked and tensors told from the rest."""
 
-    def __init__(self, function: str, shape: Shape, given: dict[str, Any]) -> None:
+    def __init__(self, function: str, shape: Shape, arguments: dict[str, Any]) -> None:
         self.function = function
         self.shape = shape
-        known = {one.name: one for one in options_of(function)}
-        self._input = next(iter(functions()[function]))
-        unknown = next((name for name in given if name not in known), None)
+        parameters = {one.name: one for one in operator_table.options_of(function)}
+        self._input = next(iter(operator_table.functions()[function]))
+        unknown = next((name for name in arguments if name not in parameters), None)
         if unknown is not None:
-            raise ValueError(f"{function}: {unknown[:40]} is none of its parameters {', '.join(known)}")
-        missing = [name for name, one in known.items() if one.default is one.empty and not is_tensor(one)]
-        for name in missing:
-            if name not in given:
+            raise ValueError(f"{function}: {unknown[:40]} is none of its parameters {', '.join(parameters)}")
+        self._tensors = [name for name, one in parameters.items() if operator_table.is_tensor(one)]
+        required = [name for name, one in parameters.items() if one.default is one.empty]
+        for name in required:
+            if name not in self._tensors and name not in arguments:
                 raise ValueError(f"{function}: {name} is required")
-        self._sources = {name: source for name, source in given.items() if is_tensor(known[name])}
-        self._parameters = {name: value for name, value in given.items() if name not in self._sources}
-        self._tensors = [name for name, one in known.items() if is_tensor(one)]
-        self._required = [name for name in self._tensors if known[name].default is inspect.Parameter.empty]
-
-    def shared(self, dtype: str, random: Random) -> dict[str, Any]:
-        """Tensors that all samples share, in the order of parameters."""
-        return {name: one for name in self._tensors if (one := self._made(name, dtype, random, own=False)) is not None}
+        self._without_default = [name for name in required if name in self._tensors]
+        self._sources = {name: value for name, value in arguments.items() if name in self._tensors}
+        self._values = {name: value for name, value in arguments.items() if name not in self._tensors}
+        shapes = {name: one.shape for name, one in self._sources.items() if not isinstance(one, StoredTensor | None)}
+        self._arguments = Arguments(function, shape, {**self._values, **shapes})
 
     def own(self, dtype: str, random: Random) -> dict[str, Any]:
         """Tensors that each sample has of its own, the input first."""
-        asked = self._asked()
-        found = {self._input: tensors.drawn(random, self.shape, dtype, input_values(asked))}
-        return found | {
-            name: one for name in self._tensors if (one := self._made(name, dtype, random, own=True)) is not None
+        values = operator_table.operator(self._arguments.stem).values
+        array = tensors.random_array(random, self.shape, dtype, values)
+        return {self._input: array} | self.operands(dtype, random, own=True)
+
+    def operands(self, dtype: str, random: Random, *, own: bool) -> dict[str, Array | str]:
+        """Tensors beside the input that all samples share, or that each has of its own, in the order of parameters."""
+        all_operands = {
+            name: self._tensor(name, dtype, random)
+            for name in self._tensors
+            if operator_table.operand(self._arguments.stem, name).own == own
         }
+        return {name: tensor for name, tensor in all_operands.items() if tensor is not None}
 
-    def _asked(self) -> Asked:
-        shapes = {name: source.shape for name, source in self._sources.items() if not isinstance(source, Stored | None)}
-        return Asked(self.function, self.shape, {**self._parameters, **shapes})
-
-    def _made(self, name: str, dtype: str, random: Random, *, own: bool) -> Array | str | None:
-        """The tensor of a parameter, if it is there and of this kind."""
-        asked = self._asked()
-        values, shape, is_own = companion(asked, name)
-        if is_own != own:
-            return None
+    def _tensor(self, name: str, dtype: str, random: Random) -> Array | str | None:
+        """The tensor of a parameter, a stored one's name; None if it stays out."""
+        values, usual_shape, _ = operator_table.operand(self._arguments.stem, name)
         source: Source | None = self._sources.get(name)
-        if isinstance(source, Stored):
+        if isinstance(source, StoredTensor):
             return source.name
         if source is None:
-            left_out = shape(asked)
-            if left_out is None:
+            shape = usual_shape(self._arguments)
+            if shape is None:
                 return None
-            source = Shaped(left_out)
-        if not isinstance(source, Shaped):
+            source = RandomTensor(shape)
+        if not isinstance(source, RandomTensor):
             return source
         if values == "indices":
-            return indices(random, asked)
-        return tensors.drawn(random, source.shape, source.dtype or dtype, values)
+            return unpool_indices(random, self._arguments)
+        return tensors.random_array(random, source.shape, source.dtype or dtype, values)
 
-    def request(self, made: Mapping[str, Any], seed: int) -> Request:
+    def request(self, tensors: Mapping[str, Any], seed: int) -> Request:
         """The request with these tensors.
 
         Raises:
-            ValueError: a parameter is of a wrong type or value.
+            ValueError: an argument is of a wrong type or value.
         """
-        arguments = dict.fromkeys(self._required) | self._parameters | dict(made)
+        arguments = dict.fromkeys(self._without_default) | self._values | dict(tensors)
         method = getattr(Requests(), self.function)
         if "seed" in inspect.signature(method).parameters:
             arguments["seed"] = seed
@@ -177,30 +136,71 @@ class _Call:
             raise ValueError(str(error)) from None
         return request
 
-    def description(self, dtype: str, made: Mapping[str, Any], priority: int, deterministic: bool) -> str:
+    def description(self, dtype: str, tensors: Mapping[str, Any]) -> str:
         """A line that says all of it."""
-        said = {name: _said(value) for name, value in {**self._parameters, **made}.items()}
+        texts = {name: _text(value) for name, value in {**self._values, **tensors}.items()}
         for name, source in self._sources.items():
-            if not isinstance(source, Shaped | Stored):  # of files, whose elements tell calls apart
-                said[name] += f" crc32 {zlib.crc32(source.tobytes()):08x}"
-        said |= {"priority": str(priority)} if priority else {}
-        said |= {"deterministic": "true"} if deterministic else {}
-        options = "".join(f", {name.strip('_')}={value}" for name, value in said.items())
-        return f"{self.function} {shown(self.shape)} {dtype}{options}"
+            if not isinstance(source, RandomTensor | StoredTensor):  # of files, whose elements tell calls apart
+                texts[name] += f" crc32 {zlib.crc32(source.tobytes()):08x}"
+        options = "".join(f", {name.strip('_')}={value}" for name, value in texts.items())
+        return f"{self.function} {shape_text(self.shape)} {dtype}{options}"
 
 
-def _names(made: Mapping[str, Any]) -> list[str]:
-    return [one for one in made.values() if isinstance(one, str)]
+def _text(value: Any) -> str:
+    value = getattr(value, "shape", value)
+    return shape_text(value) if isinstance(value, list | tuple) else str(value)
 
 
-def _said(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if hasattr(value, "shape"):
-        return shown(value.shape)
-    return shown(value) if isinstance(value, list | tuple) else str(value)
-
-
-def shown(numbers: Sequence[Any]) -> str:
+def shape_text(shape: Sequence[Any]) -> str:
     """(1,3,32,32), which is how a shape stands in names."""
-    return f"({','.join(map(str, numbers))})"
+    return f"({','.join(map(str, shape))})"
+
+
+def unpool_indices(random: Random, call: Arguments) -> Array:
+    """Indices for max_unpool as a max pool could have given them: each in a window of its own.
+
+    Source: the output's extents are those of torch.nn.functional.max_unpool2d.
+
+    Raises:
+        ValueError: the output has not as many places as the input elements along an axis.
+    """
+    inner = call.shape[-call.dims :]
+    outer = _output_extents(call, inner)
+    if any(large < small for large, small in zip(outer, inner, strict=True)):
+        sizes = f"its output {outer} must not be smaller than its input {inner}"
+        raise ValueError(f"{call.function}: {sizes} along an axis, or several values would share a place")
+    flat = np.zeros(call.shape, np.int64)
+    for axis, (small, large) in enumerate(zip(inner, outer, strict=True)):
+        edges = np.arange(small + 1) * large // max(1, small)
+        across = (-1, *[1] * (call.dims - 1 - axis))
+        flat = flat * large + random.integers(edges[:-1].reshape(across), edges[1:].reshape(across), call.shape)
+    return flat
+
+
+def _output_extents(call: Arguments, inner: Shape) -> Shape:
+    """Of max_unpool."""
+    size = call.values.get("output_size")
+    if size is not None:
+        return (size,) * call.dims if isinstance(size, int) else tuple(size)[-call.dims :]
+    kernel, padding = _by_axis(call, "kernel_size", 1), _by_axis(call, "padding", 0)
+    stride = _by_axis(call, "stride", None) or kernel
+    return tuple(
+        (extent - 1) * step - 2 * pad + size
+        for extent, step, pad, size in zip(inner, stride, padding, kernel, strict=True)
+    )
+
+
+def _by_axis(call: Arguments, name: str, default: int | None) -> Shape:
+    """An argument's value for each axis; () where there is none.
+
+    Raises:
+        ValueError: it has another number of values.
+    """
+    value = call.values.get(name, default)
+    if value is None:
+        return ()
+    values = (value,) * call.dims if isinstance(value, int) else tuple(value)
+    values *= call.dims if len(values) == 1 else 1
+    if len(values) != call.dims or not all(isinstance(one, int) for one in values):
+        raise ValueError(f"{call.function}: {name} must be an integer or {call.dims} integers, got {value}")
+    return values

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import click
 import numpy as np
 import numpy.typing as npt
 
+from layerwire.cli.parameters import load_npy
 from layerwire.wire.arrays import numpy_dtype
 from layerwire.wire.dtypes import DTYPES, ITEMSIZES, MAX_AXES
 
@@ -21,12 +23,12 @@ Array: TypeAlias = npt.NDArray[Any]
 Shape: TypeAlias = tuple[int, ...]
 Random: TypeAlias = np.random.Generator
 
-STORED = "name:"
+NAME_PREFIX = "name:"
 _ROOM_BYTES = 64 << 10  # of a message, for all that isn't elements
 
 
 @dataclass(frozen=True)
-class Making:
+class SampleSettings:
     """How samples are made.
 
     Attributes:
@@ -34,14 +36,14 @@ class Making:
         samples: of each kind of call.
         max_message_bytes: what a message may have.
         fetch: gives stored weights by name, or None; without them the first answer is what answers should be.
-        expects: whether it is wanted what answers should be, which takes torch some seconds.
+        verify: whether it is wanted what answers should be, which takes torch some seconds.
     """
 
     seed: int = 0
     samples: int = 4
     max_message_bytes: int = 64 << 20
     fetch: Callable[[str], Array | None] = lambda _name: None
-    expects: bool = True
+    verify: bool = True
 
     def random(self, *numbers: int) -> Random:
         """A generator of its own for each sequence of numbers."""
@@ -54,8 +56,24 @@ class Making:
             ValueError: they don't.
         """
         if size_bytes > self.max_elements_bytes:
-            told = f"{subject} must be at most {self.max_elements_bytes:,} bytes, got {size_bytes:,}"
-            raise ValueError(f"{told}: a message is at most {self.max_message_bytes:,}, which --max-message-bytes says")
+            limit = f"a message is at most {self.max_message_bytes:,}, which --max-message-bytes says"
+            raise ValueError(
+                f"{subject} must be at most {self.max_elements_bytes:,} bytes, got {size_bytes:,}: {limit}"
+            )
+
+    def check_shape(self, subject: str, shape: Sequence[int], dtype: str) -> Shape:
+        """The shape, if a message can bring such a tensor.
+
+        Raises:
+            ValueError: it can't.
+        """
+        dtype_of(dtype)
+        if any(type(extent) is not int or extent < 0 for extent in shape):
+            raise ValueError(f"{subject} must have extents of 0 or more, got {list(shape)}")
+        if len(shape) > MAX_AXES:
+            raise ValueError(f"{subject} must have at most {MAX_AXES} axes, got {len(shape)}")
+        self.check(subject, math.prod(shape) * ITEMSIZES[DTYPES[dtype]])
+        return tuple(shape)
 
     @property
     def max_elements_bytes(self) -> int:
@@ -63,11 +81,11 @@ class Making:
         return self.max_message_bytes - _ROOM_BYTES
 
 
-USUAL = Making()
+USUAL = SampleSettings()
 
 
 @dataclass(frozen=True)
-class Shaped:
+class RandomTensor:
     """A tensor to be drawn at random; `dtype` None is the call's."""
 
     shape: Shape
@@ -75,13 +93,13 @@ class Shaped:
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredTensor:
     """Weights that the server has by this name."""
 
     name: str
 
 
-Source: TypeAlias = Shaped | Stored | Array
+Source: TypeAlias = RandomTensor | StoredTensor | Array
 
 # How elements are drawn. In each, 16-bit floats stay what they are meant to be, below 1 or above 0, when rounded.
 VALUES: dict[str, Callable[[Random, Shape], Array]] = {
@@ -97,18 +115,18 @@ VALUES: dict[str, Callable[[Random, Shape], Array]] = {
 _LOW, _HIGH = -8, 9  # of integers: products of a few fit in 8 bits
 
 
-def drawn(random: Random, shape: Shape, dtype: str, values: str = "normal") -> Array:
+def random_array(random: Random, shape: Shape, dtype_name: str, values: str = "normal") -> Array:
     """A random tensor; integers are small, whatever `values` says.
 
     Raises:
         ValueError: numpy has no such dtype here.
     """
-    made = dtype_of(dtype)
-    if made.kind == "b":
-        return random.integers(0, 2, shape).astype(made)
-    if made.kind in "iu":
-        return random.integers(0 if made.kind == "u" else _LOW, _HIGH, shape).astype(made)
-    return np.asarray(VALUES[values](random, shape)).astype(made)
+    dtype = dtype_of(dtype_name)
+    if dtype.kind == "b":
+        return random.integers(0, 2, shape).astype(dtype)
+    if dtype.kind in "iu":
+        return random.integers(0 if dtype.kind == "u" else _LOW, _HIGH, shape).astype(dtype)
+    return np.asarray(VALUES[values](random, shape)).astype(dtype)
 
 
 def dtype_of(name: str) -> np.dtype[Any]:
@@ -125,38 +143,38 @@ def dtype_of(name: str) -> np.dtype[Any]:
         raise ValueError(str(error)) from None
 
 
-def checked(subject: str, shape: Sequence[int], dtype: str, making: Making) -> Shape:
-    """The shape, if a message can bring such a tensor.
-
-    Raises:
-        ValueError: it can't.
-    """
-    dtype_of(dtype)
-    if any(type(extent) is not int or extent < 0 for extent in shape):
-        raise ValueError(f"{subject} must have extents of 0 or more, got {list(shape)}")
-    if len(shape) > MAX_AXES:
-        raise ValueError(f"{subject} must have at most {MAX_AXES} axes, got {len(shape)}")
-    making.check(subject, math.prod(shape) * ITEMSIZES[DTYPES[dtype]])
-    return tuple(shape)
-
-
 def source(text: str) -> Source:
     """What is meant by 512,512 (random of that shape), name:NAME (weights of the server), or the path of a .npy file.
 
     Raises:
         ValueError: it is none of these.
     """
-    if text.startswith(STORED):
-        if text == STORED:
+    if text.startswith(NAME_PREFIX):
+        if text == NAME_PREFIX:
             raise ValueError(f"{text}: a name must follow")
-        return Stored(text.removeprefix(STORED))
+        return StoredTensor(text.removeprefix(NAME_PREFIX))
     if text.endswith(".npy") or Path(text).is_file():
-        return from_file(Path(text))
+        return load_array(Path(text))
     try:
-        return Shaped(shape(text))
+        return RandomTensor(shape(text))
     except ValueError:
-        wanted = "must be a shape such as 512,512, name:NAME of stored weights, or a .npy file"
-        raise ValueError(f"{text[:80]}: {wanted}") from None
+        forms = "a shape such as 512,512, name:NAME of stored weights, or a .npy file"
+        raise ValueError(f"{text[:80]}: must be {forms}") from None
+
+
+def source_by_name(text: str) -> tuple[str, Source]:
+    """What is meant by input=1,1,28,28 or input=x.npy.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    name, equals, value = text.rpartition("=")
+    if not equals or not name:
+        raise ValueError(f"{text[:80]}: must be NAME=SHAPE or NAME=FILE, such as input=1,1,28,28")
+    tensor = source(value)
+    if isinstance(tensor, StoredTensor):
+        raise ValueError(f"{text[:80]}: must be a shape or a file, for a program's inputs have no names in the store")  # noqa: TRY004
+    return name, tensor
 
 
 def shape(text: str) -> Shape:
@@ -166,29 +184,24 @@ def shape(text: str) -> Shape:
         ValueError: it is none.
     """
     try:
-        found = tuple(int(part) for part in text.split(","))
+        extents = tuple(int(part) for part in text.split(","))
     except ValueError:
-        found = (-1,)
-    if min(found) < 0:
+        extents = (-1,)
+    if min(extents) < 0:
         raise ValueError(f"{text[:80]}: must be extents of 0 or more such as 1,3,32,32")
-    return found
+    return extents
 
 
-def from_file(path: Path) -> Array:
+def load_array(path: Path) -> Array:
     """The array of a .npy file, in a dtype that tensors have.
 
     Raises:
         ValueError: there is none.
     """
     try:
-        array = np.load(path, allow_pickle=False)
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror or 'not a .npy file'}") from None
-    except (EOFError, ValueError):
-        raise ValueError(f"{path}: not a .npy file of numbers") from None
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise ValueError(f"{path}: an archive of several arrays; one .npy file is wanted")  # noqa: TRY004  # of the file
+        array = load_npy(str(path))
+    except click.BadParameter as error:
+        raise ValueError(error.message) from None
     if array.dtype.name not in DTYPES:
         raise ValueError(f"{path}: dtype must be one of {', '.join(DTYPES)}, got {array.dtype.name}")
     return array

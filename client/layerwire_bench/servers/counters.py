@@ -10,13 +10,13 @@ from typing import Any
 from layerwire.calls import Request
 from layerwire.errors import LayerwireError
 from layerwire.transport.call import MAPS
-from layerwire_bench.measuring.measure import Counts
 from layerwire_bench.plan import TargetSpec
-from layerwire_bench.sending.workload import Workload
-from layerwire_bench.servers.server_metrics import PORT, PageCounts, PageError, read
+from layerwire_bench.servers.page import PORT, PageCounters, PageError, read
+from layerwire_bench.servers.readings import Counters
+from layerwire_bench.workload import Workload
 
 
-def find(spec: TargetSpec, metrics: str | None, workload: Workload) -> tuple[Counts | None, str | None]:
+def find(spec: TargetSpec, metrics: str | None, workload: Workload) -> tuple[Counters[Any] | None, str | None]:
     """A target's counters, and why there are none: one of the two is None.
 
     Args:
@@ -32,36 +32,30 @@ def find(spec: TargetSpec, metrics: str | None, workload: Workload) -> tuple[Cou
     if page is not None:
         try:
             read(page)
-            return PageCounts(page, (_operator(sample.request) for sample in workload.samples)), None
+            return PageCounters(page, (_operator(sample.request) for sample in workload.samples)), None
         except PageError as error:
             why = str(error) if metrics else f"{error}; --metrics HOST:PORT says where else"
-    if spec.how == "oip":
-        return _statistics(spec.address, workload, why)
-    return None, why
+    return _of_models(spec.address, workload, why) if spec.how == "oip" else (None, why)
 
 
-def _statistics(address: str, workload: Workload, why: str) -> tuple[Counts | None, str | None]:
+def _of_models(address: str, workload: Workload, why: str) -> tuple[Counters[Any] | None, str | None]:
     """Those of the Open Inference Protocol, where the server has the extension."""
-    from layerwire_bench.servers.model_statistics import StatisticsCounts
+    from layerwire_bench.servers.model_statistics import ModelCounters
 
-    counts = StatisticsCounts(address, _models(workload))
+    # What is no program the target itself refuses.
+    programs: list[Any] = [sample.request.operator for sample in workload.samples if sample.request.family == "run"]
+    models = {(one.name, str(one.version) if one.HasField("version") else "") for one in programs}
+    counters = ModelCounters(address, sorted(models))
     try:
-        counts.check()
+        counters.read()
     except LayerwireError as error:
         return None, f"{why}; ModelStatistics: {error.message}"
-    return counts, None
+    return counters, None
 
 
 def _operator(request: Request) -> str:
     """What its counts stand under on the server."""
     return request.family if request.family in MAPS else request.function
-
-
-def _models(workload: Workload) -> list[tuple[str, str]]:
-    """Name and version of each program; "" for the default version."""
-    # Others the target itself refuses.
-    programs: list[Any] = [sample.request.operator for sample in workload.samples if sample.request.family == "run"]
-    return sorted({(one.name, str(one.version) if one.HasField("version") else "") for one in programs})
 
 
 def _host(address: str) -> str | None:

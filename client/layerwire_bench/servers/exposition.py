@@ -68,40 +68,31 @@ class Samples:
             self._names[name].append((dict(labels), value))
 
     @staticmethod
-    def of(page: str) -> Samples:
-        """Those of a page.
+    def parse(page: str) -> Samples:
+        """The samples of a page.
 
         Raises:
             ValueError: it is none.
         """
-        return Samples(
-            {
-                (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-                for family in text_string_to_metric_families(page)
-                for sample in family.samples
-            }
-        )
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._names
+        samples = (sample for family in text_string_to_metric_families(page) for sample in family.samples)
+        return Samples({(one.name, tuple(sorted(one.labels.items()))): one.value for one in samples})
 
     def since(self, before: Samples, counters: Callable[[str], bool]) -> tuple[Samples, bool]:
         """By how much they grew, and whether the counters among them began anew meanwhile.
 
         If any of them did, so did its server, and everything counts from zero.
         """
-        known = before._values
-        anew = any(value < known.get(key, 0.0) for key, value in self._values.items() if counters(key[0]))
-        if anew:
+        old = before._values
+        if any(value < old.get(key, 0.0) for key, value in self._values.items() if counters(key[0])):
             return self, True
-        return Samples({key: value - known.get(key, 0.0) for key, value in self._values.items()}), False
+        return Samples({key: value - old.get(key, 0.0) for key, value in self._values.items()}), False
 
     def by(self, name: str, label: str) -> dict[str, float]:
         """Sums of a name's samples by the values of a label."""
-        found: dict[str, float] = defaultdict(float)
+        sums: dict[str, float] = defaultdict(float)
         for labels, value in self._names.get(name, ()):
-            found[labels.get(label, "")] += value
-        return dict(found)
+            sums[labels.get(label, "")] += value
+        return dict(sums)
 
     def sum(self, name: str, where: Callable[[Labels], bool] | None = None) -> float:
         """The sum of a name's samples that have such labels, all if none are asked for."""
@@ -116,9 +107,9 @@ class Samples:
         return Histogram(self.sum(f"{name}_count", where), self.sum(f"{name}_sum", where), dict(below))
 
 
-def weighed(histograms: Iterable[tuple[Histogram, float]]) -> Histogram:
+def weighted_sum(histograms: Iterable[tuple[Histogram, float]]) -> Histogram:
     """Histograms of the same bounds as one, each value as often as its weight says."""
-    found = Histogram()
+    total = Histogram()
     for histogram, weight in histograms:
-        found.add(histogram, weight)
-    return found
+        total.add(histogram, weight)
+    return total

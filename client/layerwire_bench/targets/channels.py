@@ -18,18 +18,15 @@ CALLS_OF_A_CHANNEL = 500
 MAX_CHANNELS = 64
 CONNECT_SECONDS = 5.0
 
-_SETTLED = (
-    grpc.ChannelConnectivity.READY,
-    grpc.ChannelConnectivity.TRANSIENT_FAILURE,
-    grpc.ChannelConnectivity.SHUTDOWN,
-)
+_STATES = grpc.ChannelConnectivity
+_FINAL = (_STATES.READY, _STATES.TRANSIENT_FAILURE, _STATES.SHUTDOWN)
 
 
 async def connect(channel: grpc.aio.Channel) -> None:
     """Waits until it is known whether there is a connection. That there is none the first call will tell."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(CONNECT_SECONDS):
-            while (state := channel.get_state(try_to_connect=True)) not in _SETTLED:
+            while (state := channel.get_state(try_to_connect=True)) not in _FINAL:
                 await channel.wait_for_state_change(state)
 
 
@@ -44,7 +41,7 @@ class Channels:
         self._make = make
         self.all = [make()]
 
-    def wanted(self, in_flight: int) -> int:
+    def count(self, in_flight: int) -> int:
         """How many there are, after adding what so many calls in flight need."""
         while in_flight > CALLS_OF_A_CHANNEL * len(self.all) and len(self.all) < MAX_CHANNELS:
             self.all.append(self._make())

@@ -14,7 +14,7 @@ from layerwire.transport.call import MAPS, Call
 from layerwire.transport.options import Options
 from layerwire.wire import arrays
 from layerwire.wire.dtypes import DTYPE_NAMES
-from layerwire_bench.sending.workload import Arrays, Entry, Sample
+from layerwire_bench.workload import Arrays, Entry, Sample
 
 
 class _Nobody:
@@ -51,27 +51,17 @@ def outputs(request: Request, response: Any) -> Arrays:
         ValueError: one can't be an array.
     """
     if request.family in MAPS:
-        found: Mapping[str, Any] = getattr(response, MAPS[request.family])
-        return {name: _array(name, found[name]) for name in request.outputs or found if name in found}
+        tensors: Mapping[str, Any] = getattr(response, MAPS[request.family])
+        return {name: _array(name, tensors[name]) for name in request.outputs or tensors if name in tensors}
     return {name: _array(name, getattr(response, name)) for name in request.outputs if response.HasField(name)}
 
 
 def _array(name: str, tensor: Any) -> Any:
-    if DTYPE_NAMES.get(tensor.dtype) == "bfloat16":
-        check_bfloat16(name)
     try:
+        if tensor.dtype in DTYPE_NAMES:
+            arrays.numpy_dtype(tensor.dtype)
         return arrays.to_numpy(tensor)
+    except TypeError:
+        raise ValueError(f"{name}: answers of bfloat16 can't be read without the package ml_dtypes") from None
     except LayerwireError as error:
         raise ValueError(f"{name}: {error.message}") from None
-
-
-def check_bfloat16(name: str) -> None:
-    """Whether numpy can hold bfloat16 here.
-
-    Raises:
-        ValueError: it can't.
-    """
-    try:
-        import ml_dtypes  # type: ignore[import-not-found,unused-ignore]  # noqa: F401  # numpy alone has no bfloat16
-    except ImportError:
-        raise ValueError(f"{name}: answers of bfloat16 can't be read without the package ml_dtypes") from None

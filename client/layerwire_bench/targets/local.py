@@ -9,8 +9,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Self
 
-from layerwire_bench.sending.workload import Arrays, Entry, Sample
-from layerwire_bench.targets.target import Done, Target
+from layerwire_bench.targets.target import Callback, Target
+from layerwire_bench.workload import Arrays, Entry, Sample
 
 
 class LocalTarget(Target):
@@ -26,29 +26,28 @@ class LocalTarget(Target):
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await asyncio.sleep(0)  # what was called is already on its way to `done`
+        await asyncio.sleep(0)  # what was called is already on its way to its callback
 
     def prepare(self, sample: Sample, entry: Entry) -> Callable[[], Arrays]:
         """What runs it."""
         from layerwire_bench.answers import reference
 
-        call: Callable[[], Arrays] = reference.local_call(entry, sample)
-        return call
+        return reference.local_call(sample)
 
-    def fire(self, prepared: Callable[[], Arrays], done: Done) -> None:
+    def fire(self, call: Callable[[], Arrays], callback: Callback) -> None:
         """Lets it run when the loop comes to it."""
-        self._loop.call_soon(_run, prepared, done)
+        self._loop.call_soon(_run, call, callback)
 
-    def outputs(self, prepared: Callable[[], Arrays], answer: Any) -> Arrays:
+    def outputs(self, call: Callable[[], Arrays], answer: Any) -> Arrays:
         """What it gave."""
         outputs: Arrays = answer
         return outputs
 
 
-def _run(call: Callable[[], Arrays], done: Done) -> None:
+def _run(call: Callable[[], Arrays], callback: Callback) -> None:
     try:
         answer = call()
     except Exception as error:  # whatever torch raises is this call's failure
-        done(None, "INTERNAL", f"{type(error).__name__}: {error}")
+        callback(None, "INTERNAL", f"{type(error).__name__}: {error}")
     else:
-        done(answer, "OK", "")
+        callback(answer, "OK", "")

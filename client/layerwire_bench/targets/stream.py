@@ -19,14 +19,14 @@ from layerwire.transport.engine import Engine
 from layerwire.transport.sessions import LoopSession
 from layerwire.transport.settings import Settings
 from layerwire.v1 import layerwire_pb2 as messages
-from layerwire_bench.sending.workload import Arrays, Entry, Sample
 from layerwire_bench.targets import channels, contract
-from layerwire_bench.targets.target import CLOSED, Done, Target
+from layerwire_bench.targets.target import CLOSED, Callback, Target
+from layerwire_bench.workload import Arrays, Entry, Sample
 
 MAX_CALLS_IN_FLIGHT = 1 << 17
 MAX_BYTES_IN_FLIGHT = 2 << 30
 
-Prepared: TypeAlias = tuple[Call, Request]
+StreamCall: TypeAlias = tuple[Call, Request]
 
 _now = time.monotonic
 
@@ -49,7 +49,7 @@ class StreamTarget(Target):
         self._timeout_seconds = timeout_seconds
         self._session = LoopSession(settings)
         self._engine: Engine | None = None
-        self._line: dict[_Firing, Ticket] = {}
+        self._line: dict[_CopiedCall, Ticket] = {}
 
     async def __aenter__(self) -> Self:
         self._engine = self._session.engine()
@@ -64,9 +64,9 @@ class StreamTarget(Target):
             engine.admission.give_up(ticket)
             call.end("CANCELLED", CLOSED)
         await self._session.close()
-        await asyncio.sleep(0)  # for calls that were made in `done` of those that were given up
+        await asyncio.sleep(0)  # for calls that callbacks of those that were given up made
 
-    def prepare(self, sample: Sample, entry: Entry) -> Prepared:
+    def prepare(self, sample: Sample, entry: Entry) -> StreamCall:
         """The call, spelled out but for its id, and its request."""
         call = contract.call(sample, entry, self._timeout_seconds)
         try:
@@ -76,24 +76,24 @@ class StreamTarget(Target):
             raise ValueError(error.message) from None
         return call, sample.request
 
-    def fire(self, prepared: Prepared, done: Done) -> None:
+    def fire(self, call: StreamCall, callback: Callback) -> None:
         """Sends it with the next frame, or when there is room."""
         engine = self._engine
         if engine is None:
-            asyncio.get_running_loop().call_soon(done, None, "CANCELLED", CLOSED)
+            asyncio.get_running_loop().call_soon(callback, None, "CANCELLED", CLOSED)
             return
-        call = _Firing(prepared[0], done)
-        if engine.admission.enter(call.nbytes):
-            engine.submit(call)
+        copy = _CopiedCall(call[0], callback)
+        if engine.admission.enter(copy.nbytes):
+            engine.submit(copy)
         else:
-            self._wait(engine, call)
+            self._wait(engine, copy)
 
-    def outputs(self, prepared: Prepared, answer: Any) -> Arrays:
+    def outputs(self, call: StreamCall, answer: Any) -> Arrays:
         """The tensors of the messages.Answer."""
-        request = prepared[1]
+        request = call[1]
         return contract.outputs(request, getattr(answer, request.family))
 
-    def _wait(self, engine: Engine, call: _Firing) -> None:
+    def _wait(self, engine: Engine, call: _CopiedCall) -> None:
         def admit() -> None:
             self._line.pop(call, None)
             engine.submit(call)
@@ -103,13 +103,13 @@ class StreamTarget(Target):
             self._line[call] = ticket
 
 
-class _Firing(Call):
+class _CopiedCall(Call):
     """A copy of a call that was made ready, and its own promise: one object for each call that is made."""
 
-    __slots__ = ("_tell",)
+    __slots__ = ("_callback",)
 
-    def __init__(self, of: Call, tell: Done) -> None:
-        self._tell = tell
+    def __init__(self, of: Call, callback: Callback) -> None:
+        self._callback = callback
         self.id = 0
         self.entry = of.entry
         self.data = of.data
@@ -137,7 +137,7 @@ class _Firing(Call):
     def set_result(self, result: Any) -> None:
         """As a promise."""
         self.promise = contract.NOBODY  # or the call would hold itself, and wait for the garbage collector
-        self._tell(result, "OK", "")
+        self._callback(result, "OK", "")
 
     def set_exception(self, exception: Any) -> None:
         """As a promise."""
@@ -146,7 +146,7 @@ class _Firing(Call):
         else:
             self.end("INTERNAL", f"the client failed: {exception!r}")
 
-    def end(self, status: str, told: str) -> None:
+    def end(self, status: str, message: str) -> None:
         """Not well."""
         self.promise = contract.NOBODY
-        self._tell(None, status, told)
+        self._callback(None, status, message)

@@ -9,11 +9,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Self, TypeAlias
 
-from layerwire_bench.sending.workload import Arrays, Entry, Sample
+from layerwire_bench.workload import Arrays, Entry, Sample
 
-# What became of a call: its answer, whatever the target makes of it, gRPC's status name, "OK" for success, and for
-# anything else what was said.
-Done: TypeAlias = Callable[[Any, str, str], None]
+# Takes what became of a call: its answer, whatever the target makes of it, gRPC's status name, "OK" for success, and
+# for anything else what was said.
+Callback: TypeAlias = Callable[[Any, str, str], None]
 
 CLOSED = "the load tester ended the connection"  # what is said of calls that were given up at the end
 
@@ -30,7 +30,7 @@ class Target(ABC):
 
     @abstractmethod
     async def __aexit__(self, *_: object) -> None:
-        """Gives up what is in flight and ends the connection. Every `done` has been called afterwards."""
+        """Gives up what is in flight and ends the connection. Every callback has been called afterwards."""
 
     @abstractmethod
     def prepare(self, sample: Sample, entry: Entry) -> Any:
@@ -41,11 +41,11 @@ class Target(ABC):
         """
 
     @abstractmethod
-    def fire(self, prepared: Any, done: Done) -> None:
-        """Makes the call. `done` is called once, on the loop, after `fire` has returned, whatever happens."""
+    def fire(self, call: Any, callback: Callback) -> None:
+        """Makes the call. `callback` is called once, on the loop, after `fire` has returned, whatever happens."""
 
     @abstractmethod
-    def outputs(self, prepared: Any, answer: Any) -> Arrays:
+    def outputs(self, call: Any, answer: Any) -> Arrays:
         """The outputs of an answer whose status was OK, by name, as numpy arrays. Off the hot path.
 
         Raises:

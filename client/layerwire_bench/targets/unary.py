@@ -17,10 +17,10 @@ from google.protobuf.message import DecodeError
 from layerwire.transport import reasons
 from layerwire.transport.settings import Settings
 from layerwire.v1 import layerwire_pb2 as messages
-from layerwire_bench.sending.workload import Arrays, Entry, Sample
 from layerwire_bench.targets import contract
 from layerwire_bench.targets.channels import Channels
-from layerwire_bench.targets.target import CLOSED, Done, Target
+from layerwire_bench.targets.target import CLOSED, Callback, Target
+from layerwire_bench.workload import Arrays, Entry, Sample
 
 _SERVICE = messages.DESCRIPTOR.services_by_name["LayerwireService"]
 # Family -> its RPC: the one whose request is the family's message of Call.
@@ -32,7 +32,7 @@ _RPCS = {
 }
 
 
-class Prepared(NamedTuple):
+class UnaryCall(NamedTuple):
     """A call: its RPC's path, the request's bytes, and what reads the answer's."""
 
     path: str
@@ -52,7 +52,7 @@ class UnaryTarget(Target):
         self._settings = settings
         self._timeout_seconds = timeout_seconds
         self._metadata = settings.metadata or None
-        self._calls: set[asyncio.Task[bytes]] = set()
+        self._tasks: set[asyncio.Task[bytes]] = set()
         self._turn = 0
         self._closed = False
 
@@ -66,44 +66,44 @@ class UnaryTarget(Target):
 
     async def __aexit__(self, *_: object) -> None:
         self._closed = True
-        while self._calls:
-            for call in self._calls:
-                call.cancel()
-            await asyncio.wait(self._calls)
+        while self._tasks:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(self._tasks)
         await self._channels.close()
-        await asyncio.sleep(0)  # for calls that were made in `done` of those that were given up
+        await asyncio.sleep(0)  # for calls that callbacks of those that were given up made
 
-    def prepare(self, sample: Sample, entry: Entry) -> Prepared:
+    def prepare(self, sample: Sample, entry: Entry) -> UnaryCall:
         """The request's bytes."""
         request = sample.request
-        made = contract.call(sample, entry, None)  # gRPC tells the server how long the caller waits
-        frame = b"".join(made.entry.parts(0, made.data))
+        call = contract.call(sample, entry, None)  # gRPC tells the server how long the caller waits
+        frame = b"".join(call.entry.parts(0, call.data))
         payload = getattr(messages.Calls.FromString(frame).calls[0], request.family).SerializeToString()
         method = _RPCS[request.family]
         response: Any = message_factory.GetMessageClass(method.output_type)
         path = f"/{_SERVICE.full_name}/{method.name}"
-        return Prepared(path, payload, lambda answer: contract.outputs(request, response.FromString(answer)))
+        return UnaryCall(path, payload, lambda answer: contract.outputs(request, response.FromString(answer)))
 
-    def fire(self, prepared: Prepared, done: Done) -> None:
+    def fire(self, call: UnaryCall, callback: Callback) -> None:
         """Starts the RPC on the next connection."""
         if self._closed:
-            self._loop.call_soon(done, None, "CANCELLED", CLOSED)
+            self._loop.call_soon(callback, None, "CANCELLED", CLOSED)
             return
-        call = self._loop.create_task(self._answer(self._method(prepared.path), prepared.payload))
-        self._calls.add(call)
-        call.add_done_callback(lambda ended: self._ended(ended, done))
+        task = self._loop.create_task(self._answer(self._method(call.path), call.payload))
+        self._tasks.add(task)
+        task.add_done_callback(lambda task: self._finish(task, callback))
 
-    def outputs(self, prepared: Prepared, answer: bytes) -> Arrays:
+    def outputs(self, call: UnaryCall, answer: bytes) -> Arrays:
         """The tensors of a response's bytes."""
         try:
-            return prepared.read(answer)
+            return call.read(answer)
         except DecodeError:
-            raise ValueError(f"the answer of {prepared.path} is no message of its type") from None
+            raise ValueError(f"the answer of {call.path} is no message of its type") from None
 
     def _method(self, path: str) -> Any:
         """The RPC on the next connection."""
         methods = self._methods.setdefault(path, [])
-        count = self._channels.wanted(len(self._calls) + 1)
+        count = self._channels.count(len(self._tasks) + 1)
         if len(methods) < count:
             methods.extend(channel.unary_unary(path) for channel in self._channels.all[len(methods) :])
         self._turn = turn = (self._turn + 1) % count
@@ -113,15 +113,15 @@ class UnaryTarget(Target):
         answer: bytes = await method(payload, timeout=self._timeout_seconds, metadata=self._metadata)
         return answer
 
-    def _ended(self, call: asyncio.Task[bytes], done: Done) -> None:
-        self._calls.discard(call)
-        error = None if call.cancelled() else call.exception()
-        if call.cancelled():
-            done(None, "CANCELLED", CLOSED)
+    def _finish(self, task: asyncio.Task[bytes], callback: Callback) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if task.cancelled():
+            callback(None, "CANCELLED", CLOSED)
         elif error is None:
-            done(call.result(), "OK", "")
+            callback(task.result(), "OK", "")
         elif isinstance(error, grpc.aio.AioRpcError):
-            told = reasons.explain(error.details() or "", tls=self._settings.credentials is not None)
-            done(None, error.code().name, f"{self._settings.addresses[0]}: {told}")
+            reason = reasons.explain(error.details() or "", tls=self._settings.credentials is not None)
+            callback(None, error.code().name, f"{self._settings.addresses[0]}: {reason}")
         else:
-            done(None, "INTERNAL", f"the client failed: {error!r}")
+            callback(None, "INTERNAL", f"the client failed: {error!r}")

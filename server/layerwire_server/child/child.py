@@ -37,7 +37,7 @@ class Child:
         workers: how many workers there are; worker i listens on `worker_path(i)`.
         settings: the server's settings; `store` and `listen` are filled in.
         runtime_directory: directory of the sockets, mode 0700.
-        stopping: set when the child is to finish what it has and return from `run`.
+        stop_event: set when the child is to finish what it has and return from `run`.
         before_snapshot: called before each snapshot of the metrics, to bring gauges up to date.
     """
 
@@ -50,7 +50,7 @@ class Child:
         self.runtime_directory = Path(start["runtime_directory"])
         self.metrics = Metrics()
         self.log = log.start(self.settings.log_level, self.settings.log_format, process=f"{self.role}-{self.index}")
-        self.stopping = asyncio.Event()
+        self.stop_event = asyncio.Event()
         self.before_snapshot: Callable[[], None] = lambda: None
         self._control: control.Control | None = None
 
@@ -87,7 +87,7 @@ class Child:
     async def _obey(self, conversation: control.Control) -> None:
         actions: dict[str, Callable[[control.Message], None]] = {
             "snapshot": lambda message: self.push_metrics(message["request"]),
-            "stop": lambda _: self.stopping.set(),
+            "stop": lambda _: self.stop_event.set(),
         }
         await conversation.receive(lambda message: actions[message["kind"]](message))
         os._exit(1)  # the supervisor is gone: nobody restarts, drains or counts us any more
@@ -132,7 +132,7 @@ def main(run: Callable[[Child], Coroutine[Any, Any, None]]) -> None:
     """The whole life of a child process: `python -m layerwire_server.worker FD`, FD being its end of the socket pair.
 
     Args:
-        run: what the child does; it calls `child.ready` once, and returns some time after `child.stopping` is set.
+        run: what the child does; it calls `child.ready` once, and returns some time after `child.stop_event` is set.
     """
     _set_up_process()
     end = socket.socket(fileno=int(sys.argv[1]))

@@ -12,11 +12,11 @@ from layerwire_server.gateway.service import Gateway
 
 
 async def run(this: child.Child) -> None:
-    """Serves until `stopping` is set."""
+    """Serves until `stop_event` is set."""
     gateway = Gateway(this)
     await gateway.start()
     keep = asyncio.create_task(gateway.keep())
-    stop = asyncio.create_task(this.stopping.wait())
+    stop = asyncio.create_task(this.stop_event.wait())
     live = asyncio.create_task(gateway.live.wait())
     await asyncio.wait({keep, stop, live}, return_when=asyncio.FIRST_COMPLETED)
     if live.done():

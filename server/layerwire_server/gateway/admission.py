@@ -1,4 +1,4 @@
-"""How much a gateway holds, and what becomes of a request beyond that: refused at once, or, in a stream, read later.
+"""A call is admitted, or, beyond what a gateway may hold, refused at once; a stream is read later instead.
 
 It doesn't know what it counts; time is an argument.
 """

@@ -41,7 +41,7 @@ class Backlog:
 
     def __init__(self, unavailable_after_seconds: float) -> None:
         self._unavailable_after_seconds = unavailable_after_seconds
-        self._entries: dict[int, _Entry] = {}
+        self._entries: dict[int, _WaitingFrame] = {}
 
     def __len__(self) -> int:
         """How many there are."""
@@ -49,7 +49,7 @@ class Backlog:
 
     def add(self, pending: Pending, now: float) -> None:
         """A frame waits from now on."""
-        self._entries[pending.number] = _Entry(pending, now + self._unavailable_after_seconds)
+        self._entries[pending.number] = _WaitingFrame(pending, now + self._unavailable_after_seconds)
 
     def remove(self, pending: Pending) -> bool:
         """A frame waits no more; says whether it did."""
@@ -86,7 +86,7 @@ class Backlog:
         return unavailable
 
 
-class _Entry:
+class _WaitingFrame:
     """One frame that waits. A frame whose calls can't be made out waits as a whole."""
 
     __slots__ = ("_deadlines", "_ids", "pending", "until")

@@ -1,4 +1,4 @@
-"""Which worker gets a frame, and what becomes of the frame when that worker dies.
+"""A frame of calls goes to the worker with the least to do, and to another when that one dies.
 
 It knows no gRPC, no sockets, no clock and nothing of the bytes. A frame is kept until its last answer is there. What a
 dead worker left goes to a live one, its calls one at a time (ISOLATE), without those that were answered. A call that

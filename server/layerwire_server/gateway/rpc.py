@@ -91,16 +91,16 @@ class Rpc:
         name: its name in the service, for metrics.
         services: what it shares with others.
         operator: its name in errors of the store.
-        exhausted: why a call counts as rejected that was admitted and ends with RESOURCE_EXHAUSTED; "" if others count.
+        exhaustion: why an admitted call counts as rejected that ends with RESOURCE_EXHAUSTED; "" if others count it.
     """
 
-    def __init__(self, name: str, services: Services, operator: str = "", exhausted: str = "") -> None:
+    def __init__(self, name: str, services: Services, operator: str = "", exhaustion: str = "") -> None:
         self.name = name
         self.services = services
         self.received_bytes = services.metrics.counter("layerwire_received_bytes_total", method=name)
         self.sent_bytes = services.metrics.counter("layerwire_sent_bytes_total", method=name)
         self._operator = operator
-        self._exhausted = services.admission.rejections[exhausted] if exhausted else None
+        self._exhaustion = services.admission.rejections[exhaustion] if exhaustion else None
         self._ok = services.metrics.counter("layerwire_requests_total", method=name, code="OK")
         self._seconds = services.metrics.histogram("layerwire_request_seconds", method=name)
 
@@ -126,9 +126,7 @@ class Rpc:
             if isinstance(answer, bytes) and len(answer) > _LARGE_BYTES:
                 self._hold(len(answer), context)
         except asyncio.CancelledError:
-            remaining_seconds: float | None = context.time_remaining()
-            is_late = remaining_seconds is not None and remaining_seconds < _ROUNDING_SECONDS
-            self._count("DEADLINE_EXCEEDED" if is_late else "CANCELLED")
+            self._count("DEADLINE_EXCEEDED" if _is_late(context) else "CANCELLED")
             raise
         except Exception as error:
             status = status_of(self._answer_to(error, number))
@@ -143,8 +141,8 @@ class Rpc:
         work.close()  # where it wasn't admitted
         answer = None  # which the aborted RPC would keep
         code = code_of(status)
-        if code is grpc.StatusCode.RESOURCE_EXHAUSTED and is_admitted and self._exhausted is not None:
-            self._exhausted.add()
+        if code is grpc.StatusCode.RESOURCE_EXHAUSTED and is_admitted and self._exhaustion is not None:
+            self._exhaustion.add()
         self._count(code.name)
         self.services.log.debug("request refused", request=request_id(number), method=self.name, code=code.name)
         return await refuse(context, status, number)
@@ -189,7 +187,7 @@ class WorkerRpc(Rpc):
     def __init__(
         self, name: str, family: Family, services: Services, names_changed: Callable[[], Awaitable[None]] | None = None
     ) -> None:
-        super().__init__(name, services, exhausted="" if names_changed is None else "store_bytes")
+        super().__init__(name, services, exhaustion="" if names_changed is None else "store_bytes")
         self.family = family
         self._names_changed = names_changed
 
@@ -215,6 +213,11 @@ class WorkerRpc(Rpc):
         answer = await self.services.ask(self.family, payload, context, number)
         await names_changed()
         return answer
+
+
+def _is_late(context: Context) -> bool:
+    remaining_seconds: float | None = context.time_remaining()
+    return remaining_seconds is not None and remaining_seconds < _ROUNDING_SECONDS
 
 
 def parse(message: Any, payload: bytes) -> Any:

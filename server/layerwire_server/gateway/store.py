@@ -78,8 +78,8 @@ class UploadRpcs:
     def __init__(self, services: Services, uploads: Uploads) -> None:
         self._services = services
         self._uploads = uploads
-        self._get_upload = Rpc("GetUpload", services, "get_upload", exhausted="store_bytes")
-        self._upload = Rpc("Upload", services, "upload", exhausted="store_bytes")
+        self._get_upload = Rpc("GetUpload", services, "get_upload", exhaustion="store_bytes")
+        self._upload = Rpc("Upload", services, "upload", exhaustion="store_bytes")
 
     async def get_upload(self, payload: bytes, context: Context) -> bytes:
         """gRPC: GetUpload."""
@@ -197,7 +197,7 @@ class DownloadRpc:
     def __init__(self, services: Services, store: Store) -> None:
         self._services = services
         self._store = store
-        self._rpc = Rpc("GetWeights", services, "get_weights", exhausted="store_bytes")
+        self._rpc = Rpc("GetWeights", services, "get_weights", exhaustion="store_bytes")
 
     async def get_weights(self, payload: bytes, context: Context) -> None:
         """gRPC: GetWeights."""

@@ -29,8 +29,8 @@ def import_file(store: Store, path: Path, prefix: str = "", *, pinned: bool = Fa
             check_name(prefix + key)
         file.seek(0)
         digest = store.put_weights(iter(lambda: file.read(PIECE_BYTES), b""))
-    with store.open_weights(digest, check=False) as stored:
-        if read_header(stored) != header:
+    with store.open_weights(digest, check=False) as copy:
+        if read_header(copy) != header:
             raise StoreError(f"{path.name} changed while it was read")
     tensors = {prefix + key: NamedTensor(digest, key, pinned) for key in header}
     store.name_weights(tensors)

@@ -60,7 +60,7 @@ async def run(process: child.Child) -> None:
     tasks = [asyncio.create_task(loop.watch()), asyncio.create_task(_keep_written(history))]
     if process.index == 0:
         tasks.append(asyncio.create_task(loop.keep_store_swept()))
-    await process.stopping.wait()
+    await process.stop_event.wait()
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(loop.idle(), _DRAIN_SECONDS)
     for task in tasks:

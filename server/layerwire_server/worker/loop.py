@@ -12,12 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from layerwire.errors import (
-    CallCancelledError,
-    InternalError,
-    LayerwireError,
-    ResourceExhaustedError,
-)
+from layerwire.errors import CallCancelledError, InternalError, LayerwireError, ResourceExhaustedError
 from layerwire.v1 import layerwire_pb2
 from layerwire_server.link import Flag, Frame, Kind, Link
 from layerwire_server.worker.answering.reply import Reply
@@ -28,8 +23,7 @@ from layerwire_server.worker.lanes.lanes import Full, Lanes
 from layerwire_server.worker.measures import Measures
 from layerwire_server.worker.other_requests.handler import OtherRequests
 from layerwire_server.worker.other_requests.models import Models
-from layerwire_server.worker.reading import decoder as reading
-from layerwire_server.worker.reading.decoder import CallDecoder, Request
+from layerwire_server.worker.reading.decoder import CallDecoder, Request, parse, requests_of
 from layerwire_server.worker.running.device import Device
 from layerwire_server.worker.weights.catalog import Catalog
 from layerwire_server.worker.weights.weights_cache import CacheMiss, load_error
@@ -150,7 +144,7 @@ class WorkerLoop:
 
     def _on_cancel_calls(self, link: Link, frame: Frame) -> None:
         try:
-            ids = set(reading.parse(layerwire_pb2.StreamRequest(), frame.payload).cancel.ids)
+            ids = set(parse(layerwire_pb2.StreamRequest(), frame.payload).cancel.ids)
         except LayerwireError:
             return  # the gateway let it through by its first byte; it cancels nothing
         now = time.monotonic()
@@ -165,7 +159,7 @@ class WorkerLoop:
     def _requests(self, reply: Reply, frame: Frame) -> list[tuple[Request, bool]]:
         """The requests of a frame that are owed an answer; if there are none, that has been answered."""
         try:
-            requests = reading.requests(frame)
+            requests = requests_of(frame)
         except LayerwireError as error:
             self._measures.count_failure(None, error)
             reply.refuse(error)

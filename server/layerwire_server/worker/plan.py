@@ -15,12 +15,7 @@ from typing import NamedTuple
 from layerwire.wire.dtypes import TensorSpec
 from layerwire.wire.framing import Entry
 from layerwire_server.errors import OverLimitError
-from layerwire_server.operators.operator import (
-    Merge,
-    Operator,
-    Placement,
-    Specs,
-)
+from layerwire_server.operators.operator import Merge, Operator, Placement, Specs
 
 ELEMENTWISE_MULTIPLE = 64  # torch's vector tail rounds otherwise than its body: parts are padded to whole vectors
 _ELEMENTWISE_ELEMENTS = 32768  # at::internal::GRAIN_SIZE: above it torch splits by threads, and tails come to lie anew

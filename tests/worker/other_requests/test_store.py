@@ -62,15 +62,15 @@ async def test_pages(rig: WorkerRig, store: Store) -> None:
     store.name_weights({f"w{number}": NamedTensor(digest, "a") for number in range(5)})
     ask(rig, Frame(Kind.NAMES_CHANGED, 1))
     await rig.gateway.kind(Kind.ANSWERS)
-    found, token = [], ""
+    listed_names, token = [], ""
     for number in range(2, 5):
         request = store_pb2.ListWeightsRequest(prefix="w", page_size=2, page_token=token)
         answer = await answer_to(rig, number, Family.LIST_WEIGHTS, request.SerializeToString())
         assert isinstance(answer, bytes)
         page = store_pb2.ListWeightsResponse.FromString(answer)
-        found += [info.name for info in page.weights]
+        listed_names += [info.name for info in page.weights]
         token = page.next_page_token
-    assert (found, token) == ([f"w{number}" for number in range(5)], "")
+    assert (listed_names, token) == ([f"w{number}" for number in range(5)], "")
     request = store_pb2.ListWeightsRequest(page_size=1001)
     error = await answer_to(rig, 9, Family.LIST_WEIGHTS, request.SerializeToString())
     assert isinstance(error, InvalidArgumentError) and error.field == "page_size"

@@ -21,7 +21,7 @@ def field(number: int, body: bytes) -> bytes:
     return prefix(number, len(body)) + body
 
 
-def checked(message: Message) -> None:
+def check(message: Message) -> None:
     parse_limits.check(message.DESCRIPTOR, message.SerializeToString())
 
 
@@ -69,7 +69,7 @@ HONEST = {
 
 @pytest.mark.parametrize("message", HONEST.values(), ids=HONEST)
 def test_what_honest_clients_send_is_let_through(message: Message) -> None:
-    checked(message)
+    check(message)
 
 
 def test_a_small_message_may_be_anything() -> None:

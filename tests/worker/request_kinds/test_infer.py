@@ -25,13 +25,14 @@ from layerwire_server.worker.plan import CallLimits, Plans
 from layerwire_server.worker.reading import parse_limits
 from layerwire_server.worker.reading.decoder import CallDecoder
 from layerwire_server.worker.request_kinds import KINDS
+from layerwire_server.worker.request_kinds.infer import DATATYPES
 from layerwire_server.worker.running.device import Phases
 from layerwire_server.worker.running.execution import Execution
 from layerwire_server.worker.weights.catalog import Catalog
 from layerwire_server.worker.weights.stored_tensors import StoredTensors
 from layerwire_server.worker.weights.weights_cache import CacheMiss, WeightsCache, load_error
-from tests.inference.messages import infer, parameter
-from tests.inference.programs import FEATURES, linear, pair, square
+from tests.through_server.inference.messages import infer, parameter
+from tests.through_server.inference.programs import FEATURES, linear, pair, square
 
 ROWS = 2
 X = np.ones((ROWS, FEATURES), np.float32)
@@ -96,6 +97,7 @@ def test_every_dtype_has_one_name():
     names = {name: INFERENCE_NAMES[row.code] for name, row in OF_INFERENCE.items()}
     assert names == {name: name for name in OF_INFERENCE}
     assert INFERENCE_NAMES.keys() == dtypes.DTYPE_NAMES.keys()
+    assert set(DATATYPES) == OF_INFERENCE.keys()
 
 
 def test_contents_that_grow_by_parsing_are_no_data():

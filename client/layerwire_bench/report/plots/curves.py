@@ -1,42 +1,34 @@
 """Lines over loads: latency against throughput, percentiles, batches and processor time.
 
-It knows summaries and drawing; neither pages nor servers.
+It knows summaries and the canvas; neither pages nor servers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from matplotlib.figure import Figure
 
-from layerwire_bench.report import wording
-from layerwire_bench.report.plots import drawing
-from layerwire_bench.report.plots.drawing import BLUE, GREEN, INK, ORANGE, SERIES, SKY, VERMILION, Key, Look, Plot
+from layerwire_bench.report import numbers
+from layerwire_bench.report.plots import canvas
+from layerwire_bench.report.plots.canvas import INK, PERCENTILE_LOOKS, SERIES, Key, Look, Plot
 from layerwire_bench.report.summary import PERCENTILES, Summary
 
-PERCENTILE_LOOKS = {
-    "p50": Look(GREEN, "o"),
-    "p90": Look(SKY, "^"),
-    "p95": Look(ORANGE, "D"),
-    "p99": Look(BLUE, "s"),
-    "p99.9": Look(VERMILION, "v"),
-}
 _SOLID, _DASHED = Look(INK), Look(INK, dash="5 2.5", hollow=True)
 
 
-def grouped(found: Sequence[Summary]) -> dict[str, list[Summary]]:
-    """Those with latency by target; as many targets as there are looks."""
+def by_target(rows: Sequence[Summary]) -> dict[str, list[Summary]]:
+    """Those with latency; as many targets as there are looks."""
     groups: dict[str, list[Summary]] = {}
-    for summary in found:
+    for summary in rows:
         if summary.latency is not None:
             groups.setdefault(summary.target, []).append(summary)
     return dict(list(groups.items())[: len(SERIES)])
 
 
-def load_name(found: Sequence[Summary]) -> str:
+def load_name(rows: Sequence[Summary]) -> str:
     """What an axis of loads is called."""
-    return "callers" if found[0].load.mode == "closed" else "calls offered per second"
+    return "callers" if rows[0].load.mode == "closed" else "calls offered per second"
 
 
 def target_keys(groups: dict[str, list[Summary]]) -> tuple[Key, ...]:
@@ -44,37 +36,34 @@ def target_keys(groups: dict[str, list[Summary]]) -> tuple[Key, ...]:
     return tuple(Key(look, name) for look, name in zip(SERIES, groups, strict=False)) if len(groups) > 1 else ()
 
 
-def throughput_latency(found: Sequence[Summary]) -> Plot | None:
+def throughput_latency(rows: Sequence[Summary]) -> Plot | None:
     """Median and p99 against throughput, a line a target, points labelled with their loads."""
-    groups = grouped(found)
+    groups = by_target(rows)
     if max((len(group) for group in groups.values()), default=0) < 2:
         return None
     everything = [summary for group in groups.values() for summary in group]
 
     def draw(figure: Figure) -> None:
-        axes = figure.subplots()
+        axes, values = figure.subplots(), []
         for target, percentile, look in _throughput_series(groups):
             ys = [1e3 * getattr(summary.latency, f"{percentile}_seconds") for summary in groups[target]]
             xs = [summary.throughput for summary in groups[target]]
-            drawing.line(axes, xs, ys, look)
-            if percentile == "p99":
-                _label(axes, xs, ys, groups[target], look)
-        drawing.scale(axes.xaxis, [summary.throughput for summary in everything], log=False)
-        drawing.scale(axes.yaxis, [1e3 * value for summary in everything for value in _p50_p99(summary)])
+            values += ys
+            canvas.line(axes, xs, ys, look)
+            for x, y, summary in zip(xs, ys, groups[target], strict=True) if percentile == "p99" else ():
+                canvas.label(axes, canvas.tick(summary.load.size), (x, y), (-5, 5), ha="right", color=look.color)
+        canvas.scale(axes.xaxis, [summary.throughput for summary in everything], log=False)
+        canvas.scale(axes.yaxis, values)
         axes.set(xlabel="calls answered per second", ylabel="latency, ms")
 
-    name, what = "throughput-latency", "Throughput against latency"
     keys = (
         (*target_keys(groups), Key(_SOLID, "p50"), Key(_DASHED, "p99"))
         if len(groups) > 1
         else tuple(Key(PERCENTILE_LOOKS[percentile], percentile) for percentile in ("p50", "p99"))
     )
-    unit = "callers" if everything[0].load.mode == "closed" else "calls offered per second"
-    alt = " ".join(
-        f"{target}: from {_told(group[0])} to {_told(group[-1])}." for target, group in groups.items() if group
-    )
-    caption = f"Numbers at points of p99 are {unit}. Right and low is good."
-    return Plot(name, what, caption, keys, drawing.svg(name, what, alt, 290, draw))
+    alt = " ".join(f"{target}: from {_text(group[0])} to {_text(group[-1])}." for target, group in groups.items())
+    caption = f"Numbers at points of p99 are {load_name(everything)}. Right and low is good."
+    return canvas.plot("throughput-latency", "Throughput against latency", draw, 290, alt, caption, keys)
 
 
 def _throughput_series(groups: dict[str, list[Summary]]) -> list[tuple[str, str, Look]]:
@@ -87,35 +76,15 @@ def _throughput_series(groups: dict[str, list[Summary]]) -> list[tuple[str, str,
     ]
 
 
-def _p50_p99(summary: Summary) -> tuple[float, float]:
+def _text(summary: Summary) -> str:
     assert summary.latency is not None
-    return summary.latency.p50_seconds, summary.latency.p99_seconds
+    p99 = numbers.duration(summary.latency.p99_seconds)
+    return f"{numbers.number(summary.throughput)} calls/s with p99 {p99} at {summary.load}"
 
 
-def _label(axes: Any, xs: Sequence[float], ys: Sequence[float], group: Sequence[Summary], look: Look) -> None:
-    for x, y, summary in zip(xs, ys, group, strict=True):
-        axes.annotate(
-            drawing.tick(summary.offered),
-            (x, y),
-            xytext=(-5, 5),
-            textcoords="offset points",
-            ha="right",
-            color=look.color,
-            fontsize=10.5,
-        )
-
-
-def _told(summary: Summary) -> str:
-    assert summary.latency is not None
-    return (
-        f"{wording.number(summary.throughput)} calls/s with p99 {wording.duration(summary.latency.p99_seconds)} "
-        f"at {summary.load}"
-    )
-
-
-def percentiles(found: Sequence[Summary]) -> Plot | None:
+def percentiles(rows: Sequence[Summary]) -> Plot | None:
     """Percentiles by load, a panel a target."""
-    groups = {target: group for target, group in grouped(found).items() if len(group) > 1}
+    groups = {target: group for target, group in by_target(rows).items() if len(group) > 1}
     if not groups:
         return None
     everything = [summary for group in groups.values() for summary in group]
@@ -126,89 +95,74 @@ def percentiles(found: Sequence[Summary]) -> Plot | None:
         for axes, (target, group) in zip(panels, groups.items(), strict=True):
             for percentile, field in PERCENTILES:
                 ys = [1e3 * getattr(summary.latency, field) for summary in group]
-                drawing.line(axes, [summary.offered for summary in group], ys, PERCENTILE_LOOKS[percentile])
-            axes.set(ylabel="latency, ms", title=drawing.short(target) if len(groups) > 1 else "")
-        drawing.loads_axis(panels[0].xaxis, [summary.offered for summary in everything])
-        drawing.scale(panels[0].yaxis, values)
+                canvas.line(axes, [summary.load.size for summary in group], ys, PERCENTILE_LOOKS[percentile])
+            axes.set(ylabel="latency, ms", title=canvas.short(target) if len(groups) > 1 else "")
+        canvas.loads_axis(panels[0].xaxis, [summary.load.size for summary in everything])
+        canvas.scale(panels[0].yaxis, values)
         panels[-1].set_xlabel(load_name(everything))
 
-    name, what = "percentiles", "Percentiles by load"
-    alt = " ".join(f"{target}: p99 {_grown(group, 'p99_seconds')}." for target, group in groups.items())
-    keys = tuple(Key(PERCENTILE_LOOKS[percentile], percentile) for percentile, _ in PERCENTILES)
+    alt = " ".join(f"{target}: p99 {_change(group, 'p99_seconds')}." for target, group in groups.items())
+    keys = [Key(PERCENTILE_LOOKS[percentile], percentile) for percentile, _ in PERCENTILES]
     height = 290 if len(groups) == 1 else 40 + 165 * len(groups)
-    return Plot(name, what, "", keys, drawing.svg(name, what, alt, height, draw))
+    return canvas.plot("percentiles", "Percentiles by load", draw, height, alt, keys=keys)
 
 
-def _grown(group: Sequence[Summary], field: str) -> str:
-    first, last = (wording.duration(getattr(summary.latency, field)) for summary in (group[0], group[-1]))
+def _change(group: Sequence[Summary], field: str) -> str:
+    first, last = (numbers.duration(getattr(summary.latency, field)) for summary in (group[0], group[-1]))
     return f"from {first} at {group[0].load} to {last} at {group[-1].load}"
 
 
-def batches(found: Sequence[Summary]) -> Plot | None:
+def batches(rows: Sequence[Summary]) -> Plot | None:
     """Rows that the server ran together, by load."""
-    return _by_load(
-        found,
-        "batches",
-        "Batches",
-        "rows a batch, mean",
-        (("", _SOLID, lambda summary: summary.batch_rows),),
-        "How many rows the server ran at once.",
-    )
+    series = (("", _SOLID, lambda summary: summary.batch_rows),)
+    caption = "How many rows the server ran at once."
+    return _by_load(rows, "batches", "Batches", "rows a batch, mean", series, caption)
 
 
-def processor(found: Sequence[Summary]) -> Plot | None:
+def processor(rows: Sequence[Summary]) -> Plot | None:
     """Processor time of a call, the client's beside the server's, by load."""
-    return _by_load(
-        found,
-        "processor",
-        "Processor time of a call",
-        "µs per call",
-        (
-            ("server", _SOLID, lambda summary: _microseconds(summary.server_seconds_per_call)),
-            ("load tester", _DASHED, lambda summary: _microseconds(summary.client_seconds_per_call)),
-        ),
-        "What a call costs the server, and what it costs to ask it.",
+    series: _Series = (
+        ("server", _SOLID, lambda summary: _microseconds(summary.server_seconds_per_call)),
+        ("load tester", _DASHED, lambda summary: _microseconds(summary.client_seconds_per_call)),
     )
+    caption = "What a call costs the server, and what it costs to ask it."
+    return _by_load(rows, "processor", "Processor time of a call", "µs per call", series, caption)
 
 
 def _microseconds(seconds: float | None) -> float | None:
     return None if seconds is None else 1e6 * seconds
 
 
-def _by_load(
-    found: Sequence[Summary],
-    name: str,
-    what: str,
-    unit: str,
-    series: Sequence[tuple[str, Look, Callable[[Summary], float | None]]],
-    caption: str,
-) -> Plot | None:
-    groups = grouped(found)
+_Series = Sequence[tuple[str, Look, Callable[[Summary], float | None]]]  # names, styles and values
+
+
+def _by_load(rows: Sequence[Summary], name: str, title: str, unit: str, series: _Series, caption: str) -> Plot | None:
+    groups = by_target(rows)
     lines: list[tuple[Look, list[float], list[float]]] = []
-    shown: set[str] = set()  # targets and series
+    names: set[str] = set()  # of targets and series that there is a line of
     for look, (target, group) in zip(SERIES, groups.items(), strict=False):
         for text, style, value in series:
-            points = [(summary.offered, known) for summary in group if (known := value(summary)) is not None]
+            points = [(summary.load.size, y) for summary in group if (y := value(summary)) is not None]
             if len(points) > 1:
                 xs, ys = (list(column) for column in zip(*points, strict=True))
-                shown |= {target, text}
+                names |= {target, text}
                 lines.append((Look(look.color, look.mark, style.dash, hollow=style.hollow), xs, ys))
     if not lines:
         return None
-    everything = [summary for group in groups.values() for summary in group]
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         for look, xs, ys in lines:
-            drawing.line(axes, xs, ys, look)
-        drawing.loads_axis(axes.xaxis, [x for _, xs, _ in lines for x in xs])
-        drawing.scale(axes.yaxis, [y for _, _, ys in lines for y in ys])
-        axes.set(xlabel=load_name(everything), ylabel=unit)
+            canvas.line(axes, xs, ys, look)
+        canvas.loads_axis(axes.xaxis, [x for _, xs, _ in lines for x in xs])
+        canvas.scale(axes.yaxis, [y for _, _, ys in lines for y in ys])
+        axes.set(xlabel=load_name(next(iter(groups.values()))), ylabel=unit)
 
-    alt = f"{unit}, from {wording.number(lines[0][2][0])} to {wording.number(lines[0][2][-1])}."
-    color = SERIES[0].color if len(groups) == 1 else INK
-    mark = SERIES[0].mark if len(groups) == 1 else ""
-    drawn = [(text, style) for text, style, _ in series if text and text in shown]
-    keys = (Key(Look(color, mark, style.dash, hollow=style.hollow), text) for text, style in drawn)
-    named = (key for key in target_keys(groups) if key.text in shown)
-    return Plot(name, what, caption, (*named, *keys), drawing.svg(name, what, alt, 250, draw))
+    alt = f"{unit}, from {numbers.number(lines[0][2][0])} to {numbers.number(lines[0][2][-1])}."
+    color, mark = (SERIES[0].color, SERIES[0].mark) if len(groups) == 1 else (INK, "")
+    styles = [(text, style) for text, style, _ in series if text and text in names]
+    keys = (
+        *(key for key in target_keys(groups) if key.text in names),
+        *(Key(Look(color, mark, style.dash, hollow=style.hollow), text) for text, style in styles),
+    )
+    return canvas.plot(name, title, draw, 250, alt, caption, keys)

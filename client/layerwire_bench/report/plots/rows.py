@@ -1,6 +1,6 @@
 """One row a target, a load or a part: percentiles as dots, throughput and phases as bars, ratios with their range.
 
-It knows summaries and drawing; neither pages nor servers.
+It knows summaries and the canvas; neither pages nor servers.
 """
 
 from __future__ import annotations
@@ -11,220 +11,204 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
-from layerwire_bench.report import wording
-from layerwire_bench.report.plots import drawing
-from layerwire_bench.report.plots.curves import PERCENTILE_LOOKS, grouped, load_name, target_keys
-from layerwire_bench.report.plots.drawing import GREEN, GREY, INK, ORANGE, PURPLE, SERIES, SKY, Key, Look, Plot
-from layerwire_bench.report.summary import PERCENTILES, PHASES, REST, Summary, size
+from layerwire_bench.report import numbers
+from layerwire_bench.report.plots import canvas
+from layerwire_bench.report.plots.canvas import INK, SERIES, Key, Look, Plot
+from layerwire_bench.report.plots.curves import by_target, load_name, target_keys
+from layerwire_bench.report.summary import PERCENTILES, PHASES, REST, Summary
 from layerwire_bench.result import Latency, Load, Part, Ratio
 
-PHASE_LOOKS = {
-    name: Look(color, fill=True)
-    for (name, _), color in zip(PHASES, (ORANGE, SKY, GREEN, PURPLE), strict=True)
-} | {REST: Look(GREY, fill=True)}  # fmt: skip
+_PHASE_COLORS = dict(
+    zip(
+        [name for name, _ in PHASES] + [REST],
+        (canvas.ORANGE, canvas.SKY, canvas.GREEN, canvas.PURPLE, canvas.GREY),
+        strict=True,
+    )
+)
 _ROW = 34  # units of height, with the name above the row
+_RATIO_TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 
 
-def latencies(found: Sequence[Summary]) -> Plot | None:
+def latencies(rows: Sequence[Summary]) -> Plot | None:
     """Percentiles of each target at the only load."""
-    groups = grouped(found)
+    groups = by_target(rows)
     if not groups or max(len(group) for group in groups.values()) > 1:
         return None
-    rows = [(target, group[0].latency) for target, group in groups.items()]
-    return _dots("latency", "Latency", [(name, latency) for name, latency in rows if latency is not None])
+    singles = [(target, group[0].latency) for target, group in groups.items()]
+    return _dots("latency", "Latency", [(name, latency) for name, latency in singles if latency is not None])
 
 
-def parts(found: Sequence[Part], load: Load) -> Plot | None:
+def parts(rows: Sequence[Part], load: Load) -> Plot | None:
     """Percentiles of each entry of a mix."""
-    rows = [(part.name, part.latency) for part in found if part.latency is not None]
-    return _dots("parts", f"Latency of the parts at {load}", rows, wide=True) if len(rows) > 1 else None
+    dots = [(part.name, part.latency) for part in rows if part.latency is not None]
+    return _dots("parts", f"Latency of the parts at {load}", dots, wide=True) if len(dots) > 1 else None
 
 
-def _dots(name: str, what: str, rows: Sequence[tuple[str, Latency]], *, wide: bool = False) -> Plot:
+def _dots(name: str, title: str, rows: Sequence[tuple[str, Latency]], *, wide: bool = False) -> Plot:
     ends = [1e3 * value for _, each in rows for value in (each.minimum_seconds, each.maximum_seconds) if value > 0]
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         for at, (row, latency) in enumerate(rows):
-            axes.hlines(at, 1e3 * latency.minimum_seconds, 1e3 * latency.maximum_seconds, color=GREY, linewidth=2.5)
+            axes.hlines(
+                at, 1e3 * latency.minimum_seconds, 1e3 * latency.maximum_seconds, color=canvas.GREY, linewidth=2.5
+            )
             for percentile, field in PERCENTILES:
-                drawing.line(axes, [1e3 * getattr(latency, field)], [at], PERCENTILE_LOOKS[percentile])
+                canvas.line(axes, [1e3 * getattr(latency, field)], [at], canvas.PERCENTILE_LOOKS[percentile])
             if len(rows) > 1:
-                _name(axes, at, row, GREY)
-        drawing.scale(axes.xaxis, ends, log=True)
-        _rows_axis(axes, len(rows))
+                _name(axes, at, row)
+        canvas.scale(axes.xaxis, ends, log=True)
+        _names_above(axes, len(rows))
         axes.set_xlabel("latency, ms")
 
     alt = "; ".join(f"{row}: p50 {_ms(latency.p50_seconds)}, p99 {_ms(latency.p99_seconds)}" for row, latency in rows)
-    keys = tuple(Key(PERCENTILE_LOOKS[percentile], percentile) for percentile, _ in PERCENTILES)
-    caption = "Lines reach from the shortest to the longest."
+    keys = [Key(canvas.PERCENTILE_LOOKS[percentile], percentile) for percentile, _ in PERCENTILES]
     height = 62 + _ROW * max(len(rows), 2)
-    spanning = drawing.svg(f"{name}-wide", what, alt, height, draw, width=drawing.WIDE) if wide else None
-    return Plot(name, what, caption, keys, drawing.svg(name, what, alt, height, draw), spanning)
+    caption = "Lines reach from the shortest to the longest."
+    return canvas.plot(name, title, draw, height, alt, caption, keys, height if wide else None)
 
 
 def _ms(seconds: float) -> str:
-    return f"{wording.milliseconds(seconds)} ms"
+    return f"{numbers.milliseconds(seconds)} ms"
 
 
-def _rows_axis(axes: Any, count: int) -> None:
+def _names_above(axes: Any, count: int) -> None:
     axes.set_ylim(count - 0.55, -0.85)
     axes.yaxis.set_visible(False)
     axes.spines["left"].set_visible(False)
 
 
-def _name(axes: Any, at: float, text: str, color: str) -> None:
+def _name(axes: Any, at: float, text: str) -> None:
     """Above its row, where a long one has room."""
-    axes.annotate(
-        drawing.short(text, 44),
-        (0, at - 0.28),
-        xycoords=axes.get_yaxis_transform(),
-        va="bottom",
-        color=INK if color == GREY else color,
-    )
+    place = (0, at - 0.28)
+    axes.annotate(canvas.short(text, 44), place, xycoords=axes.get_yaxis_transform(), va="bottom", color=INK)
 
 
-def throughputs(found: Sequence[Summary]) -> Plot | None:
+def throughputs(rows: Sequence[Summary]) -> Plot | None:
     """Throughput of several targets at the only load."""
-    groups = grouped(found)
+    groups = by_target(rows)
     if len(groups) < 2 or max(len(group) for group in groups.values()) > 1:
         return None
-    rows = [(target, group[0].throughput) for target, group in groups.items()]
+    bars = [(target, group[0].throughput) for target, group in groups.items()]
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        for at, ((target, value), look) in enumerate(zip(rows, SERIES, strict=False)):
+        for at, ((target, value), look) in enumerate(zip(bars, SERIES, strict=False)):
             axes.barh(at, value, height=0.4, color=look.color)
-            axes.annotate(wording.number(value), (value, at), xytext=(4, 0), textcoords="offset points", va="center")
-            _name(axes, at, target, INK)
-        drawing.scale(axes.xaxis, [1.1 * value for _, value in rows], log=False)
-        _rows_axis(axes, len(rows))
+            axes.annotate(numbers.number(value), (value, at), xytext=(4, 0), textcoords="offset points", va="center")
+            _name(axes, at, target)
+        canvas.scale(axes.xaxis, [1.1 * value for _, value in bars], log=False)
+        _names_above(axes, len(bars))
         axes.set_xlabel("calls answered per second")
 
-    name, what = "throughput", f"Throughput, {next(iter(groups.values()))[0].load}"
-    alt = "; ".join(f"{target}: {wording.number(value)} calls/s" for target, value in rows)
-    return Plot(name, what, "", (), drawing.svg(name, what, alt, 62 + _ROW * len(rows), draw))
+    title = f"Throughput, {next(iter(groups.values()))[0].load}"
+    alt = "; ".join(f"{target}: {numbers.number(value)} calls/s" for target, value in bars)
+    return canvas.plot("throughput", title, draw, 62 + _ROW * len(bars), alt)
 
 
-def phases(found: Sequence[Summary], *, shares: bool = False) -> Plot | None:
+def phases(rows: Sequence[Summary], *, shares: bool = False) -> Plot | None:
     """The server's phases and the rest under the client's mean latency, in milliseconds or as shares of it."""
-    groups = {target: told for target, group in grouped(found).items() if (told := [s for s in group if s.phases])}
-    several = max((len(group) for group in groups.values()), default=0) > 1
+    with_phases = {target: [one for one in group if one.phases] for target, group in by_target(rows).items()}
+    groups = {target: group for target, group in with_phases.items() if group}
+    counts = [len(group) for group in groups.values()]
+    several = max(counts, default=0) > 1
     if not groups or (shares and not several):
         return None
-    counts = [len(group) for group in groups.values()]
 
     def draw(figure: Figure) -> None:
         panels = figure.subplots(len(groups), 1, sharex=True, squeeze=False, height_ratios=[n + 1 for n in counts])
         for axes, (target, group) in zip(panels[:, 0], groups.items(), strict=True):
             _stack(axes, group, shares=shares)
-            axes.set_title(drawing.short(target) if len(groups) > 1 else "")
+            axes.set_title(canvas.short(target) if len(groups) > 1 else "")
             axes.set_ylabel(load_name(group) if several else "")
         last = panels[-1, 0]
         last.set_xlabel("% of the mean latency" if shares else "mean latency, ms")
         most = 100.0 if shares else max(1e3 * _total(summary) for group in groups.values() for summary in group)
         last.set_xlim(0, most * (1.0 if shares else 1.14))
-        last.xaxis.set_major_formatter(FuncFormatter(lambda value, _: drawing.tick(value)))
+        last.xaxis.set_major_formatter(FuncFormatter(lambda value, _: canvas.tick(value)))
 
-    name, what = ("shares", "Shares of the mean latency") if shares else ("phases", "Where the time goes")
-    keys = tuple(Key(look, phase) for phase, look in PHASE_LOOKS.items() if _told(groups, phase))
+    there = {phase for group in groups.values() for summary in group for phase in _parts(summary)}
+    keys = [Key(Look(color, fill=True), phase) for phase, color in _PHASE_COLORS.items() if phase in there]
     height = 70 + 27 * sum(counts) + 34 * (len(groups) - 1) + (0 if several else 14 * len(groups))
-    caption = (
-        "As the mean of each load grows, what of it is whose."
-        if shares
-        else "Means of the server's phases under the mean that the client saw."
-    )
     alt = "; ".join(_phases_text(target, group[-1]) for target, group in groups.items())
-    return Plot(name, what, caption, keys, drawing.svg(name, what, alt, height, draw))
+    if shares:
+        caption = "As the mean of each load grows, what of it is whose."
+        return canvas.plot("shares", "Shares of the mean latency", draw, height, alt, caption, keys)
+    caption = "Means of the server's phases under the mean that the client saw."
+    return canvas.plot("phases", "Where the time goes", draw, height, alt, caption, keys)
+
+
+def _parts(summary: Summary) -> dict[str, float]:
+    """Of the mean latency, in seconds."""
+    return {**summary.phases, REST: summary.rest_seconds or 0.0}
 
 
 def _total(summary: Summary) -> float:
-    return sum(summary.phases.values()) + (summary.rest_seconds or 0.0)
-
-
-def _told(groups: dict[str, list[Summary]], phase: str) -> bool:
-    return phase == REST or any(phase in summary.phases for group in groups.values() for summary in group)
+    return sum(_parts(summary).values())
 
 
 def _stack(axes: Any, group: Sequence[Summary], *, shares: bool) -> None:
     for at, summary in enumerate(group):
         left, total = 0.0, _total(summary)
         factor = 100 / total if shares else 1e3
-        for phase, seconds in (*summary.phases.items(), (REST, summary.rest_seconds or 0.0)):
+        for phase, seconds in _parts(summary).items():
             width = factor * seconds
-            axes.barh(at, width, 0.72, left, color=PHASE_LOOKS[phase].color, edgecolor="white", linewidth=0.6)
+            axes.barh(at, width, 0.72, left, color=_PHASE_COLORS[phase], edgecolor="white", linewidth=0.6)
             left += width
         if not shares:
-            text = wording.milliseconds(total)
-            axes.annotate(text, (left, at), xytext=(4, 0), textcoords="offset points", va="center", fontsize=10.5)
-    axes.set_yticks(range(len(group)), [drawing.tick(summary.offered) for summary in group])
-    axes.set_ylim(len(group) - 0.4, -0.6)
-    axes.grid(visible=False, axis="y")
-    axes.tick_params(axis="y", length=0)
-    if len(group) == 1:
-        axes.set_yticks([])
+            canvas.label(axes, numbers.milliseconds(total), (left, at), (4, 0), va="center")
+    canvas.rows_axis(axes, [canvas.tick(summary.load.size) for summary in group])
 
 
 def _phases_text(target: str, summary: Summary) -> str:
-    parts = (*summary.phases.items(), (REST, summary.rest_seconds or 0.0))
-    told = ", ".join(f"{phase} {_ms(seconds)}" for phase, seconds in parts)
-    return f"{target} at {summary.load}: {told}"
+    texts = ", ".join(f"{phase} {_ms(seconds)}" for phase, seconds in _parts(summary).items())
+    return f"{target} at {summary.load}: {texts}"
 
 
 _METRICS = (("throughput", "throughput"), ("p50 latency", "p50"), ("p99 latency", "p99"))
 
 
-def ratios(found: Sequence[Ratio], rounds: str, groups: dict[str, list[Summary]]) -> Plot | None:
+def ratios(rows: Sequence[Ratio], rounds: str, groups: dict[str, list[Summary]]) -> Plot | None:
     """Each target as a multiple of the first, with the range over rounds."""
-    if not found:
+    if not rows:
         return None
-    loads = sorted({ratio.load for ratio in found}, key=size)
+    loads = sorted({ratio.load for ratio in rows}, key=lambda load: load.size)
     names = list(groups)
-    places = {ratio.target: at for at, ratio in enumerate(found)}
+    places = {ratio.target: at for at, ratio in enumerate(rows)}
     others = sorted(places, key=places.__getitem__)
-    values = [1.0, *(value for ratio in found for _, field in _METRICS for value in _range(ratio, field))]
+    values = [1.0, *(value for ratio in rows for _, field in _METRICS for value in _range(ratio, field))]
 
     def draw(figure: Figure) -> None:
         panels = figure.subplots(len(_METRICS), 1, sharex=True)
         for axes, (metric, field) in zip(panels, _METRICS, strict=True):
             axes.axvline(1, color=INK, linewidth=1)
-            for ratio in found:
+            for ratio in rows:
                 shift = (others.index(ratio.target) - (len(others) - 1) / 2) * 0.7 / len(others)
                 look = SERIES[names.index(ratio.target)] if ratio.target in names else SERIES[-1]
-                _interval(axes, ratio, field, loads.index(ratio.load) + shift, look)
+                _interval(axes, _range(ratio, field), loads.index(ratio.load) + shift, look)
             axes.set_title(metric)
-            axes.set_yticks(range(len(loads)), [drawing.tick(size(load)) for load in loads] if len(loads) > 1 else [""])
-            axes.set_ylim(len(loads) - 0.4, -0.6)
-            axes.grid(visible=False, axis="y")
-            axes.tick_params(axis="y", length=0)
+            canvas.rows_axis(axes, [canvas.tick(load.size) for load in loads])
             axes.set_ylabel(load_name(next(iter(groups.values()))) if len(loads) > 1 else "")
-        drawing.scale(panels[0].xaxis, values, log=True)
-        ticks = [value for value in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
-                 if min(values) / 1.25 <= value <= max(values) * 1.35]  # fmt: skip
+        canvas.scale(panels[0].xaxis, values, log=True)
+        ticks = [value for value in _RATIO_TICKS if min(values) / 1.25 <= value <= max(values) * 1.35]
         panels[0].xaxis.set_major_locator(FixedLocator(ticks))
         panels[-1].set_xlabel("times the first target's")
 
-    name, what = "ratios", "Ratios"
-    alt = "; ".join(
-        f"{ratio.target} at {ratio.load}: throughput {wording.number(ratio.throughput)} times" for ratio in found
-    )
+    alt = "; ".join(f"{one.target} at {one.load}: throughput {numbers.number(one.throughput)} times" for one in rows)
     height = 76 + len(_METRICS) * (30 + 17 * len(loads) * max(len(others), 1))
     caption = f"Medians over {rounds}; lines reach from the least to the most of single rounds."
-    keys = tuple(key for key in target_keys(groups) if key.text in others)
-    return Plot(name, what, caption, keys, drawing.svg(name, what, alt, height, draw))
+    keys = [key for key in target_keys(groups) if key.text in others]
+    return canvas.plot("ratios", "Ratios", draw, height, alt, caption, keys)
 
 
 def _range(ratio: Ratio, field: str) -> list[float]:
-    found = (getattr(ratio, f"{field}{end}") for end in ("_least", "", "_most"))
-    return [value for value in found if value is not None and value > 0]
+    values = (getattr(ratio, f"{field}{end}") for end in ("_least", "", "_most"))
+    return [value for value in values if value is not None and value > 0]
 
 
-def _interval(axes: Any, ratio: Ratio, field: str, at: float, look: Look) -> None:
-    found = _range(ratio, field)
-    if len(found) < 3:
-        return
-    least, middle, most = found
-    axes.hlines(at, least, most, color=look.color, linewidth=2)
-    drawing.line(axes, [middle], [at], look)
-    text = wording.number(middle)
-    axes.annotate(text, (most, at), xytext=(7, 0), textcoords="offset points", va="center", fontsize=10.5)
+def _interval(axes: Any, ends: Sequence[float], at: float, look: Look) -> None:
+    if len(ends) == 3:
+        least, middle, most = ends
+        axes.hlines(at, least, most, color=look.color, linewidth=2)
+        canvas.line(axes, [middle], [at], look)
+        canvas.label(axes, numbers.number(middle), (most, at), (7, 0), va="center")

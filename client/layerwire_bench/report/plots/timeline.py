@@ -1,24 +1,24 @@
 """What happened when: throughput, latency and errors by window, warm-up included; and the rates that a search tried.
 
-It knows points and drawing; neither pages nor servers.
+It knows points and the canvas; neither pages nor servers.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from layerwire_bench.report import wording
-from layerwire_bench.report.plots import drawing
-from layerwire_bench.report.plots.curves import PERCENTILE_LOOKS
-from layerwire_bench.report.plots.drawing import GREEN, GREY, INK, RED, SERIES, VERMILION, Key, Look, Plot
-from layerwire_bench.report.summary import size, targets
+from layerwire_bench.report import numbers
+from layerwire_bench.report.plots import canvas
+from layerwire_bench.report.plots.canvas import INK, SERIES, Key, Look, Plot
+from layerwire_bench.report.summary import PERCENTILES, targets
 from layerwire_bench.result import Point, Run, Window
 
-_ERROR_LOOKS = tuple(Look(color, fill=True) for color in (VERMILION, "#7a3b00", "#e69f00", "#56b4e9", "#5b6573"))
+_ERROR_LOOKS = tuple(Look(color, fill=True) for color in (canvas.VERMILION, "#7a3b00", "#e69f00", "#56b4e9", "#5b6573"))
 _OTHER, _WRONG, _WARM_UP = "other errors", "wrong answers", "warm-up"
 
 
@@ -37,49 +37,43 @@ def timeline(run: Run) -> Plot | None:
         panels.append(lambda axes: _errors(axes, windows, errors))
 
     def draw(figure: Figure) -> None:
-        found = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
-        for axes, panel in zip(found, panels, strict=True):
+        rows = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+        for axes, panel in zip(rows, panels, strict=True):
             panel(axes)
             _warm_up(axes, windows)
-        _loads(found[0], run, narrow=figure.bbox.width <= drawing.NARROW * 1.5)
-        found[-1].set_xlabel("seconds since the run began")
+        _loads(rows[0], run, narrow=figure.bbox.width <= canvas.NARROW * 1.5)
+        rows[-1].set_xlabel("seconds since the run began")
         ends = [window.start_seconds + window.seconds for window in windows]
-        found[-1].set_xlim(min(window.start_seconds for window in windows), max(ends))
+        rows[-1].set_xlim(min(window.start_seconds for window in windows), max(ends))
 
-    name, what = "timeline", "Timeline"
-    keys = _keys(names, errors, latency=latency)
     caption = "Each step is a window; shaded is warm-up, which counts for nothing."
     if _WRONG in errors:
         caption += " A cross marks each window with wrong answers."
     alt = f"{len(windows)} windows; " + (f"with errors: {', '.join(errors)}." if errors else "without errors.")
-    height, short = 60 + 135 * len(panels), 60 + 120 * len(panels)
-    wide = drawing.svg(f"{name}-wide", what, alt, short, draw, width=drawing.WIDE)
-    return Plot(name, what, caption, keys, drawing.svg(name, what, alt, height, draw), wide)
+    keys = _keys(names, errors, latency=latency)
+    height, wide_height = 60 + 135 * len(panels), 60 + 120 * len(panels)
+    return canvas.plot("timeline", "Timeline", draw, height, alt, caption, keys, wide_height)
 
 
 def _error_looks(windows: Sequence[Window]) -> dict[str, Look]:
     """Looks of errors: wrong answers first, then most frequent first, those that there is no look for put together."""
-    totals: dict[str, int] = {}
+    totals: Counter[str] = Counter()
     for window in windows:
-        for name, times in window.errors.items():
-            totals[name] = totals.get(name, 0) + times
-    ordered = sorted((name for name in totals if totals[name]), key=lambda name: (-totals[name], name))
-    if len(ordered) > len(_ERROR_LOOKS):
-        ordered = [*ordered[: len(_ERROR_LOOKS) - 1], _OTHER]
-    wrong = {_WRONG: Look(RED, fill=True)} if any(window.wrong for window in windows) else {}
-    return wrong | dict(zip(ordered, _ERROR_LOOKS, strict=False))
+        totals.update(window.errors)
+    names = sorted(+totals, key=lambda name: (-totals[name], name))
+    if len(names) > len(_ERROR_LOOKS):
+        names = [*names[: len(_ERROR_LOOKS) - 1], _OTHER]
+    wrong = {_WRONG: Look(canvas.RED, fill=True)} if any(window.wrong for window in windows) else {}
+    return wrong | dict(zip(names, _ERROR_LOOKS, strict=False))
 
 
 def _keys(names: Sequence[str], errors: dict[str, Look], *, latency: bool) -> tuple[Key, ...]:
-    several = len(names) > 1
-    found = [Key(Look(look.color), name) for look, name in zip(SERIES, names, strict=False)] if several else []
-    if latency and not several:
-        found += [Key(Look(PERCENTILE_LOOKS[name].color), name) for name in ("p50", "p99")]
-    return (
-        *found,
-        *(Key(look, name) for name, look in errors.items()),
-        Key(Look(drawing.WARM_UP, fill=True), _WARM_UP),
-    )
+    looks = dict(zip(names, SERIES, strict=False)) if len(names) > 1 else {}
+    if latency and not looks:
+        looks = {name: canvas.PERCENTILE_LOOKS[name] for name in ("p50", "p99")}
+    lines = {name: Look(look.color) for name, look in looks.items()}
+    areas = errors | {_WARM_UP: Look(canvas.WARM_UP, fill=True)}
+    return tuple(Key(look, name) for name, look in (*lines.items(), *areas.items()))
 
 
 def _steps(axes: Any, windows: Sequence[Window], values: Sequence[float | None], color: str) -> None:
@@ -95,7 +89,7 @@ def _steps(axes: Any, windows: Sequence[Window], values: Sequence[float | None],
 def _color(point: Point, names: Sequence[str], alone: str) -> str:
     if len(names) < 2:
         return alone
-    return SERIES[names.index(point.target)].color if point.target in names else GREY
+    return SERIES[names.index(point.target)].color if point.target in names else canvas.GREY
 
 
 def _throughput(axes: Any, run: Run, names: Sequence[str]) -> None:
@@ -103,19 +97,18 @@ def _throughput(axes: Any, run: Run, names: Sequence[str]) -> None:
         values = [window.throughput for window in point.windows]
         _steps(axes, point.windows, values, _color(point, names, INK))
     top = [window.throughput for point in run.points for window in point.windows]
-    drawing.scale(axes.yaxis, top, log=False)
+    canvas.scale(axes.yaxis, top, log=False)
     axes.set_ylabel("calls/s")
 
 
 def _latency(axes: Any, run: Run, names: Sequence[str]) -> None:
-    shown = ("p99",) if len(names) > 1 else ("p50", "p99")
     values = []
-    for point, name in itertools.product(run.points, shown):
-        found = [getattr(window, f"{name}_seconds") for window in point.windows]
-        found = [None if value is None else 1e3 * value for value in found]
-        values += [value for value in found if value is not None]
-        _steps(axes, point.windows, found, _color(point, names, PERCENTILE_LOOKS[name].color))
-    drawing.scale(axes.yaxis, values)
+    for point, name in itertools.product(run.points, ("p99",) if len(names) > 1 else ("p50", "p99")):
+        seconds = [getattr(window, f"{name}_seconds") for window in point.windows]
+        heights = [None if value is None else 1e3 * value for value in seconds]
+        values += [value for value in heights if value is not None]
+        _steps(axes, point.windows, heights, _color(point, names, canvas.PERCENTILE_LOOKS[name].color))
+    canvas.scale(axes.yaxis, values)
     axes.set_ylabel("p99, ms" if len(names) > 1 else "latency, ms")
 
 
@@ -131,8 +124,8 @@ def _errors(axes: Any, windows: Sequence[Window], errors: dict[str, Look]) -> No
     for window in windows:
         if window.wrong:  # few among many errors would not be seen
             place = (window.start_seconds + window.seconds / 2, 0.97)
-            axes.plot(*place, "X", color=RED, markersize=7, transform=axes.get_xaxis_transform())
-    drawing.scale(axes.yaxis, [1.1 * value for value in bottom], log=False)
+            axes.plot(*place, "X", color=canvas.RED, markersize=7, transform=axes.get_xaxis_transform())
+    canvas.scale(axes.yaxis, [1.1 * value for value in bottom], log=False)
     axes.set_ylabel("errors/s")
 
 
@@ -145,16 +138,16 @@ def _times(window: Window, name: str, errors: dict[str, Look]) -> int:
 
 
 def _warm_up(axes: Any, windows: Sequence[Window]) -> None:
-    for warm, found in itertools.groupby(windows, key=lambda window: not window.measured):
-        stretch = list(found)
+    for warm, group in itertools.groupby(windows, key=lambda window: not window.measured):
+        stretch = list(group)
         if warm:
             end = stretch[-1].start_seconds + stretch[-1].seconds
-            axes.axvspan(stretch[0].start_seconds, end, color=drawing.WARM_UP, zorder=0, linewidth=0)
+            axes.axvspan(stretch[0].start_seconds, end, color=canvas.WARM_UP, zorder=0, linewidth=0)
 
 
 def _loads(axes: Any, run: Run, *, narrow: bool) -> None:
     """Above the stretches of each load, where there are several loads and room for their names."""
-    stretches = [(load, list(found)) for load, found in itertools.groupby(run.points, key=lambda point: point.load)]
+    stretches = [(load, list(points)) for load, points in itertools.groupby(run.points, key=lambda point: point.load)]
     if not 1 < len(stretches) <= (9 if narrow else 24):
         return
     for load, points in stretches:
@@ -162,26 +155,23 @@ def _loads(axes: Any, run: Run, *, narrow: bool) -> None:
         if windows:
             start, end = windows[0].start_seconds, windows[-1].start_seconds + windows[-1].seconds
             place = ((start + end) / 2, 1.02)
-            text = drawing.tick(size(load))
-            axes.annotate(text, place, xycoords=axes.get_xaxis_transform(), ha="center", color=drawing.FAINT)
+            text = canvas.tick(load.size)
+            axes.annotate(text, place, xycoords=axes.get_xaxis_transform(), ha="center", color=canvas.FAINT)
     unit = "callers" if run.points[0].load.mode == "closed" else "offered/s"
-    axes.set_title(unit, fontsize=11, fontweight="normal", color=drawing.FAINT, pad=16)
+    axes.set_title(unit, fontsize=11, fontweight="normal", color=canvas.FAINT, pad=16)
 
 
-_PERCENTILE_FIELDS = {50.0: "p50", 90.0: "p90", 95.0: "p95", 99.0: "p99", 99.9: "p999"}
-
-
-def tried(run: Run) -> Plot | None:
+def trials(run: Run) -> Plot | None:
     """Of a search: the bounded percentile at each rate, the bound, and what was kept."""
     search = run.search
-    field = None if search is None else _PERCENTILE_FIELDS.get(search.percentile)
-    if search is None or field is None:
+    if search is None:
         return None
-    bound, called = 1e3 * search.bound_seconds, wording.percentile(search.percentile)
+    bound, percentile = 1e3 * search.bound_seconds, numbers.percentile(search.percentile)
+    field = dict(PERCENTILES).get(percentile, "")
     points = [
-        (trial.rate, 1e3 * getattr(latency, f"{field}_seconds"), trial.kept)
+        (trial.rate, 1e3 * getattr(latency, field), trial.kept)
         for trial in search.trials
-        if (latency := run.points[trial.point].latency) is not None
+        if field and (latency := run.points[trial.point].latency) is not None
     ]
     if not points:
         return None
@@ -190,24 +180,23 @@ def tried(run: Run) -> Plot | None:
         axes = figure.subplots()
         axes.axhline(bound, color=INK, linewidth=1.2, linestyle=(0, (5, 2.5)))
         place = (0.01, bound)
-        axes.annotate(f"bound: {wording.duration(search.bound_seconds)}", place, xycoords=axes.get_yaxis_transform(),
+        axes.annotate(f"bound: {numbers.duration(search.bound_seconds)}", place, xycoords=axes.get_yaxis_transform(),
                       xytext=(0, 4), textcoords="offset points")  # fmt: skip
-        axes.plot([p[0] for p in sorted(points)], [p[1] for p in sorted(points)], color=GREY, linewidth=1.4)
+        axes.plot([p[0] for p in sorted(points)], [p[1] for p in sorted(points)], color=canvas.GREY, linewidth=1.4)
         for kept, look in _KEPT.items():
-            chosen = [point for point in points if point[2] is kept]
-            axes.plot([p[0] for p in chosen], [p[1] for p in chosen], look.mark, color=look.color, markersize=8)
-        drawing.loads_axis(axes.xaxis, [rate for rate, _, _ in points])
-        drawing.scale(axes.yaxis, [bound, *(y for _, y, _ in points)])
-        axes.set(xlabel="calls offered per second", ylabel=f"{called}, ms")
+            some = [point for point in points if point[2] is kept]
+            axes.plot([p[0] for p in some], [p[1] for p in some], look.mark, color=look.color, markersize=8)
+        canvas.loads_axis(axes.xaxis, [rate for rate, _, _ in points])
+        canvas.scale(axes.yaxis, [bound, *(y for _, y, _ in points)])
+        axes.set(xlabel="calls offered per second", ylabel=f"{percentile}, ms")
 
-    name, what = "tried", "Rates tried"
     keys = (Key(_KEPT[True], "kept"), Key(_KEPT[False], "not kept"))
-    alt = f"The bound is {wording.duration(search.bound_seconds)}; " + "; ".join(
-        f"{rate:,.0f}/s: {wording.number(y)} ms, {'kept' if kept else 'not kept'}" for rate, y, kept in points
+    alt = f"The bound is {numbers.duration(search.bound_seconds)}; " + "; ".join(
+        f"{rate:,.0f}/s: {numbers.number(y)} ms, {'kept' if kept else 'not kept'}" for rate, y, kept in points
     )
     share = f"{search.percentile:g} % of the calls that were due"
-    caption = f"A rate is kept where {share} came back in time, and no queue grew; {called} is of successful ones."
-    return Plot(name, what, caption, keys, drawing.svg(name, what, alt, 290, draw))
+    caption = f"A rate is kept where {share} came back in time, and no queue grew; {percentile} is of successful ones."
+    return canvas.plot("tried", "Rates tried", draw, 290, alt, caption, keys)
 
 
-_KEPT = {True: Look(GREEN, "o"), False: Look(VERMILION, "X")}
+_KEPT = {True: Look(canvas.GREEN, "o"), False: Look(canvas.VERMILION, "X")}

@@ -1,4 +1,4 @@
-"""One lane: calls that may share a batch, in the order they leave it. Time is an argument; standard library only.
+"""One lane: calls wait in it that may share a batch, and it fills batches. Time is an argument; standard library only.
 
 It knows nothing of other lanes, nor of what shares and limits them; what waits is opaque to it.
 """
@@ -25,7 +25,7 @@ class Limits(NamedTuple):
 
 
 class LaneItem:
-    """What a call shows of itself while it waits, from `offer` until it is taken, expires, or is withdrawn."""
+    """What lanes need of a call while it waits, from `offer` until a batch takes it, it expires, or is withdrawn."""
 
     __slots__ = (
         "arrival_time",

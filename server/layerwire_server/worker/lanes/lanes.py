@@ -1,4 +1,4 @@
-"""Which waiting calls run next, and together: the pure rule. Time is an argument; standard library only.
+"""Lets calls wait, and picks those that run next, together: the pure rule. Time is an argument; standard library only.
 
 It knows nothing of tensors, sockets or clocks; what waits is opaque to it.
 

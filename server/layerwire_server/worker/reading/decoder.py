@@ -59,7 +59,7 @@ def parse(message: Any, payload: bytes | memoryview, most_bytes: int | None = No
     return message
 
 
-def requests(frame: Frame) -> list[tuple[Request, bool]]:
+def requests_of(frame: Frame) -> list[tuple[Request, bool]]:
     """The requests of a frame that are owed an answer, each with whether it is quarantined.
 
     Raises:
@@ -68,9 +68,9 @@ def requests(frame: Frame) -> list[tuple[Request, bool]]:
     every = _requests(frame)
     if not frame.ordinals:
         return [(request, False) for request in every]
-    quarantined = {ordinal & ~QUARANTINED for ordinal in frame.ordinals if ordinal & QUARANTINED}
-    answered = {ordinal for ordinal in frame.ordinals if not ordinal & QUARANTINED}
-    return [(request, request.ordinal in quarantined) for request in every if request.ordinal not in answered]
+    quarantine = {ordinal & ~QUARANTINED for ordinal in frame.ordinals if ordinal & QUARANTINED}
+    answers = {ordinal for ordinal in frame.ordinals if not ordinal & QUARANTINED}
+    return [(request, request.ordinal in quarantine) for request in every if request.ordinal not in answers]
 
 
 def _requests(frame: Frame) -> list[Request]:
@@ -174,14 +174,14 @@ class CallDecoder:
         )
 
     def _checked_options(self, message: layerwire_pb2.CallOptions) -> Options:
-        encoded = message.SerializeToString()
-        options = self._options.get(encoded)
+        key = message.SerializeToString()
+        options = self._options.get(key)
         if options is None:
-            check_key_size(encoded, "options")
+            check_key_size(key, "options")
             options = _check_options(message, deterministic=self._deterministic)
             if len(self._options) >= _CACHED:
                 self._options.clear()
-            self._options[encoded] = options
+            self._options[key] = options
         return options
 
     def _key(self, plan: Plan, contents: list[Content]) -> LaneKey:

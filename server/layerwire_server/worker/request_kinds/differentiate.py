@@ -1,4 +1,4 @@
-"""Requests of gradients: another request, with the gradients of its outputs as further inputs.
+"""Resolves a request of gradients: another request, with the gradients of its outputs as further inputs.
 
 It knows the kinds of request that have gradients; nothing of how gradients are computed.
 """
@@ -14,7 +14,7 @@ from layerwire.wire import framing
 from layerwire_server.operators.operator import Input
 from layerwire_server.programs.gradient import Differentiate
 from layerwire_server.worker.request_kinds.inputs import InputReader
-from layerwire_server.worker.request_kinds.kind import NativeKind, Resolved
+from layerwire_server.worker.request_kinds.kind import NativeKind, Resolution
 
 MAX_WANTED = 1024
 _SHOWN = 50
@@ -36,7 +36,7 @@ class DifferentiateKind(NativeKind):
         kind, inner = self._inner(message)
         return kind.call_options(inner)
 
-    def resolve(self, message: Any, inputs: InputReader) -> Resolved:
+    def resolve(self, message: Any, inputs: InputReader) -> Resolution:
         """See RequestKind."""
         kind, inner = self._inner(message)
         if not 1 <= len(message.wanted) <= MAX_WANTED or len(set(message.wanted)) < len(message.wanted):

@@ -1,4 +1,4 @@
-"""Requests of the Open Inference Protocol: a model is a program, its datatypes are ours, and so are its priorities.
+"""Resolves and answers a request of the Open Inference Protocol: its model is a program, its parameters our options.
 
 It knows ModelInferRequest, ModelInferResponse and programs; nothing of how the protocol's other RPCs are answered.
 """
@@ -22,7 +22,7 @@ from layerwire_server.programs.run import Run
 from layerwire_server.worker.call import Call, Content, Model, OutputSelection
 from layerwire_server.worker.plan import Plan
 from layerwire_server.worker.request_kinds.inputs import InputReader
-from layerwire_server.worker.request_kinds.kind import Pieces, RequestKind, Resolved
+from layerwire_server.worker.request_kinds.kind import Pieces, RequestKind, Resolution
 from layerwire_server.worker.request_kinds.run import recipe_of, with_weights
 from layerwire_server.worker.tensors import checked_spec
 
@@ -31,6 +31,8 @@ DEFAULT_PRIORITY_LEVEL = 11
 _MOST_VERSION_DIGITS = 19
 _SHOWN = 200
 _RAW = ModelInferResponse.RAW_OUTPUT_CONTENTS_FIELD_NUMBER
+
+DATATYPES = ("BOOL", "UINT8", "INT8", "INT16", "INT32", "INT64", "FP16", "BF16", "FP32", "FP64")  # in errors
 
 # Parameters of inputs and outputs that ask for what isn't served. Passing over them would give wrong answers.
 _REFUSED = {
@@ -56,7 +58,7 @@ class InferKind(RequestKind):
         timeout_seconds = timeout_microseconds / 1e6 if timeout_microseconds else None
         return layerwire_pb2.CallOptions(timeout_seconds=timeout_seconds, priority=DEFAULT_PRIORITY_LEVEL - level)
 
-    def resolve(self, message: ModelInferRequest, inputs: InputReader) -> Resolved:
+    def resolve(self, message: ModelInferRequest, inputs: InputReader) -> Resolution:
         """See RequestKind."""
         version, program = inputs.catalog.program(message.model_name, version_of(message.model_version))
         run = program.operator(version, _intermediates(program, message))
@@ -183,7 +185,7 @@ def _tensors_by_name(tensors: Iterable[Any]) -> Mapping[str, tuple[int, Any]]:
 def _spec_of(tensor: ModelInferRequest.InferInputTensor) -> tuple[ElementType, TensorSpec]:
     datatype = OF_INFERENCE.get(tensor.datatype)
     if datatype is None:
-        among = ", ".join(OF_INFERENCE)
+        among = ", ".join(DATATYPES)
         raise invalid("infer", tensor.name, f"must have a datatype among {among}, got {tensor.datatype[:_SHOWN]!r}")
     return datatype, checked_spec(datatype.code, tuple(tensor.shape), "infer", tensor.name)
 

@@ -1,4 +1,4 @@
-"""What requests bring for the inputs of an operator: dtypes and shapes as claimed, data uncopied, weights by name.
+"""Reads what a request brings for each input: dtype and shape as claimed, data uncopied, weights by name.
 
 It knows messages and the catalog; nothing of plans or lanes.
 """
@@ -49,12 +49,10 @@ class InputReader:
                 continue
             tensor = getattr(message, role.name)
             data = tensor.data
-            cached = self._specs.get((tensor.dtype, tuple(tensor.shape))) if data else None
-            if cached is not None:  # what nearly all are: looked up here, since each call pays for it
-                specs.append(cached)
-                contents.append(data)
-                continue
-            spec, content = self._tensor(operator, role, tensor)
+            content: Content = data
+            spec = self._specs.get((tensor.dtype, tuple(tensor.shape))) if data else None
+            if spec is None:  # else what nearly all are: looked up here, since each call pays for it
+                spec, content = self._tensor(operator, role, tensor)
             specs.append(spec)
             contents.append(content)
         return specs, contents

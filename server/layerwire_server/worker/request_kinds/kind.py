@@ -29,7 +29,7 @@ from layerwire_server.worker.request_kinds.inputs import InputReader
 MOST_KEY_BYTES = 4096
 
 # the operator that a request asks for, and spec and content of each of its inputs
-Resolved: TypeAlias = tuple[Operator, list[TensorSpec | None], list[Content]]
+Resolution: TypeAlias = tuple[Operator, list[TensorSpec | None], list[Content]]
 # a message in pieces, data uncopied, and how many bytes they are
 Pieces: TypeAlias = tuple[list[bytes | memoryview], int]
 
@@ -60,7 +60,7 @@ class RequestKind(ABC):
         """
 
     @abstractmethod
-    def resolve(self, message: Any, inputs: InputReader) -> Resolved:
+    def resolve(self, message: Any, inputs: InputReader) -> Resolution:
         """The operator that the request asks for, and what it brings for each input.
 
         Raises:
@@ -68,7 +68,7 @@ class RequestKind(ABC):
             CacheMiss: what it needs has to be loaded first.
         """
 
-    def resolve_differentiable(self, message: Any, inputs: InputReader) -> Resolved:
+    def resolve_differentiable(self, message: Any, inputs: InputReader) -> Resolution:
         """The same with an operator whose gradients can be had; raises as `resolve`."""
         return self.resolve(message, inputs)
 
@@ -149,14 +149,14 @@ class NativeKind(RequestKind):
         return [(self._slot(name), spec) for name, spec in zip(plan.output_names, plan.outputs, strict=True)]
 
 
-def check_key_size(encoded: bytes, field: str) -> None:
+def check_key_size(key: bytes, field: str) -> None:
     """What is kept as a key must be small; unknown fields could make it as large as a message.
 
     Raises:
         InvalidArgumentError: it is too large.
     """
-    if len(encoded) > MOST_KEY_BYTES:
-        raise InvalidArgumentError(f"{field}: must be at most {MOST_KEY_BYTES} bytes, got {len(encoded)}", field=field)
+    if len(key) > MOST_KEY_BYTES:
+        raise InvalidArgumentError(f"{field}: must be at most {MOST_KEY_BYTES} bytes, got {len(key)}", field=field)
 
 
 def tensors_without_data(plan: Plan) -> dict[str, tensor_pb2.Tensor]:

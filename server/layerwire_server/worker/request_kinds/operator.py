@@ -1,4 +1,4 @@
-"""Requests of one operator: its message becomes the operator, and fields of the request are its inputs.
+"""Resolves a request of one operator: its parameters become the operator, fields of the request its inputs.
 
 It knows the table of operators; nothing of programs or plans' limits.
 """
@@ -14,7 +14,7 @@ from layerwire_server.operators import OPERATORS
 from layerwire_server.operators.operator import Operator, Specs
 from layerwire_server.worker.plan import Plan
 from layerwire_server.worker.request_kinds.inputs import InputReader
-from layerwire_server.worker.request_kinds.kind import NativeKind, Resolved, check_key_size, tensors_without_data
+from layerwire_server.worker.request_kinds.kind import NativeKind, Resolution, check_key_size, tensors_without_data
 
 _CACHED = 1024  # operators of a family
 
@@ -33,7 +33,7 @@ class OperatorKind(NativeKind):
         # by serialized parameters: the operator, and the tensors that the request has room for and it doesn't take
         self._operators: dict[bytes, tuple[Operator, list[str]]] = {}
 
-    def resolve(self, message: Any, inputs: InputReader) -> Resolved:
+    def resolve(self, message: Any, inputs: InputReader) -> Resolution:
         """See RequestKind."""
         operator, excess_fields = self._operator(message.operator)
         for field in excess_fields:
@@ -62,10 +62,10 @@ class OperatorKind(NativeKind):
         return operator.title
 
     def _operator(self, parameters: Any) -> tuple[Operator, list[str]]:
-        encoded = parameters.SerializeToString()
-        entry = self._operators.get(encoded)
+        key = parameters.SerializeToString()
+        entry = self._operators.get(key)
         if entry is None:
-            check_key_size(encoded, "operator")
+            check_key_size(key, "operator")
             name = parameters.WhichOneof("operator")
             if name is None:
                 raise invalid(self.family, "operator", "is required")
@@ -74,5 +74,5 @@ class OperatorKind(NativeKind):
             entry = operator, [field for field in self._tensor_fields if field not in input_names]
             if len(self._operators) >= _CACHED:
                 self._operators.clear()
-            self._operators[encoded] = entry
+            self._operators[key] = entry
         return entry

@@ -1,4 +1,4 @@
-"""Requests that run a program, by name or brought along: entries of a map are its inputs, and its weights come bound.
+"""Resolves a request that runs a program, by name or along with it: its inputs are a map, its weights the last input.
 
 It knows the catalog's programs; nothing of how they are checked or stored.
 """
@@ -19,7 +19,7 @@ from layerwire_server.programs.run import Run
 from layerwire_server.worker.call import Content, Model, OutputSelection
 from layerwire_server.worker.plan import Plan
 from layerwire_server.worker.request_kinds.inputs import InputReader
-from layerwire_server.worker.request_kinds.kind import NativeKind, Resolved, tensors_without_data
+from layerwire_server.worker.request_kinds.kind import NativeKind, Resolution, tensors_without_data
 from layerwire_server.worker.weights.catalog import Catalog
 from layerwire_server.worker.weights.weights_cache import CacheMiss
 
@@ -30,12 +30,12 @@ class RunKind(NativeKind):
     def __init__(self) -> None:
         super().__init__("run", layerwire_pb2.RunRequest, layerwire_pb2.RunResponse)
 
-    def resolve(self, message: Any, inputs: InputReader) -> Resolved:
+    def resolve(self, message: Any, inputs: InputReader) -> Resolution:
         """See RequestKind."""
         version, program = _program(message, inputs.catalog)
         return _resolve(program.operator(version, tuple(message.intermediates)), message, inputs)
 
-    def resolve_differentiable(self, message: Any, inputs: InputReader) -> Resolved:
+    def resolve_differentiable(self, message: Any, inputs: InputReader) -> Resolution:
         """See RequestKind."""
         version, program = _program(message, inputs.catalog)
         return _resolve(program.plain_operator(version, tuple(message.intermediates)), message, inputs)
@@ -49,14 +49,14 @@ class RunKind(NativeKind):
         return run, specs
 
     def model_and_outputs(self, message: Any, plan: Plan) -> tuple[Model | None, OutputSelection | None]:
-        """See RequestKind; a program that is brought along is no model."""
+        """See RequestKind; a program that comes along is no model."""
         if message.WhichOneof("program") != "name":
             return None, None
         assert isinstance(plan.operator, Run)
         return Model(message.name, plan.operator.version), None
 
     def recipe(self, message: Any, plan: Plan) -> bytes:
-        """See RequestKind; a program that is brought along has none."""
+        """See RequestKind; a program that comes along has none."""
         if message.WhichOneof("program") != "name":
             return b""
         version = message.version if message.HasField("version") else None
@@ -96,7 +96,7 @@ def ensure_sized(run: Run, specs: Specs) -> None:
         raise CacheMiss(lambda: asyncio.to_thread(run.variant.learn, present))
 
 
-def with_weights(run: Run, specs: list[TensorSpec | None], contents: list[Content], catalog: Catalog) -> Resolved:
+def with_weights(run: Run, specs: list[TensorSpec | None], contents: list[Content], catalog: Catalog) -> Resolution:
     """The program with its weights as the last input.
 
     Raises:
@@ -109,13 +109,13 @@ def with_weights(run: Run, specs: list[TensorSpec | None], contents: list[Conten
     return run, specs, contents
 
 
-def _resolve(run: Run, message: Any, inputs: InputReader) -> Resolved:
+def _resolve(run: Run, message: Any, inputs: InputReader) -> Resolution:
     specs, contents = inputs.from_map(run, run.inputs[:-1], message.inputs, "inputs")
     return with_weights(run, specs, contents, inputs.catalog)
 
 
 def _program(message: Any, catalog: Catalog) -> tuple[int, Program]:
-    """The program, and the number of its version; 0 where it is brought along."""
+    """The program, and the number of its version; 0 where it comes along."""
     source = message.WhichOneof("program")
     if source is None:
         raise invalid("run", "program", "is required")

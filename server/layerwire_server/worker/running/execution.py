@@ -84,10 +84,10 @@ def run_batch(device: Device, key: LaneKey, calls: Sequence[Call]) -> Execution:
     inputs = batch.join(key, calls)
     launch = time.perf_counter()
     outputs, phases = device.run(key, inputs)
-    done = time.perf_counter()
+    end = time.perf_counter()
     answers = batch.split(key, calls, [to_bytes(output) for output in outputs])
     copy_in_seconds = phases.copy_in_seconds + launch - start
-    copy_out_seconds = phases.copy_out_seconds + time.perf_counter() - done
+    copy_out_seconds = phases.copy_out_seconds + time.perf_counter() - end
     return Execution(list(answers), Phases(copy_in_seconds, phases.kernel_seconds, copy_out_seconds))
 
 

@@ -39,7 +39,7 @@ def rules() -> Iterator[dict[str, Any]]:
             yield from group["rules"]
 
 
-def recorded() -> list[str]:
+def record_names() -> list[str]:
     """Names of the recording rules."""
     return [rule["record"] for rule in rules() if "record" in rule]
 
@@ -56,8 +56,9 @@ def rule_tests() -> list[Path]:
 
 def dashboard() -> dict[str, Any]:
     """The dashboard as it is in its file."""
-    found: dict[str, Any] = json.loads((GRAFANA / "dashboards/layerwire.json").read_text())
-    return found
+    text = (GRAFANA / "dashboards/layerwire.json").read_text()
+    contents: dict[str, Any] = json.loads(text)
+    return contents
 
 
 def queries() -> list[Query]:
@@ -71,4 +72,4 @@ def queries() -> list[Query]:
 
 def legend(template: str, labels: dict[str, str]) -> str:
     """A series' name: Grafana's `{{label}}` filled in."""
-    return re.sub(r"\{\{\s*(\w+)\s*\}\}", lambda found: labels.get(found[1], ""), template).strip()
+    return re.sub(r"\{\{\s*(\w+)\s*\}\}", lambda match: labels.get(match[1], ""), template).strip()

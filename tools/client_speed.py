@@ -1,6 +1,6 @@
 """How many small calls a second the SDK makes against a server that does next to nothing.
 
-python -m tests.transport.speed [callers] [seconds]
+python -m tools.client_speed [callers] [seconds]
 """
 
 from __future__ import annotations

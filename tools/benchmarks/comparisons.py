@@ -29,20 +29,20 @@ class Comparison:
         workload: made from the address of the Layerwire server.
         targets: "bare", or how Layerwire is called, or "local".
         callers: where another number than usual makes sense.
-        wanted: the least ratio of "stream" that the project holds itself to; None for none.
+        least_ratio: of "stream" that the project holds itself to; None for none.
     """
 
     title: str
     workload: Callable[[str], Workload]
     targets: tuple[str, ...] = ("bare", "stream", "unary", "local")
-    wanted: float | None = None
+    least_ratio: float | None = None
     callers: int | None = None
 
 
-def operator(function: str, *shape: int, deterministic: bool = False, **given: object) -> Callable[[str], Workload]:
+def operator(function: str, *shape: int, deterministic: bool = False, **arguments: object) -> Callable[[str], Workload]:
     """Calls of an operator."""
     return lambda _address: mix.workload(
-        [operators.entry_for(function, shape, given, settings=SETTINGS, terms=Terms(deterministic=deterministic))]
+        [operators.entry_for(function, shape, arguments, settings=SETTINGS, terms=Terms(deterministic=deterministic))]
     )
 
 
@@ -53,8 +53,8 @@ def linear(*, deterministic: bool) -> Callable[[str], Workload]:
         with layerwire.Client(address) as client:
             for name, array in WEIGHTS.items():
                 client.put_weights(name, array)
-        named = {"weight": StoredTensor("w"), "bias": StoredTensor("b")}
-        return operator("linear", 1, 512, deterministic=deterministic, **named)(address)
+        weights = {"weight": StoredTensor("w"), "bias": StoredTensor("b")}
+        return operator("linear", 1, 512, deterministic=deterministic, **weights)(address)
 
     return workload
 
@@ -67,14 +67,16 @@ def lenet(address: str) -> Workload:
 
 
 COMPARISONS = (
-    Comparison("relu on (1, 10)", operator("relu", 1, 10), wanted=6.0),
+    Comparison("relu on (1, 10)", operator("relu", 1, 10), least_ratio=6.0),
     Comparison("max_pool2d on (1, 3, 32, 32), kernel 2", operator("max_pool2d", 1, 3, 32, 32, kernel_size=2)),
     Comparison(
         "conv2d on (1, 3, 32, 32), 8 filters of 3 by 3",
         operator("conv2d", 1, 3, 32, 32, weight=np.full((8, 3, 3, 3), 0.1, np.float32), padding=1),
     ),
-    Comparison("linear 512 to 512 on (1, 512), named weights", linear(deterministic=False), wanted=5.0),
+    Comparison("linear 512 to 512 on (1, 512), named weights", linear(deterministic=False), least_ratio=5.0),
     Comparison("the same, `deterministic`", linear(deterministic=True), targets=("bare", "stream", "local")),
-    Comparison("LeNet on (1, 3, 32, 32), a program", lenet, ("bare", "stream", "unary", "oip", "local"), wanted=3.0),
+    Comparison(
+        "LeNet on (1, 3, 32, 32), a program", lenet, ("bare", "stream", "unary", "oip", "local"), least_ratio=3.0
+    ),
     Comparison("relu on (8, 64, 112, 112), 25.7 MB each way", operator("relu", 8, 64, 112, 112), callers=2),
 )

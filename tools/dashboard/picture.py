@@ -87,13 +87,13 @@ def _place(panel: dict[str, Any], height: float) -> tuple[float, float, float, f
 
 def _stat(axes: Axes, panel: dict[str, Any], lines: Lines, chapters: list[float]) -> None:
     """A tile in the colour of its last value's threshold."""
-    defaults, named = panel["fieldConfig"]["defaults"], panel["options"]["textMode"] == "name"
+    defaults, shows_names = panel["fieldConfig"]["defaults"], panel["options"]["textMode"] == "name"
     last = {name: points[-1][1] for name, points in lines.items() if points and points[-1][0] >= chapters[-1] - 2}
     value = max(last.values(), default=0.0)
     axes.set_facecolor(_threshold(defaults, value))
     axes.set(xticks=[], yticks=[])
-    text = "\n".join(sorted(last, key=last.__getitem__)) if named else UNITS[defaults["unit"]](value)
-    size = 20 if not named else (20 if len(last) < 2 else 13)
+    text = "\n".join(sorted(last, key=last.__getitem__)) if shows_names else UNITS[defaults["unit"]](value)
+    size = 20 if not shows_names else (20 if len(last) < 2 else 13)
     axes.text(0.5, 0.45, text, transform=axes.transAxes, ha="center", va="center", fontsize=size, color="white",
               fontweight="bold", linespacing=1.3)  # fmt: skip
     axes.text(0.03, 0.95, panel["title"], transform=axes.transAxes, ha="left", va="top", fontsize=10, color="white")
@@ -146,11 +146,11 @@ def _lines(axes: Axes, panel: dict[str, Any], lines: Lines, custom: dict[str, An
     for index, (name, points) in enumerate(lines.items()):
         looks = {**custom, **_override(panel, name)}
         moments, values = _with_gaps(points)
-        colour, dashed = _colour(panel, name, index), "custom.lineStyle" in looks
+        colour, has_dashes = _colour(panel, name, index), "custom.lineStyle" in looks
         step = "post" if custom["lineInterpolation"] == "stepAfter" else "default"
         axes.plot(moments, values, color=colour, label=name, drawstyle=f"steps-{step}" if step == "post" else step,
                   linewidth=looks.get("custom.lineWidth", looks["lineWidth"]) + 0.6,
-                  linestyle="--" if dashed else "-")  # fmt: skip
+                  linestyle="--" if has_dashes else "-")  # fmt: skip
         opacity = looks.get("custom.fillOpacity", looks["fillOpacity"]) / 100
         axes.fill_between(moments, values, color=colour, alpha=opacity, linewidth=0,
                           step="post" if step == "post" else None)  # fmt: skip
@@ -178,9 +178,9 @@ def _override(panel: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _colour(panel: dict[str, Any], name: str, index: int) -> str:
     """The colour of an override, or the one that its operator has in every panel, or the palette's next."""
-    fixed = _override(panel, name).get("color")
-    if fixed:
-        return _DARK.get(fixed["fixedColor"], str(fixed["fixedColor"]))
+    override = _override(panel, name).get("color")
+    if override:
+        return _DARK.get(override["fixedColor"], str(override["fixedColor"]))
     operator = name.removeprefix("p99 ")
     return _PALETTE[_OPERATORS.index(operator) if operator in _OPERATORS else index % len(_PALETTE)]
 
@@ -189,8 +189,8 @@ _OPERATORS = ["relu", "linear", "max_pool2d", "conv2d"]
 
 
 def _threshold(defaults: dict[str, Any], value: float) -> str:
-    reached = [step for step in defaults["thresholds"]["steps"] if step["value"] is None or value >= step["value"]]
-    return _THRESHOLDS[reached[-1]["color"]]
+    steps = [step for step in defaults["thresholds"]["steps"] if step["value"] is None or value >= step["value"]]
+    return _THRESHOLDS[steps[-1]["color"]]
 
 
 _Kind = Callable[[Axes, dict[str, Any], Lines, list[float]], None]

@@ -5,7 +5,7 @@
 # Docker Compose comes from a later Debian than the oldest that is supported, unpacked in .tools/ beside the project.
 set -eu
 cd "$(dirname "$0")/.."
-PACKAGES="prometheus buildah runc debootstrap iproute2 chromium"
+PACKAGES="prometheus podman runc slirp4netns mmdebstrap chromium"
 
 as_root=
 if [ "$(id -u)" != 0 ]; then

@@ -1,6 +1,6 @@
-"""Draws docs/dashboard.png: the dashboard over two minutes of a real server's life. `python -m tests.monitoring.draw`.
+"""Draws docs/dashboard.png: the dashboard over two minutes of a real server's life. `python -m tools.dashboard`.
 
-It knows the story that is told; how panels are drawn is picture.py's affair. Needs Debian's package prometheus.
+It knows the story; how panels are drawn is picture.py's affair. Needs Debian's package prometheus.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tests.chaos.conftest import FaultyServer as Server
-from tests.monitoring import deployed
-from tests.monitoring.load import callers
-from tests.monitoring.picture import Lines, draw
-from tests.monitoring.prometheus import Pace, Prometheus, started
+from tests.chaos.conftest import FaultyServer
+from tests.monitoring import deploy_files
+from tests.monitoring.callers import callers
+from tests.monitoring.prometheus import Pace, Prometheus, start_prometheus
+
+from tools.dashboard.picture import Lines, draw
 
 PICTURE = Path(__file__).parents[2] / "docs/dashboard.png"
 PACE = Pace(scrape="1s", window="12s", patience="4s")
@@ -39,11 +40,11 @@ STORY: list[tuple[float, str, dict[str, int], bool]] = [
 
 
 @contextmanager
-def living(directory: Path) -> Iterator[tuple[Server, Prometheus]]:
+def server_and_prometheus(directory: Path) -> Iterator[tuple[FaultyServer, Prometheus]]:
     """A server and its Prometheus, once both serve."""
-    server = Server(directory, *(f"--{name}={value}" for name, value in SERVER.items()))
+    server = FaultyServer(directory, *(f"--{name}={value}" for name, value in SERVER.items()))
     try:
-        with started(directory, server.metrics_address, PACE) as prometheus:
+        with start_prometheus(directory, server.metrics_address, PACE) as prometheus:
             while not prometheus.query(f"instance:layerwire_worker_serving:sum == {SERVER['workers']}"):
                 time.sleep(0.2)
             yield server, prometheus
@@ -51,18 +52,18 @@ def living(directory: Path) -> Iterator[tuple[Server, Prometheus]]:
         server.close()
 
 
-def live(server: Server) -> list[float]:
+def play(server: FaultyServer) -> list[float]:
     """Plays the story; returns when its chapters began, and when it ended."""
     moments = []
     with callers(server.address, pause_seconds=0.02, **EVERYDAY):
         time.sleep(LEAD_IN_SECONDS)
-        for seconds, what, more, killing in STORY:
+        for seconds, what, more, kills in STORY:
             print(f"{seconds:3} s  {what}", flush=True)
             moments.append(time.time())
             with ExitStack() as chapter:
                 for _ in range(CLIENTS if more else 0):
                     chapter.enter_context(callers(server.address, pause_seconds=0.02, **more))
-                if killing:
+                if kills:
                     os.kill(server.pids("worker")[0], signal.SIGKILL)
                 time.sleep(seconds)
                 end = time.time()
@@ -71,27 +72,27 @@ def live(server: Server) -> list[float]:
 
 def lines(prometheus: Prometheus, start: float, end: float) -> dict[int, Lines]:
     """What every panel shows of that time, by the panel's id."""
-    found: dict[int, Lines] = {}
-    for panel in deployed.dashboard()["panels"]:
-        shown = found[panel["id"]] = {}
-        for query in (query for query in deployed.queries() if query.panel == panel["title"]):
+    panels: dict[int, Lines] = {}
+    for panel in deploy_files.dashboard()["panels"]:
+        series_by_legend = panels[panel["id"]] = {}
+        for query in (query for query in deploy_files.queries() if query.panel == panel["title"]):
             for series in prometheus.query_range(query.filled_in(RATE_INTERVAL), start, end, 1):
                 points = [(moment - start, value) for moment, value in series.points]
-                shown[deployed.legend(query.legend, series.labels)] = points
-    return found
+                series_by_legend[deploy_files.legend(query.legend, series.labels)] = points
+    return panels
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=PICTURE)
     output = parser.parse_args().output
-    with tempfile.TemporaryDirectory() as directory, living(Path(directory)) as (server, prometheus):
-        moments = live(server)
+    with tempfile.TemporaryDirectory() as directory, server_and_prometheus(Path(directory)) as (server, prometheus):
+        moments = play(server)
         data = lines(prometheus, moments[0], moments[-1])
-    begun = [moment - moments[0] for moment in moments]
-    told = ", ".join(f"{begin:.0f} s: {what}" for begin, (_, what, *_) in zip(begun, STORY, strict=False))
+    starts = [moment - moments[0] for moment in moments]
+    story = ", ".join(f"{start:.0f} s: {what}" for start, (_, what, *_) in zip(starts, STORY, strict=False))
     paces = f"The rules' five minutes are {PACE.window} here, and alerts wait {PACE.patience}."
-    draw(deployed.dashboard(), data, begun, f"From {told}.\n{paces}", output)
+    draw(deploy_files.dashboard(), data, starts, f"From {story}.\n{paces}", output)
     print(f"wrote {output}")
 
 

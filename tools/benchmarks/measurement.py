@@ -10,8 +10,8 @@ from layerwire_bench.plan import Job, Pace, TargetSpec
 from layerwire_bench.result import Load, Run
 from layerwire_bench.servers.info import server_info
 from layerwire_bench.servers.page import PageCounters
+from tools.benchmarks.comparisons import Comparison
 from tools.benchmarks.servers import Addresses
-from tools.benchmarks.standing import Comparison
 
 TIMEOUT_SECONDS = 30.0
 
@@ -27,12 +27,12 @@ def compare(comparison: Comparison, addresses: Addresses, callers: int, rounds: 
     """All targets in turn, round by round."""
     pace = Pace(warmup_seconds=0.5, window_seconds=0.5, duration_seconds=seconds)
     plan = _plan(comparison, addresses, comparison.targets, (Load("closed", callers=callers),), pace, rounds, None)
-    return _conducted(plan)
+    return _run(plan)
 
 
 def search(comparison: Comparison, addresses: Addresses, target: str, bound_seconds: float) -> Run:
     """The highest rate of Poisson arrivals at which 99% of calls are answered in time."""
-    return _conducted(_plan(comparison, addresses, (target,), (), Pace(), 1, LatencyBound(bound_seconds)))
+    return _run(_plan(comparison, addresses, (target,), (), Pace(), 1, LatencyBound(bound_seconds)))
 
 
 def _plan(
@@ -53,7 +53,7 @@ def _plan(
     return Plan(job, loads, pace, 1, rounds, bound, counts, servers, "make bench")
 
 
-def _conducted(plan: Plan) -> Run:
+def _run(plan: Plan) -> Run:
     with display.display(Console(stderr=True), plan.points) as watcher:
         run = Conductor(plan, watcher).run()
     if run.failure is not None or run.interrupted:

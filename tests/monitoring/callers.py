@@ -54,7 +54,7 @@ def _burst(client: layerwire.Client, _: str) -> None:
     _together(client.submit.max_pool2d(_PLANE, 31, stride=1) for _ in range(BURST_CALLS))
 
 
-def _failing(client: layerwire.Client, _: str) -> None:
+def _device_failures(client: layerwire.Client, _: str) -> None:
     """Calls that the device fails, as chaos' faulty worker has it."""
     _together(client.submit.relu(np.full(1, FAIL, np.float32)) for _ in range(FAILING_CALLS))
 
@@ -69,7 +69,7 @@ KINDS: dict[str, tuple[Kind, tuple[type[Exception], ...]]] = {  # name -> one tu
     "wrong": (lambda client, _: client.max_pool2d(_IMAGES, 99), (layerwire.errors.InvalidArgumentError,)),
     "unknown": (lambda client, _: client.linear(_ROWS, "absent"), (layerwire.errors.NotFoundError,)),
     "burst": (_burst, ()),
-    "failing": (_failing, (layerwire.errors.InternalError,)),
+    "failing": (_device_failures, (layerwire.errors.InternalError,)),
 }
 
 
@@ -80,11 +80,11 @@ def callers(address: str, pause_seconds: float = 0.0, **counts: int) -> Iterator
     kinds = list(itertools.chain.from_iterable([kind] * count for kind, count in counts.items()))
 
     def call(kind: str) -> None:
-        turn, expected = KINDS[kind]
+        turn, own_errors = KINDS[kind]
         while not stop.wait(pause_seconds):
             try:
                 turn(client, address)
-            except (*expected, layerwire.errors.ResourceExhaustedError):
+            except (*own_errors, layerwire.errors.ResourceExhaustedError):
                 continue
 
     with layerwire.Client(address, retries=0) as client, ThreadPoolExecutor(len(kinds)) as threads:

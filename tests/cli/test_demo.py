@@ -83,13 +83,13 @@ def test_a_demo_ends_its_server(tmp_path, cli, monkeypatch):
 
 
 def test_server_that_cannot_start(tmp_path):
-    with pytest.raises(server.ServerError, match="No such option"), server.running(tmp_path / "log", "--nonsense"):
+    with pytest.raises(server.ServerError, match="No such option"), server.serve(tmp_path / "log", "--nonsense"):
         pytest.fail("it started")
 
 
 def test_server_is_stopped_when_its_user_fails(tmp_path, cli):
     def use() -> None:
-        with server.running(tmp_path / "log", "--device", "cpu") as (address, _):
+        with server.serve(tmp_path / "log", "--device", "cpu") as (address, _):
             addresses.append(address)
             raise KeyError("a mistake")
 

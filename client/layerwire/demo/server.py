@@ -33,7 +33,7 @@ class ServerError(Exception):
 
 
 @contextmanager
-def running(log: Path, *flags: str) -> Iterator[Addresses]:
+def serve(log: Path, *flags: str) -> Iterator[Addresses]:
     """A server's addresses for as long as the context lasts.
 
     Args:

@@ -13,6 +13,7 @@ from layerwire.v1 import layerwire_pb2 as pb
 from layerwire.wire.dtypes import DTYPES, TensorSpec
 from layerwire_server.operators.convolve_tbc import ConvTbc
 from layerwire_server.operators.operator import TORCH_DTYPES, Merge
+from layerwire_server.worker.request_kinds import KINDS
 from tests.cases import convolve_tbc, sliding_blocks
 from tests.operator_cases import Case, T
 from tests.operators.local import Local, message_of, request_of
@@ -31,7 +32,7 @@ def message(case: Case) -> pb.ConvolveRequest:
 
 def refused_field(local: Local, request: pb.ConvolveRequest) -> str:
     with pytest.raises(InvalidArgumentError) as caught:
-        local.decoder.decode("convolve", request, time.monotonic(), float("inf"))
+        local.decoder.decode(KINDS["convolve"], request, time.monotonic(), float("inf"))
     return caught.value.field
 
 

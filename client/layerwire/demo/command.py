@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import signal
 import tempfile
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -72,7 +73,9 @@ def command(address: str | None, output: Path, keep: bool) -> None:
 
 
 def _wait(console: Console, address: str, metrics: str) -> None:
-    """Tells what else can be done with the server, until Ctrl-C."""
+    """Tells what else can be done with the server, until Ctrl-C or SIGTERM."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell has what it starts in the background ignore SIGINT
+        signal.signal(number, signal.default_int_handler)
     program = PREFIX + NETWORK
     command = f"layerwire bench {address} run {program} --metrics {metrics} --html bench.html"
     console.print(f"The server stays until Ctrl-C, with {program} on it. To load-test it:", soft_wrap=True)

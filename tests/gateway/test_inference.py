@@ -217,7 +217,8 @@ async def test_a_request_that_kills_is_known_by_another_id(rig):
     frame = await it.workers[0].next(Kind.UNARY)
     it.workers[0].send(Frame(Kind.STARTED, frame.frame, ordinals=(0,)))
     (worker,) = it.gateway._router._live.values()
-    while worker.pending[frame.frame].running_ordinal is None:  # until the gateway knows what the worker is about to die of
+    # until the gateway knows what the worker is about to die of
+    while worker.pending[frame.frame].running_ordinal is None:
         await asyncio.wait_for(it.workers[0].canaries.get(), 10)
     await it.workers[0].die()
     await it.workers[0].start()

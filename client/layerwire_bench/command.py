@@ -75,11 +75,9 @@ class Workloads(click.Group):
         return super().parse_args(ctx, words)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names for --help."""
         return [*functions(), RUN, MIX]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of a name."""
         if cmd_name == RUN:
             return _run_command()
         if cmd_name == MIX:

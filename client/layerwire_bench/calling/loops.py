@@ -119,7 +119,6 @@ class ClosedLoop(Loop):
         self._callers = callers
 
     def start(self, when: float) -> None:
-        """All callers begin at this time."""
         for _ in range(self._callers):
             self.loop.call_later(max(when - time.monotonic(), 0.0), _Caller(self).call)
 
@@ -172,19 +171,16 @@ class OpenLoop(Loop):
         self._end = 0.0
 
     def start(self, when: float) -> None:
-        """The schedule begins at this time."""
         self._start = when
         self._due = when + next(self._schedule)
         self._timer.set(self._due)
 
     def stop(self) -> None:
-        """Sends no further call."""
         self._end = time.monotonic()
         self._timer.close()
         super().stop()
 
     def unsent(self, window_seconds: float) -> tuple[int, ...]:
-        """By window, calls that were due before the loop was stopped, and not sent."""
         counts: dict[int, int] = {}
         while self._due <= self._end:
             window = int((self._due - self._start) / window_seconds)

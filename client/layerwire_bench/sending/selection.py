@@ -95,9 +95,9 @@ class Selection:
 
 
 def _model(address: str, name: str, version: int | None) -> programs.Program:
-    from layerwire_bench.servers import info
+    from layerwire_bench.servers import inference
 
-    model = info.model(address, name, "" if version is None else str(version))
+    model = inference.model(address, name, "" if version is None else str(version))
     strange = next((one for one in model.inputs if one.dtype is None), None)
     if strange is not None:
         raise ValueError(f"run {name}: its input {strange.name} is {strange.datatype}, which can't be filled at random")

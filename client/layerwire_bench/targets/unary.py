@@ -74,7 +74,6 @@ class UnaryTarget(Target):
         await asyncio.sleep(0)  # for calls that callbacks of those that were given up made
 
     def prepare(self, sample: Sample, entry: Entry) -> UnaryCall:
-        """The request's bytes."""
         request = sample.request
         call = contract.call(sample, entry, None)  # gRPC tells the server how long the caller waits
         frame = b"".join(call.entry.parts(0, call.data))
@@ -94,14 +93,12 @@ class UnaryTarget(Target):
         task.add_done_callback(lambda task: self._finish(task, callback))
 
     def outputs(self, call: UnaryCall, answer: bytes) -> Arrays:
-        """The tensors of a response's bytes."""
         try:
             return call.read(answer)
         except DecodeError:
             raise ValueError(f"the answer of {call.path} is no message of its type") from None
 
     def _method(self, path: str) -> Any:
-        """The RPC on the next connection."""
         methods = self._methods.setdefault(path, [])
         count = self._channels.count(len(self._tasks) + 1)
         if len(methods) < count:

@@ -76,6 +76,10 @@ class Window:
     wrong: int
     measured: bool
 
+    @property
+    def end_seconds(self) -> float:
+        return self.start_seconds + self.seconds
+
 
 @dataclass(frozen=True)
 class Part:

@@ -23,11 +23,14 @@ import click
 
 from layerwire.cli.parameters import STANDARD_OUTPUT
 from layerwire.errors import LayerwireError
+from layerwire_bench import flags, operator_table
+from layerwire_bench.flags import Flags
+from layerwire_bench.plan import Job
+from layerwire_bench.result import Run
+from layerwire_bench.sending.tensors import SampleSettings
 
 if TYPE_CHECKING:
     from layerwire_bench.conductor import Plan
-    from layerwire_bench.flags import Flags
-    from layerwire_bench.result import Run
     from layerwire_bench.sending.selection import Selection
     from layerwire_bench.workload import Workload
 
@@ -50,13 +53,6 @@ Examples:
 """
 
 
-def functions() -> Sequence[str]:
-    """Operators that can be sent."""
-    from layerwire_bench import operator_table
-
-    return list(operator_table.functions())
-
-
 class Workloads(click.Group):
     """A command for each operator, and two more; their options may stand before them too."""
 
@@ -75,24 +71,20 @@ class Workloads(click.Group):
         return super().parse_args(ctx, words)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*functions(), RUN, MIX]
+        return [*operator_table.functions(), RUN, MIX]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name == RUN:
-            return _run_command()
-        if cmd_name == MIX:
-            return _mix_command()
-        return _operator_command(cmd_name) if cmd_name in functions() else None
+        if cmd_name in operator_table.functions():
+            return _operator_command(cmd_name)
+        return {RUN: _run_command, MIX: _mix_command}.get(cmd_name, lambda: None)()
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """--help names what can be sent, and then the options that all have."""
-        from layerwire_bench import flags
-
         with formatter.section("What to send"):
             formatter.write_dl([
                 ("run PROGRAM", "A stored program, or a model where calls go by the Open Inference Protocol."),
                 ("mix FILE", "Several kinds of calls, from a TOML file."),
-                ("FUNCTION", ", ".join(functions())),
+                ("FUNCTION", ", ".join(operator_table.functions())),
             ])  # fmt: skip
         with formatter.section("Options of all"):
             records = (option.get_help_record(ctx) for option in flags.options())
@@ -101,8 +93,6 @@ class Workloads(click.Group):
 
 def _in_order(args: Sequence[str], names: Sequence[str]) -> list[str]:
     """ADDRESS, or "" where there is none, then the command's name, then the rest."""
-    from layerwire_bench import flags
-
     values = {f"--{name.replace('_', '-')}": option.nargs for name, option in flags.by_name().items()}
     before: list[str] = []
     words = list(args)
@@ -123,8 +113,6 @@ def _in_order(args: Sequence[str], names: Sequence[str]) -> list[str]:
 
 
 def _operator_command(function: str) -> click.Command:
-    from layerwire_bench import flags, operator_table
-
     def workload(selection: Selection, shape: Sequence[int], dtype: str, **values: Any) -> Workload:
         arguments = {name: value for name, value in values.items() if value is not None}
         return selection.operator(function, shape, dtype, arguments)
@@ -135,8 +123,6 @@ def _operator_command(function: str) -> click.Command:
 
 
 def _run_command() -> click.Command:
-    from layerwire_bench import flags
-
     def workload(selection: Selection, program: str, version: int | None, rows: int | None, shapes: Any) -> Workload:
         return selection.program(program, version, rows, dict(shapes))
 
@@ -154,8 +140,6 @@ def _mix_command() -> click.Command:
 
 def _command(name: str, own: Sequence[click.Parameter], workload: Callable[..., Workload], help_: str) -> click.Command:
     """A command with its own parameters and those of all."""
-    from layerwire_bench import flags
-
     own_names = {parameter.name for parameter in own}
 
     def callback(**values: Any) -> None:
@@ -206,9 +190,7 @@ def _bench(options: Flags, workload: WorkloadOf) -> int:
 def _plan(options: Flags, workload: WorkloadOf) -> Plan:
     """The plan; on the way everything is asked that has to be."""
     from layerwire_bench.conductor import LatencyBound, Plan
-    from layerwire_bench.plan import Job
     from layerwire_bench.sending.selection import Selection
-    from layerwire_bench.sending.tensors import SampleSettings
     from layerwire_bench.servers import counters, info
     from layerwire_bench.targets.factory import await_server
 
@@ -307,8 +289,7 @@ def _write(path: Path, text: str) -> None:
 
 def _status(run: Run, max_errors: float) -> int:
     """The exit status, and why it isn't 0."""
-    failed = sum(point.failures for point in run.points)
-    calls = failed + sum(point.calls for point in run.points)
+    failed, calls = run.failures, run.failures + run.calls
     if run.wrong:
         first = next(point.first_wrong for point in run.points if point.first_wrong)
         return _fail(f"{run.wrong:,} WRONG ANSWERS: {first}", FAILED)

@@ -223,6 +223,32 @@ class Point:
         return sum(self.errors.values())
 
 
+class Totals:
+    """Sums over the points of what has some."""
+
+    points: tuple[Point, ...]
+
+    @property
+    def calls(self) -> int:
+        """Calls that were answered with success."""
+        return sum(point.calls for point in self.points)
+
+    @property
+    def failures(self) -> int:
+        """Calls that ended otherwise."""
+        return sum(point.failures for point in self.points)
+
+    @property
+    def verified(self) -> int:
+        """Answers that were compared with what they should be."""
+        return sum(point.verified for point in self.points)
+
+    @property
+    def wrong(self) -> int:
+        """Answers that were not what they should be."""
+        return sum(point.wrong for point in self.points)
+
+
 @dataclass(frozen=True)
 class Search:
     """The search for the highest rate under a bound.
@@ -302,7 +328,7 @@ class ServerInfo:
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Totals):
     """A whole load test.
 
     Attributes:
@@ -337,8 +363,3 @@ class Run:
     interrupted: bool = False
     failure: str | None = None
     schema: int = field(default=1)
-
-    @property
-    def wrong(self) -> int:
-        """Answers that were not what they should be."""
-        return sum(point.wrong for point in self.points)

@@ -117,7 +117,7 @@ _CLIENT: Columns = (
     Column("loop lag", "p99 ms", lambda summary: numbers.milliseconds(_most(summary, "lag_p99_seconds"))),
     Column("sent late", "p99 ms", lambda summary: numbers.milliseconds(_most(summary, "send_lag_p99_seconds"))),
     Column("machine", "% busy", lambda summary: numbers.percent(_most(summary, "machine_busy_ratio"))),
-    _count("answers", "compared", lambda summary: sum(point.verified for point in summary.points)),
+    _count("answers", "compared", lambda summary: summary.verified),
     _count("calls", "unfinished", lambda summary: sum(point.unfinished for point in summary.points)),
 )  # fmt: skip
 

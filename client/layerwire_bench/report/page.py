@@ -100,13 +100,11 @@ class _Tile:
 def _tiles(run: Run) -> list[_Tile]:
     """The four numbers that one looks for first."""
     best = verdict.best(run)
-    failures = sum(point.failures for point in run.points)
-    calls = failures + sum(point.calls for point in run.points)
-    comparisons = sum(point.verified for point in run.points)
+    failures, calls = run.failures, run.failures + run.calls
     share = numbers.number(100 * failures / calls) if failures else "0"
     tiles = [_Tile(share, "%", f"{failures:,} of {calls:,} calls failed", failures > 0)]
-    if comparisons or run.wrong:
-        what = f"wrong of {comparisons:,} answers compared" if comparisons else "wrong answers"
+    if run.verified or run.wrong:
+        what = f"wrong of {run.verified:,} answers compared" if run.verified else "wrong answers"
         tiles.append(_Tile(f"{run.wrong:,}", "", what, run.wrong > 0))
     else:
         tiles.append(_Tile(numbers.NONE, "", "answers weren't compared"))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -105,11 +105,3 @@ class Samples:
             if where(labels):
                 below[float(labels["le"])] += value
         return Histogram(self.sum(f"{name}_count", where), self.sum(f"{name}_sum", where), dict(below))
-
-
-def weighted_sum(histograms: Iterable[tuple[Histogram, float]]) -> Histogram:
-    """Histograms of the same bounds as one, each value as often as its weight says."""
-    total = Histogram()
-    for histogram, weight in histograms:
-        total.add(histogram, weight)
-    return total

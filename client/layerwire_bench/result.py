@@ -155,9 +155,9 @@ class Server:
     copy_out: Phase | None
     batch_calls: float | None
     batch_rows: float | None
-    batch_closed: dict[str, float]
-    rejected: dict[str, float]
-    cpu_seconds: dict[str, float]
+    batch_closed: dict[str, float] = field(default_factory=dict)
+    rejected: dict[str, float] = field(default_factory=dict)
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
     note: str | None = None
 
     @property

@@ -121,14 +121,8 @@ def _grids(run: Run) -> tuple[grid.Grid, ...]:
     return (grid.trial_grid(run), grid.latency_grid(run, wide=True), *(make(run) for make in others))
 
 
-@dataclass(frozen=True)
-class _Facts:
-    title: str
-    items: tuple[tuple[str, str], ...]
-
-
-def _facts(run: Run) -> list[_Facts]:
-    """How to do it again, and where it was done."""
+def _facts(run: Run) -> list[tuple[str, Iterable[tuple[str, str]]]]:
+    """How to do it again, and where it was done: names and values under their title."""
     machine = run.machine
     memory = (("memory", size(machine.memory_bytes)),) if machine.memory_bytes is not None else ()
     sources = dict.fromkeys(
@@ -146,8 +140,8 @@ def _facts(run: Run) -> list[_Facts]:
         *_several("workload", run.workload),
         *_several("server's phases from", sources),
     )
-    servers = [_Facts(f"Server: {server.target}", tuple(server.facts.items())) for server in run.servers]
-    return [_Facts("Test", test), _Facts("Load tester's machine", client), *servers]
+    servers = [(f"Server: {server.target}", server.facts.items()) for server in run.servers]
+    return [("Test", test), ("Load tester's machine", client), *servers]
 
 
 def _several(name: str, values: Iterable[str]) -> tuple[tuple[str, str], ...]:

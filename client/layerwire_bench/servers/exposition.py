@@ -69,11 +69,7 @@ class Samples:
 
     @staticmethod
     def parse(page: str) -> Samples:
-        """The samples of a page.
-
-        Raises:
-            ValueError: it is none.
-        """
+        """The samples of a page; raises ValueError if it is none."""
         samples = (sample for family in text_string_to_metric_families(page) for sample in family.samples)
         return Samples({(one.name, tuple(sorted(one.labels.items()))): one.value for one in samples})
 

@@ -84,7 +84,6 @@ class Model(NamedTuple):
 
     name: str
     versions: tuple[str, ...]
-    platform: str
     inputs: tuple[ModelTensor, ...]
     outputs: tuple[ModelTensor, ...]
 
@@ -99,7 +98,7 @@ def model(address: str, name: str, version: str = "") -> Model:
     with _connect(address) as server:
         answer = server.ask("ModelMetadata", name=name, version=version)
     inputs, outputs = (tuple(_tensor(one) for one in tensors) for tensors in (answer.inputs, answer.outputs))
-    return Model(answer.name, tuple(answer.versions), answer.platform, inputs, outputs)
+    return Model(answer.name, tuple(answer.versions), inputs, outputs)
 
 
 def _tensor(one: Any) -> ModelTensor:
@@ -121,11 +120,7 @@ class ModelCounters(Counters[Counter[str]]):
         self._models = tuple(models)
 
     def read(self) -> Counter[str]:
-        """The counts by name.
-
-        Raises:
-            LayerwireError: the server has no such statistics, or doesn't know a model.
-        """
+        """The counts by name; raises LayerwireError if the server has no such statistics, or doesn't know a model."""
         counts: Counter[str] = Counter()
         with _connect(self._address) as server:
             for name, version in self._models:
@@ -161,9 +156,6 @@ class ModelCounters(Counters[Counter[str]]):
             copy_out=_phase(growth, "compute_output"),
             batch_calls=successes / batches if batches else None,
             batch_rows=growth["rows"] / batches if batches else None,
-            batch_closed={},
-            rejected={},
-            cpu_seconds={},
             note=note,
         )
 

@@ -17,8 +17,7 @@ from google.protobuf.message import DecodeError
 from layerwire.transport import reasons
 from layerwire.transport.settings import Settings
 from layerwire.v1 import layerwire_pb2 as messages
-from layerwire_bench.targets import contract
-from layerwire_bench.targets.channels import Channels
+from layerwire_bench.targets import channels, contract
 from layerwire_bench.targets.target import CLOSED, Callback, Target
 from layerwire_bench.workload import Arrays, Entry, Sample
 
@@ -59,9 +58,9 @@ class UnaryTarget(Target):
     async def __aenter__(self) -> Self:
         settings = self._settings
         self._loop = asyncio.get_running_loop()
-        self._channels = Channels(lambda: settings.channel(settings.addresses[0]))
+        self._channels = channels.Channels(lambda: settings.channel(settings.addresses[0]))
         self._methods: dict[str, list[Any]] = {}
-        await self._channels.connect()
+        await channels.connect(self._channels.all[0])
         return self
 
     async def __aexit__(self, *_: object) -> None:

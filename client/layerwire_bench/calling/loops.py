@@ -64,6 +64,7 @@ class Loop(ABC):
         in_flight: calls without an answer.
         is_stopped: whether no further call is sent.
         fire, next_sample: the target's and the order's.
+        tally: notes of the calls.
     """
 
     def __init__(self, target: Target, order: SampleOrder, tally: Tally, checker: Checker | None) -> None:
@@ -72,7 +73,7 @@ class Loop(ABC):
         self.in_flight = 0
         self.is_stopped = False
         self.loop = asyncio.get_running_loop()
-        self._tally = tally
+        self.tally = tally
         self._look = None if checker is None else checker.look
         self._idle = asyncio.Event()
 
@@ -99,16 +100,12 @@ class Loop(ABC):
 
     def record(self, due: float, sample: int, answer: Any, code: str, message: str) -> None:
         """A call ended now."""
-        self._tally.note(due, sample, code, message)
+        self.tally.note(due, sample, code, message)
         self.in_flight -= 1
         if self.is_stopped and not self.in_flight:
             self._idle.set()
         if code == "OK" and self._look is not None:
             self._look(sample, answer)
-
-    def late(self, seconds: float) -> None:
-        """The call that is recorded next was sent so late."""
-        self._tally.note_late(seconds)
 
 
 class ClosedLoop(Loop):
@@ -215,5 +212,5 @@ class _Shot:
         self._late = late
 
     def callback(self, answer: Any, code: str, message: str) -> None:
-        self._owner.late(self._late)
+        self._owner.tally.note_late(self._late)
         self._owner.record(self._due, self._sample, answer, code, message)

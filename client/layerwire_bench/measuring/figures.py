@@ -111,10 +111,7 @@ class PointFigures:
 
     def errors(self) -> dict[str, int]:
         """By status name, the most frequent first."""
-        total: Counter[str] = Counter()
-        for errors in self._errors:
-            total.update(errors)
-        return dict(total.most_common())
+        return dict(sum(self._errors, Counter[str]()).most_common())
 
     def parts(self, seconds: float, wrong: Sequence[int]) -> tuple[Part, ...]:
         """By entry, measured for so long, with so many wrong answers each."""

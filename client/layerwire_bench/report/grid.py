@@ -123,10 +123,7 @@ _CLIENT: Columns = (
 
 
 def _totals(summary: Summary, field: str) -> str:
-    total: Counter[str] = Counter()
-    for point in summary.points:
-        total.update(getattr(point.server, field, {}))
-    return numbers.counts(total)
+    return numbers.counts(sum((Counter(getattr(point.server, field, {})) for point in summary.points), Counter[str]()))
 
 
 _BATCHES: Columns = (

@@ -51,9 +51,7 @@ def errors(run: Run) -> str | None:
     calls = run.failures
     if not calls:
         return None
-    total: Counter[str] = Counter()
-    for point in run.points:
-        total.update(point.errors)
+    total = sum((Counter(point.errors) for point in run.points), Counter[str]())
     first = next((point.first_error for point in run.points if point.failures and point.first_error), None)
     sentence = f"{calls:,} call{'' if calls == 1 else 's'} failed: {numbers.counts(total)}."
     return sentence + (f" The first: {first}" if first else "")

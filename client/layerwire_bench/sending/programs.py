@@ -5,7 +5,7 @@ It knows what a server tells of a program, and models of any other server by the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -127,33 +127,29 @@ def entry_for(
     inputs = ", ".join(f"{one.name}={texts[one.name]} {one.dtype}" for one in program.inputs)
     description = f"run {name}, {inputs}{terms}"
     entry = Entry(f"{name} {brief}", description, terms.share, terms.priority, terms.deterministic)
-    first = _sample(program, sources, settings, (index, 0), None)
-    tolerance = None if first.expected is None else (first.rtol, first.atol)
-    rest = [_sample(program, sources, settings, (index, number), tolerance) for number in range(1, settings.samples)]
-    return entry, [first, *rest]
+    return entry, list(_samples(program, sources, settings, index))
 
 
-def _sample(
-    program: Program,
-    sources: Mapping[str, RandomTensor | Array],
-    settings: SampleSettings,
-    numbers: tuple[int, int],
-    tolerance: reference.Tolerance | None,
-) -> Sample:
-    """A sample, by the numbers of its entry and of itself."""
-    random = settings.random(*numbers)
-    inputs: dict[str, Array] = {
-        one.name: tensors.random_array(random, source.shape, one.dtype) if isinstance(source, RandomTensor) else source
-        for one in program.inputs
-        for source in [sources[one.name]]
-    }
-    settings.check(f"run {program.name}: its inputs", sum(int(one.nbytes) for one in inputs.values()))
-    request = Requests().run(program.name, inputs, version=program.version)
+def _samples(
+    program: Program, sources: Mapping[str, RandomTensor | Array], settings: SampleSettings, index: int
+) -> Iterator[Sample]:
+    """Samples of an entry by its number; the first tells how far the answers of all may be off."""
     dtype = next((one.dtype for one in program.inputs if "float" in one.dtype), "float32")
-    expected = reference.no_expectation(request, dtype)
-    if settings.verify:
-        expected = reference.expectation(request, dtype, program.constants, program.definition, tolerance=tolerance)
-    return Sample(numbers[0], request, *expected, weights=program.constants, program=program.definition)
+    tolerance: reference.Tolerance | None = None
+    for number in range(settings.samples):
+        random, inputs = settings.random(index, number), dict[str, Array]()
+        for one in program.inputs:
+            source = sources[one.name]
+            if isinstance(source, RandomTensor):
+                source = tensors.random_array(random, source.shape, one.dtype)
+            inputs[one.name] = source
+        settings.check(f"run {program.name}: its inputs", sum(int(one.nbytes) for one in inputs.values()))
+        request = Requests().run(program.name, inputs, version=program.version)
+        expected = reference.no_expectation(request, dtype)
+        if settings.verify:
+            expected = reference.expectation(request, dtype, program.constants, program.definition, tolerance=tolerance)
+        tolerance = None if expected.outputs is None else (expected.rtol, expected.atol)
+        yield Sample(index, request, *expected, weights=program.constants, program=program.definition)
 
 
 def _source(

@@ -58,10 +58,8 @@ def timeline(run: Run) -> Plot | None:
 
 def _error_looks(windows: Sequence[Window]) -> dict[str, Look]:
     """Looks of errors: wrong answers first, then most frequent first, those that there is no look for put together."""
-    totals: Counter[str] = Counter()
-    for window in windows:
-        totals.update(window.errors)
-    names = sorted(+totals, key=lambda name: (-totals[name], name))
+    totals = sum((Counter(window.errors) for window in windows), Counter[str]())
+    names = sorted(totals, key=lambda name: (-totals[name], name))
     if len(names) > len(_ERROR_LOOKS):
         names = [*names[: len(_ERROR_LOOKS) - 1], _OTHER]
     wrong = {_WRONG: Look(canvas.RED, fill=True)} if any(window.wrong for window in windows) else {}

@@ -157,8 +157,7 @@ def client_grid(run: Run) -> Grid:
 def batch_grid(run: Run) -> Grid:
     """How the server put calls together, and whom it turned away."""
     batches = _only(run, lambda point: point.server is not None and point.server.batch_calls is not None)
-    rejections = any(point.server is not None and point.server.rejected for point in batches.points)
-    return _of_summaries(batches, "Batches on the server", _BATCHES if rejections else _BATCHES[:-1])
+    return _of_summaries(batches, "Batches on the server", _BATCHES)
 
 
 def _only(run: Run, condition: Callable[[Point], bool]) -> Run:

@@ -47,12 +47,12 @@ test: $(READY) ## Run the tests on all cores; `make test ARGS="-k lanes -x"` run
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal -m "not debian" $(ARGS)
 
 test-deploy: $(READY) ## Run the tests that need Debian packages, and install those where that is allowed
-	tests/packages.sh
+	tools/packages.sh
 	LAYERWIRE_DOCKER_COMPOSE=$${LAYERWIRE_DOCKER_COMPOSE:-$(CURDIR)/.tools/docker-compose} \
 	$(BIN)/python -m pytest -m debian $(ARGS)
 
-image-check: $(READY) ## Build the CPU image with buildah, start it and try it; skips where it can't
-	$(BIN)/python -m deploy.image_check $(ARGS)
+image-check: $(READY) ## Build the CPU image with podman, start it and try it; skips where it can't
+	$(BIN)/python -m pytest -vs tests/containers/image $(ARGS)
 
 check: lint test ## lint and test
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import pytest
@@ -25,10 +26,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(skip)
 
 
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays: no garbage collection looks at it again."""
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The server of all tests that leave it well, with a store that holds the programs of tests/inference."""
-    from tests.inference import programs
+    """The server of all tests that leave it well, with a store of the programs of through_server/inference."""
+    from tests.through_server.inference import programs
 
     folder = tmp_path_factory.mktemp("served")
     server = Server(folder, "--store", str(folder / "store"))

@@ -222,12 +222,12 @@ class UNet(nn.Module):
         first = self.down1(x)
         second = self.down2(F.max_pool2d(first, 2))
         x = self.up2(self.bottom(F.max_pool2d(second, 2)))
-        x = self.join2(torch.cat([second, self.fitted(x, second)], dim=1))
-        x = self.join1(torch.cat([first, self.fitted(self.up1(x), first)], dim=1))
+        x = self.join2(torch.cat([second, self.padded_like(x, second)], dim=1))
+        x = self.join1(torch.cat([first, self.padded_like(self.up1(x), first)], dim=1))
         return torch.sigmoid(self.head(x))
 
     @staticmethod
-    def fitted(x, like):
+    def padded_like(x, like):
         high, wide = like.shape[2] - x.shape[2], like.shape[3] - x.shape[3]
         return F.pad(x, [wide // 2, wide - wide // 2, high // 2, high - high // 2])
 
@@ -297,7 +297,7 @@ NETWORKS: dict[str, Network] = {
 }
 
 
-def made(make, seed=0):
+def build(make, seed=0):
     """A seeded module in evaluation whose running statistics and scales differ from channel to channel."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -68,7 +68,7 @@ class Case:
 
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """args and kwargs with tensors made."""
-        return tuple(map(_made, self.args)), {name: _made(value) for name, value in self.kwargs.items()}
+        return tuple(map(_value_of, self.args)), {name: _value_of(value) for name, value in self.kwargs.items()}
 
     def answer(self) -> tuple[torch.Tensor, ...]:
         """The reference's answer, always as a tuple."""
@@ -92,7 +92,7 @@ class Bad:
     arguments = Case.arguments
 
 
-def _made(value: Any) -> Any:
+def _value_of(value: Any) -> Any:
     return value.make() if isinstance(value, T) else value
 
 

@@ -21,12 +21,12 @@ FAMILIES = ("pool", "unpool", "linear", "activate", "convolve", "normalize")
 def operators(family: str) -> dict[str, list[str]]:
     """The operators of a family with their names in torch.nn.functional: max_pool -> max_pool1d, 2d, 3d."""
     message = operators_pb2.DESCRIPTOR.message_types_by_name[f"{family.capitalize()}Operator"]
-    found = {}
+    functions = {}
     for field in message.oneofs_by_name["operator"].fields:
         spatial = "spatial_dims" in field.message_type.fields_by_name
         dims = DIMS.get(field.name, (1, 2, 3)) if spatial else ()
-        found[field.name] = [f"{field.name}{count}d" for count in dims] or [field.name]
-    return found
+        functions[field.name] = [f"{field.name}{count}d" for count in dims] or [field.name]
+    return functions
 
 
 def operator_table() -> list[str]:
@@ -49,16 +49,16 @@ def flag_table() -> list[str]:
     rows = ["| flag | default | unit | bounds | |", "|---|---|---|---|---|"]
     for name, field in Settings.model_fields.items():
         default = flags.default(field)
-        told = f"`{default}`" if default and isinstance(field.default, str) else default
+        shown = f"`{default}`" if default and isinstance(field.default, str) else default
         unit = flags.unit(field).replace("|", "\\|")
-        rows.append(f"| `{flag(name)}` | {told} | {unit} | {flags.bounds(field)} | {field.description} |")
+        rows.append(f"| `{flag(name)}` | {shown} | {unit} | {flags.bounds(field)} | {field.description} |")
     return rows
 
 
 def rejection_table() -> list[str]:
     """Every reason to turn a call away."""
     rows = ["| `reason` | what was full or over a limit |", "|---|---|"]
-    return rows + [f"| `{reason}` | {told} |" for role in REJECTIONS.values() for reason, told in role.items()]
+    return rows + [f"| `{reason}` | {meaning} |" for role in REJECTIONS.values() for reason, meaning in role.items()]
 
 
 TABLES: dict[str, Callable[[], list[str]]] = {
@@ -68,16 +68,16 @@ TABLES: dict[str, Callable[[], list[str]]] = {
 }
 
 
-def refreshed(text: str) -> str:
+def with_fresh_tables(text: str) -> str:
     """The text with its tables as the code wants them."""
     for name, table in TABLES.items():
         opening, closing = f"<!-- {name} -->\n", f"<!-- /{name} -->"
         head, _, rest = text.partition(opening)
-        _, found, tail = rest.partition(closing)
-        assert found, f"the README has no place for the table {name}"
+        _, mark, tail = rest.partition(closing)
+        assert mark, f"the README has no place for the table {name}"
         text = head + opening + "\n".join(table()) + "\n" + closing + tail
     return text
 
 
 if __name__ == "__main__":
-    README.write_text(refreshed(README.read_text()))
+    README.write_text(with_fresh_tables(README.read_text()))

@@ -19,7 +19,7 @@ from layerwire.store.uploads import UploadReport
 from layerwire.v1 import store_pb2
 from layerwire.wire.safetensors import SafetensorsFile
 from tests.interpreter import run
-from tests.networks import NETWORKS, inputs, made
+from tests.networks import NETWORKS, build, inputs
 
 
 class MemoryStore:
@@ -54,12 +54,12 @@ class MemoryStore:
 
 def big_linear():
     """Weights of more than two pieces."""
-    return made(lambda: nn.Linear(900, 800))
+    return build(lambda: nn.Linear(900, 800))
 
 
 def test_deployed_program_answers_as_the_module():
     store, network = MemoryStore(), NETWORKS["segnet"]
-    module = made(network.make)
+    module = build(network.make)
     remote = deploy(store, "segnet", module, *inputs(network, 1))
     (x,) = inputs(network, 3)
     torch.testing.assert_close(remote(x), module(x).detach())
@@ -88,7 +88,7 @@ def test_differences_are_told():
             outputs["output"][0, 1] = float("nan")
             return outputs
 
-    remote = deploy(Wrong(), "net", made(lambda: nn.Linear(3, 2)), torch.ones(1, 3))
+    remote = deploy(Wrong(), "net", build(lambda: nn.Linear(3, 2)), torch.ones(1, 3))
     assert remote.report.largest_difference == float("inf")
 
 
@@ -109,7 +109,7 @@ def test_program_without_its_module():
 
 @pytest.mark.parametrize("offset", [0, 1, 7, 8, 100, 4000])
 def test_pieces_from_an_offset(offset):
-    file = export(made(NETWORKS["lenet"].make), *inputs(NETWORKS["lenet"], 1)).weights
+    file = export(build(NETWORKS["lenet"].make), *inputs(NETWORKS["lenet"], 1)).weights
     whole = b"".join(file.pieces())
     assert b"".join(file.pieces(offset, piece_bytes=999)) == whole[offset:]
     assert max(len(piece) for piece in file.pieces(offset, piece_bytes=999)) <= 999

@@ -11,8 +11,6 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"layerwire": "client", "layerwire_bench": "client", "layerwire_server": "server"}
-# Circles that are still there, by package: what stands in one. Take out what goes; nothing new comes in.
-ALLOWED: Mapping[str, tuple[frozenset[str], ...]] = {}
 
 
 def modules(package: str) -> dict[str, Path]:
@@ -64,37 +62,15 @@ def circle(edges: Mapping[str, set[str]]) -> list[str]:
     return []
 
 
-def without_allowed(package: str, edges: Mapping[str, set[str]]) -> dict[str, set[str]]:
-    """The graph without the arrows that lie within an allowed circle."""
-    within = ALLOWED.get(package, ())
-    return {
-        importer: {one for one in imported if not any({importer, one} <= allowed for allowed in within)}
-        for importer, imported in edges.items()
-    }
-
-
 @pytest.mark.parametrize("package", FOLDERS)
 def test_no_files_import_each_other_in_a_circle(package):
-    assert not circle(without_allowed(package, graph(package)))
+    assert not circle(graph(package))
 
 
 @pytest.mark.parametrize("package", FOLDERS)
 def test_no_folders_import_each_other_in_a_circle(package):
     for folder, edges in siblings(graph(package)).items():
-        named = {f"{folder}.{one}": {f"{folder}.{other}" for other in others} for one, others in edges.items()}
-        assert not circle(without_allowed(package, named)), folder
-
-
-def test_what_is_allowed_is_a_circle_still():
-    for package, circles in ALLOWED.items():
-        files = graph(package)
-        named = [
-            {f"{folder}.{one}": {f"{folder}.{other}" for other in others} for one, others in edges.items()}
-            for folder, edges in siblings(files).items()
-        ]
-        for allowed in circles:
-            parts = [{one: edges.get(one, set()) & allowed for one in allowed} for edges in (files, *named)]
-            assert any(circle(part) for part in parts), f"take {sorted(allowed)} out of the list"
+        assert not circle(edges), folder
 
 
 def test_deferred_imports_and_those_for_type_checkers_count():

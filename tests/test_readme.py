@@ -10,14 +10,14 @@ import pytest
 
 from layerwire.cli import COMMANDS, OTHERS
 from layerwire_server.config import Settings, flag
-from tests.readme_tables import README, refreshed
+from tests.readme_tables import README, with_fresh_tables
 
 TEXT = README.read_text()
 ROOT = README.parent
 
 
 def test_tables_are_fresh():
-    assert refreshed(TEXT) == TEXT, "run `make tables`"
+    assert with_fresh_tables(TEXT) == TEXT, "run `make tables`"
 
 
 def test_flags_are_those_of_serve():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -24,10 +25,16 @@ PICKLING = {"Queue", "SimpleQueue", "JoinableQueue", "Pipe", "Manager", "Listene
 UNSAFE_CALLS = {"eval", "exec", "compile", "__import__"}
 
 
-def dotted(node: ast.expr) -> str:
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    """A file's syntax tree; each rule walks it."""
+    return ast.parse(path.read_text())
+
+
+def dotted_name(node: ast.expr) -> str:
     """`a.b.c` of an attribute chain, `c` of a name; "" of anything else."""
     if isinstance(node, ast.Attribute):
-        return f"{dotted(node.value)}.{node.attr}"
+        return f"{dotted_name(node.value)}.{node.attr}"
     return node.id if isinstance(node, ast.Name) else ""
 
 
@@ -43,12 +50,12 @@ def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
 def names(tree: ast.AST) -> Iterator[tuple[int, str]]:
     """Line and full name of everything that is imported or reached by attribute."""
     yield from imports(tree)
-    yield from ((node.lineno, dotted(node)) for node in ast.walk(tree) if isinstance(node, ast.Attribute))
+    yield from ((node.lineno, dotted_name(node)) for node in ast.walk(tree) if isinstance(node, ast.Attribute))
 
 
 def calls(tree: ast.AST) -> Iterator[tuple[ast.Call, str]]:
     """Every call with the dotted name of what is called."""
-    yield from ((node, dotted(node.func)) for node in ast.walk(tree) if isinstance(node, ast.Call))
+    yield from ((node, dotted_name(node.func)) for node in ast.walk(tree) if isinstance(node, ast.Call))
 
 
 def no_pickle(tree: ast.AST) -> Iterator[int]:
@@ -132,7 +139,7 @@ RULES: dict[Rule, list[str]] = {  # rule -> what it must catch
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_sources_keep_the_rule(rule):
-    broken = [f"{path.relative_to(ROOT)}:{line}" for path in SOURCES for line in rule(ast.parse(path.read_text()))]
+    broken = [f"{path.relative_to(ROOT)}:{line}" for path in SOURCES for line in rule(tree_of(path))]
     assert not broken, rule.__doc__
 
 
@@ -152,7 +159,7 @@ def test_lanes_are_a_pure_rule():
     foreign = [
         f"{path.relative_to(ROOT)}:{line} {name}"
         for path in paths
-        for line, name in imports(ast.parse(path.read_text()))
+        for line, name in imports(tree_of(path))
         if name.split(".")[0] not in sys.stdlib_module_names and name.rpartition(".")[0] not in among_themselves
     ]
     assert not foreign, "lanes import the standard library only"

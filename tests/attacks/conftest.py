@@ -38,10 +38,10 @@ def serving(server: Server) -> bool:
 def resident_bytes(pid: int) -> int:
     """What a process has in memory."""
     try:
-        found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+        resident = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     except FileNotFoundError:
-        return 0  # that it is gone is found by its absence from Target.pids
-    return 0 if found is None else int(found[1]) * 1024
+        return 0  # that it is gone is seen by its absence from Server.processes
+    return 0 if resident is None else int(resident[1]) * 1024
 
 
 class Bystander:
@@ -53,7 +53,7 @@ class Bystander:
     def __init__(self, target: Server, neighbour: Server) -> None:
         self._target, self._neighbour = target, neighbour
         self._stop = threading.Event()
-        self._changed = threading.Condition()
+        self._condition = threading.Condition()
         self._error: BaseException | None = None
         self.seconds: list[float] = []
         self.neighbour_seconds: list[float] = []
@@ -65,9 +65,9 @@ class Bystander:
 
     def after(self, answers: int) -> None:
         """Returns when so many more answers have come."""
-        with self._changed:
+        with self._condition:
             goal = len(self.seconds) + answers
-            came = self._changed.wait_for(lambda: self._error or len(self.seconds) >= goal, PATIENCE_SECONDS)
+            came = self._condition.wait_for(lambda: self._error or len(self.seconds) >= goal, PATIENCE_SECONDS)
             assert came, "no answers any more"
         if self._error is not None:
             raise self._error
@@ -99,13 +99,13 @@ class Bystander:
                     if len(self.seconds) % 3 == 0:
                         self.neighbour_seconds.append(_seconds_of_a_call(other, x))
                     seconds = _seconds_of_a_call(lw, x)
-                    with self._changed:
+                    with self._condition:
                         self.seconds.append(seconds)
-                        self._changed.notify_all()
+                        self._condition.notify_all()
         except BaseException as error:
-            with self._changed:
+            with self._condition:
                 self._error = error
-                self._changed.notify_all()
+                self._condition.notify_all()
 
     def _watch(self) -> None:
         while not self._stop.wait(_SAMPLE_SECONDS):

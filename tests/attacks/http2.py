@@ -63,7 +63,7 @@ class Flooder:
         self.received: Counter[int] = Counter()
         self.last_words = b""
         self.closed = False
-        self._unparsed = b""
+        self._rest = b""
         self._socket = socket.create_connection((host, int(port)), PATIENCE_SECONDS)
         self._socket.setblocking(False)
         self.pour(PREFACE + frame(SETTINGS, 0, 0, struct.pack(">HI", 4, initial_window_bytes)))
@@ -108,13 +108,13 @@ class Flooder:
         except ConnectionError:
             data = b""
         self.closed = self.closed or not data
-        self._unparsed += data
-        while len(self._unparsed) >= _HEADER_BYTES:
-            end = _HEADER_BYTES + int.from_bytes(self._unparsed[:3], "big")
-            if len(self._unparsed) < end:
+        self._rest += data
+        while len(self._rest) >= _HEADER_BYTES:
+            end = _HEADER_BYTES + int.from_bytes(self._rest[:3], "big")
+            if len(self._rest) < end:
                 return
-            kind = self._unparsed[3]
+            kind = self._rest[3]
             self.received[kind] += 1
             if kind == GOAWAY:
-                self.last_words = self._unparsed[_HEADER_BYTES + 8 : end]
-            self._unparsed = self._unparsed[end:]
+                self.last_words = self._rest[_HEADER_BYTES + 8 : end]
+            self._rest = self._rest[end:]

@@ -32,16 +32,16 @@ GARBAGE = {
 def code_and_details(call, *args):
     """How an RPC fails."""
     with pytest.raises(grpc.RpcError) as caught:
-        found = call(*args, timeout=PATIENCE_SECONDS)
-        for _ in found if not isinstance(found, bytes) else ():
+        answers = call(*args, timeout=PATIENCE_SECONDS)
+        for _ in answers if not isinstance(answers, bytes) else ():
             pass
     return caught.value.code(), caught.value.details()
 
 
 @pytest.fixture
 def channel(target):
-    with grpc.insecure_channel(target.address) as found:
-        yield found
+    with grpc.insecure_channel(target.address) as connected:
+        yield connected
 
 
 def test_garbage_for_every_unary_method(target, channel, unharmed):
@@ -103,15 +103,15 @@ AMPLIFIED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("method", "make", "wanted"), AMPLIFIED.values(), ids=AMPLIFIED)
-def test_what_grows_when_parsed(target, channel, method, make, wanted, unharmed):
+@pytest.mark.parametrize(("method", "make", "expected"), AMPLIFIED.values(), ids=AMPLIFIED)
+def test_what_grows_when_parsed(target, channel, method, make, expected, unharmed):
     body = make()
     call = channel.stream_stream if method == "Stream" else channel.unary_unary
     # What the bytes themselves take: several times in gRPC's buffers and the gateway, once in the worker.
     with unharmed(target, 450 * MIB, worker_bytes=100 * MIB):
         for _ in range(3):
-            found = code_and_details(call(path_of(method)), iter([body]) if method == "Stream" else body)
-            assert found == (INVALID, wanted)
+            error = code_and_details(call(path_of(method)), iter([body]) if method == "Stream" else body)
+            assert error == (INVALID, expected)
 
 
 def test_gzip_bomb(target, channel, unharmed):

@@ -90,7 +90,7 @@ def case(function: str, about: str, *args: Any, dtype: str = "float32", **kwargs
     )
 
 
-def _worked() -> list[Case]:
+def _worked_examples() -> list[Case]:
     return [
         Case("relu-worked", "relu", (T(values=[-1.0, 2.0, -3.0, 4.0]),), expected=[0.0, 2.0, 0.0, 4.0]),
         Case("leaky_relu-worked", "leaky_relu", (T(values=[-1.0, 2.0]), 0.25), expected=[-0.25, 2.0]),
@@ -172,7 +172,7 @@ def _along_axis() -> list[Case]:
     return rows
 
 
-CASES: list[Case] = [*_worked(), *_elementwise(), *_integers(), *_slopes(), *_along_axis(), *softmax.CASES]
+CASES: list[Case] = [*_worked_examples(), *_elementwise(), *_integers(), *_slopes(), *_along_axis(), *softmax.CASES]
 
 
 def _bad_scalars() -> list[Bad]:

@@ -22,7 +22,7 @@ def bilinear(about: str, *args: Any, dtype: str = "float32") -> Case:
     return Case(f"bilinear-{about}", "bilinear", args, tolerance=TOLERANCES.get(dtype))
 
 
-def _worked() -> list[Case]:
+def _worked_examples() -> list[Case]:
     # [1, 2, 3] times the 3x4 matrix with rows 1, 2, 3, 4; linear takes it transposed
     columns = [[1.0, 1.0, 1.0], [2.0, 2.0, 2.0], [3.0, 3.0, 3.0], [4.0, 4.0, 4.0]]
     return [
@@ -122,7 +122,7 @@ def _cosine() -> list[Case]:
     return rows
 
 
-CASES: list[Case] = [*_worked(), *_linear(), *_bilinear(), *_cosine()]
+CASES: list[Case] = [*_worked_examples(), *_linear(), *_bilinear(), *_cosine()]
 
 BAD: list[Bad] = [
     Bad("linear-scalar", "linear", (T(()), T((3, 1))), "input"),

@@ -25,7 +25,7 @@ def channels(count: int, dtype: str = "float32", *, affine: bool = True) -> tupl
     return (*running, T((count,), dtype, seed=3), T((count,), dtype, seed=4)) if affine else running
 
 
-def unchanged(function: Any) -> Any:
+def on_copies(function: Any) -> Any:
     """torch's function on copies of running statistics, which it would update in place."""
 
     def reference(x: torch.Tensor, mean: Any = None, var: Any = None, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -50,8 +50,8 @@ def with_statistics(
     running = () if running_mean is None or running_var is None else (running_mean.clone(), running_var.clone())
     output = F.batch_norm(x, *(running or (None, None)), weight, bias, **kwargs)
     values = x.transpose(0, 1).flatten(1).double().numpy()
-    given = (statistic for statistic in (weight, bias, running_mean, running_var) if statistic is not None)
-    dtype = next((statistic.dtype for statistic in given), x.dtype)
+    statistics = (statistic for statistic in (weight, bias, running_mean, running_var) if statistic is not None)
+    dtype = next((statistic.dtype for statistic in statistics), x.dtype)
     batch = (torch.from_numpy(values.mean(1)).to(dtype), torch.from_numpy(values.var(1)).to(dtype))
     return (output, *batch, *running)
 
@@ -62,12 +62,12 @@ def batch_norm(about: str, *args: Any, tolerance: tuple[float, float] | None = N
         return Case(
             f"batch_norm-{about}", "batch_norm", args, kwargs, with_statistics, tolerance=tolerance or (1e-5, 1e-5)
         )
-    return Case(f"batch_norm-{about}", "batch_norm", args, kwargs, unchanged(F.batch_norm), tolerance=tolerance)
+    return Case(f"batch_norm-{about}", "batch_norm", args, kwargs, on_copies(F.batch_norm), tolerance=tolerance)
 
 
 def instance_norm(about: str, *args: Any, **kwargs: Any) -> Case:
     """A case of instance_norm."""
-    return Case(f"instance_norm-{about}", "instance_norm", args, kwargs, unchanged(F.instance_norm))
+    return Case(f"instance_norm-{about}", "instance_norm", args, kwargs, on_copies(F.instance_norm))
 
 
 def _batch_norm() -> list[Case]:

@@ -11,7 +11,7 @@ EXTENTS = {1: (8,), 2: (8, 6), 3: (4, 6, 4)}
 HUGE = (2**31, 2**32 + 3, 2**62, 2**63 - 1)
 
 
-def pooled(shape, dims, kernel_size=2, stride=None, padding=0, dtype="float32", values="normal"):
+def max_pool(shape, dims, kernel_size=2, stride=None, padding=0, dtype="float32", values="normal"):
     """An input and indices as max pooling of that shape gives them."""
     pool = getattr(F, f"max_pool{dims}d")
     source = T(tuple(shape)).make()
@@ -58,7 +58,7 @@ PLAIN = [
     Case(
         f"unpool{dims}d-{'batched' if batched else 'unbatched'}-{name}",
         f"max_unpool{dims}d",
-        (*pooled(input_of(dims, batched), dims, *parameters), *parameters),
+        (*max_pool(input_of(dims, batched), dims, *parameters), *parameters),
         {"output_size": EXTENTS[dims]} if name != "halved" else {},
         reference=in_order(dims),
     )
@@ -68,12 +68,12 @@ PLAIN = [
     if not (dims == 3 and name == "gaps")
 ]
 DTYPES = [
-    Case(f"unpool{dims}d-{dtype}", f"max_unpool{dims}d", (*pooled(input_of(dims), dims, dtype=dtype), 2))
+    Case(f"unpool{dims}d-{dtype}", f"max_unpool{dims}d", (*max_pool(input_of(dims), dims, dtype=dtype), 2))
     for dims in EXTENTS
     for dtype in ("float64", "float16", "bfloat16")
 ]
 CORNERS = [
-    Case("unpool-16-to-32", "max_unpool2d", (*pooled((1, 3, 32, 32), 2), 2)),
+    Case("unpool-16-to-32", "max_unpool2d", (*max_pool((1, 3, 32, 32), 2), 2)),
     Case(
         "unpool-6-8-14-16",
         "max_unpool2d",
@@ -96,8 +96,8 @@ CORNERS = [
     ),
     Case("unpool2d-in-no-order", "max_unpool2d", (T((2, 3, 3, 5)), spread((2, 3, 3, 5), 60), 2)),
     Case("unpool3d-in-no-order", "max_unpool3d", (T((2, 2, 2, 3, 2)), spread((2, 2, 2, 3, 2), 96), 2)),
-    Case("unpool2d-special", "max_unpool2d", (*pooled(input_of(2), 2, values="special"), 2)),
-    Case("unpool1d-special", "max_unpool1d", (*pooled(input_of(1), 1, values="special"), 2)),
+    Case("unpool2d-special", "max_unpool2d", (*max_pool(input_of(2), 2, values="special"), 2)),
+    Case("unpool1d-special", "max_unpool1d", (*max_pool(input_of(1), 1, values="special"), 2)),
     Case(
         "unpool2d-value-an-axis",
         "max_unpool2d",
@@ -124,18 +124,18 @@ CORNERS = [
 CASES: list[Case] = PLAIN + DTYPES + CORNERS
 
 
-def attacked(dims, index):
-    """An input of 2^dims elements a plane, one of whose indices is attacked; the output plane has 4^dims."""
+def attack(dims, index):
+    """An input of 2^dims elements a plane, one of whose indices is attack; the output plane has 4^dims."""
     shape = (2, 3) + (2,) * dims
     indices = torch.zeros(shape, dtype=torch.int64)
     indices[(1, 2) + (1,) * dims] = index
     return T(shape), T(dtype="int64", values=indices.tolist()), 2
 
 
-GOOD = pooled(input_of(2), 2)
+GOOD = max_pool(input_of(2), 2)
 BAD: list[Bad] = [
     *(
-        Bad(f"unpool{dims}d-index-{index}", f"max_unpool{dims}d", attacked(dims, index), "indices")
+        Bad(f"unpool{dims}d-index-{index}", f"max_unpool{dims}d", attack(dims, index), "indices")
         for dims in EXTENTS
         for index in (-1, 4**dims, 2**31, 2**32, 2**32 + 3, 2**62, 2**63 - 1, -(2**31), -(2**63))
     ),
@@ -146,11 +146,11 @@ BAD: list[Bad] = [
         if (field, value) != ("output_size", 0)
     ),
     *(
-        Bad(f"unpool1d-kernel-{value}", "max_unpool1d", (*pooled(input_of(1), 1), value), "kernel_size")
+        Bad(f"unpool1d-kernel-{value}", "max_unpool1d", (*max_pool(input_of(1), 1), value), "kernel_size")
         for value in (0, -1, *HUGE)
     ),
     *(
-        Bad(f"unpool3d-padding-{value}", "max_unpool3d", (*pooled(input_of(3), 3), 2), "padding", {"padding": value})
+        Bad(f"unpool3d-padding-{value}", "max_unpool3d", (*max_pool(input_of(3), 3), 2), "padding", {"padding": value})
         for value in (-1, 2, *HUGE)
     ),
     Bad("unpool2d-wrapping-geometry", "max_unpool2d", (*GOOD, 2**32, 1, 2**31), "kernel_size"),

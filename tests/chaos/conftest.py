@@ -44,7 +44,7 @@ class Load:
         self._client = client
         self._condition = threading.Condition()
         self._stop = threading.Event()
-        self.answered = 0
+        self.answers = 0
         self._threads = ThreadPoolExecutor(callers)
         self._futures = [self._threads.submit(self._call, seed) for seed in range(callers)]
 
@@ -56,14 +56,14 @@ class Load:
             np.testing.assert_array_equal(self._client.relu(x), np.maximum(x, 0))
             np.testing.assert_allclose(self._client.linear(x, weight), x @ weight.T, rtol=1e-4, atol=1e-5)
             with self._condition:
-                self.answered += 2
+                self.answers += 2
                 self._condition.notify_all()
 
     def after(self, answers: int) -> None:
         """Returns when so many more answers have come."""
         with self._condition:
-            goal = self.answered + answers
-            while self.answered < goal:
+            goal = self.answers + answers
+            while self.answers < goal:
                 assert self._condition.wait(PATIENCE_SECONDS), "no answers come any more"
                 for future in self._futures:
                     if future.done():
@@ -75,4 +75,4 @@ class Load:
         for future in self._futures:
             future.result(PATIENCE_SECONDS)
         self._threads.shutdown()
-        return self.answered
+        return self.answers

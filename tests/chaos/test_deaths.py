@@ -32,7 +32,7 @@ def lone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @contextmanager
-def counted(server: Server, **changes: int) -> Iterator[None]:
+def metric_changes(server: Server, **changes: int) -> Iterator[None]:
     """Asserts by how much metrics change within: `restarts`, `quarantined`, `gateway_restarts`."""
     names = {
         "restarts": "layerwire_worker_restarts_total",
@@ -49,7 +49,10 @@ def row(value: float) -> np.ndarray:
 
 
 def kill_workers_under_load(server: Server) -> None:
-    with counted(server, restarts=4, quarantined=0), layerwire.Client(server.address, timeout=PATIENCE_SECONDS) as lw:
+    with (
+        metric_changes(server, restarts=4, quarantined=0),
+        layerwire.Client(server.address, timeout=PATIENCE_SECONDS) as lw,
+    ):
         load = Load(lw)
         for _ in range(4):
             load.after(100)
@@ -68,7 +71,7 @@ def test_one_of_two_workers_killed_costs_no_answer(start: Start) -> None:
 
 
 def test_killed_gateway_costs_no_answer(lone: Server) -> None:
-    with counted(lone, gateway_restarts=3), layerwire.Client(lone.address, timeout=PATIENCE_SECONDS) as client:
+    with metric_changes(lone, gateway_restarts=3), layerwire.Client(lone.address, timeout=PATIENCE_SECONDS) as client:
         load = Load(client)
         for _ in range(3):
             load.after(100)
@@ -92,7 +95,7 @@ def test_rolling_restart_costs_no_answer(start: Start) -> None:
 
 def quarantine_one_of_many(server: Server, magic: float) -> None:
     with (
-        counted(server, restarts=2, quarantined=1),
+        metric_changes(server, restarts=2, quarantined=1),
         layerwire.Client(server.address, timeout=PATIENCE_SECONDS, retries=0) as client,
     ):
         values = [float(i) for i in range(63)]
@@ -117,7 +120,7 @@ def test_call_that_hangs_twice_is_quarantined_and_neighbours_are_answered(start:
 def test_call_that_killed_kills_no_more_when_it_comes_again(lone: Server) -> None:
     deadly = np.array([SEGFAULT, 2.0], np.float32)  # no other test's
     with (
-        counted(lone, restarts=2, quarantined=1),
+        metric_changes(lone, restarts=2, quarantined=1),
         layerwire.Client(lone.address, timeout=PATIENCE_SECONDS, retries=0) as client,
     ):
         for again in range(4):
@@ -137,7 +140,7 @@ def test_call_that_killed_kills_no_more_when_it_comes_again(lone: Server) -> Non
 def test_sticky_device_error_replaces_the_worker_and_loses_nothing(lone: Server) -> None:
     before = lone.pids("worker")
     with (
-        counted(lone, restarts=1),
+        metric_changes(lone, restarts=1),
         layerwire.Client(lone.address, timeout=PATIENCE_SECONDS, retries=0) as client,
     ):
         values = [1.0, 2.0, STICKY_ONCE, 3.0]

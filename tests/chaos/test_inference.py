@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import grpc
 import numpy as np
+import pytest
 
 from layerwire.inference_v2 import open_inference_pb2 as oip
-from tests.inference import programs
-from tests.inference.conftest import SERVICE
-from tests.inference.messages import floats, infer
+from tests.chaos.conftest import FaultyServer
 from tests.served import PATIENCE_SECONDS, Server
+from tests.through_server.inference import programs
+from tests.through_server.inference.conftest import SERVICE
+from tests.through_server.inference.messages import floats, infer
 
-Start = Callable[..., Server]
 REQUESTS = 400
 
 
@@ -30,30 +30,41 @@ def is_right(answer: oip.ModelInferResponse) -> bool:
     return np.allclose(floats(answer)["y"], programs.expected(x), rtol=1e-5)
 
 
-def test_statistics_are_those_of_all_workers(start: Start, tmp_path: Path) -> None:
-    server = start("--workers", "2", "--threads", "1", "--store", str(tmp_path / "store"))
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One of two workers, with programs in its store."""
+    folder = tmp_path_factory.mktemp("two")
+    server = FaultyServer(folder, "--workers", "2", "--threads", "1", "--store", str(folder / "store"))
     programs.put(server.address)
+    yield server
+    server.close()
+
+
+def test_statistics_are_those_of_all_workers(server: Server) -> None:
     with grpc.insecure_channel(server.address) as channel, ThreadPoolExecutor(16) as pool:
         method = channel.unary_unary(
             SERVICE + "ModelInfer", oip.ModelInferRequest.SerializeToString, oip.ModelInferResponse.FromString
         )
-        answers = list(pool.map(lambda number: method(request(number), timeout=PATIENCE_SECONDS), range(REQUESTS)))
-        statistics = channel.unary_unary(
+        ask = channel.unary_unary(
             SERVICE + "ModelStatistics",
             oip.ModelStatisticsRequest.SerializeToString,
             oip.ModelStatisticsResponse.FromString,
-        )(oip.ModelStatisticsRequest(name="linear", version="1"), timeout=PATIENCE_SECONDS)
+        )
+
+        def statistics() -> oip.ModelStatistics:
+            (model,) = ask(oip.ModelStatisticsRequest(name="linear", version="1"), timeout=PATIENCE_SECONDS).model_stats
+            return model
+
+        before = statistics()
+        answers = list(pool.map(lambda number: method(request(number), timeout=PATIENCE_SECONDS), range(REQUESTS)))
+        after = statistics()
     assert all(map(is_right, answers))
-    (found,) = statistics.model_stats
-    assert found.inference_count == found.inference_stats.success.count == REQUESTS
-    assert sum(size.compute_infer.count for size in found.batch_stats) == found.execution_count
-    assert sum(size.batch_size * size.compute_infer.count for size in found.batch_stats) == REQUESTS
+    assert after.inference_count == after.inference_stats.success.count == before.inference_count + REQUESTS
+    assert sum(size.compute_infer.count for size in after.batch_stats) == after.execution_count
+    assert sum(size.batch_size * size.compute_infer.count for size in after.batch_stats) == after.inference_count
 
 
-def test_killed_workers_cost_a_stream_no_answer(start: Start, tmp_path: Path) -> None:
-    server = start("--workers", "2", "--threads", "1", "--store", str(tmp_path / "store"))
-    programs.put(server.address)
-
+def test_killed_workers_cost_a_stream_no_answer(server: Server) -> None:
     def requests() -> Iterator[oip.ModelInferRequest]:
         for number in range(REQUESTS):
             if number in (100, 250):

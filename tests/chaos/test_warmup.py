@@ -15,7 +15,7 @@ from tests.served import PATIENCE_SECONDS, Server
 
 
 def test_hot_calls_are_warmed_up_at_start_and_at_rebirth(start: Callable[..., Server], tmp_path: Path) -> None:
-    def warmed() -> list[str]:
+    def warm_up_lines() -> list[str]:
         return [line for line in (tmp_path / "log").read_text().splitlines() if "warmed up" in line]
 
     server = start("--store", str(tmp_path / "store"))
@@ -25,13 +25,13 @@ def test_hot_calls_are_warmed_up_at_start_and_at_rebirth(start: Callable[..., Se
         image = np.ones((1, 1, 8, 8), np.float32)
         expected = remote(image)
         client.relu(image)
-        assert warmed() == []
+        assert warm_up_lines() == []
         assert server.stop() == 0
         server.start()
         np.testing.assert_allclose(client.run("hot", {"input": image})["output"], expected, atol=1e-6)
-        assert len(warmed()) == 1
-        assert "batches=3" in warmed()[0], "the deployment's example, the image, relu"
+        assert len(warm_up_lines()) == 1
+        assert "batches=3" in warm_up_lines()[0], "the deployment's example, the image, relu"
         (worker,) = server.pids("worker")
         os.kill(worker, signal.SIGKILL)
         np.testing.assert_allclose(client.run("hot", {"input": image})["output"], expected, atol=1e-6)
-        assert len(warmed()) == 2
+        assert len(warm_up_lines()) == 2

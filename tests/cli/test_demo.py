@@ -6,6 +6,8 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,38 +25,71 @@ def row(output: str, name: str) -> list[float]:
     return [float(value.replace(",", "")) for value in match.groups()]
 
 
-def test_demo(tmp_path, cli):
-    words = [sys.executable, "-m", "layerwire.cli", "demo", "--output", str(tmp_path)]
-    demo = subprocess.run(words, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
-    assert (demo.returncode, demo.stderr) == (0, "")
-    local = re.search(r"accuracy of local torch: ([\d.]+)%", demo.stdout)
-    assert local, demo.stdout
-    assert row(demo.stdout, "accuracy") == [float(local[1])] * 2
+def check(shown: str, output: Path) -> None:
+    """What the demo shows holds together, and its picture has something in it."""
+    local = re.search(r"accuracy of local torch: ([\d.]+)%", shown)
+    assert local, shown
+    assert row(shown, "accuracy") == [float(local[1])] * 2
     assert float(local[1]) > 95
-    assert max(row(demo.stdout, "largest difference")) < 1e-3
-    assert row(demo.stdout, "calls") == [digits.HELD_OUT * 11, digits.HELD_OUT]
-    assert min(row(demo.stdout, "digits/s")) > 0
-    assert all(1 <= calls <= command.CALLERS for calls in row(demo.stdout, "mean calls per batch"))
-    assert all(
-        0 < p50 <= p99
-        for p50, p99 in zip(row(demo.stdout, "latency p50"), row(demo.stdout, "latency p99"), strict=True)
-    )
-    picture = imread(tmp_path / command.PICTURE)
+    assert max(row(shown, "largest difference")) < 1e-3
+    assert row(shown, "calls") == [digits.HELD_OUT * 11, digits.HELD_OUT]
+    assert min(row(shown, "digits/s")) > 0
+    assert all(1 <= calls <= command.CALLERS for calls in row(shown, "mean calls per batch"))
+    assert all(0 < p50 <= p99 for p50, p99 in zip(row(shown, "latency p50"), row(shown, "latency p99"), strict=True))
+    picture = imread(output / command.PICTURE)
     assert min(picture.shape[:2]) > 800
     assert picture[..., :3].std() > 0.1
-    address = re.search(r"127\.0\.0\.1:\d+", demo.stdout)
+
+
+def test_demo_and_the_load_test_that_it_tells_of(tmp_path, cli):
+    words = [sys.executable, "-m", "layerwire.cli", "demo", "--keep", "--output", str(tmp_path)]
+    errors = tmp_path / "stderr"
+    with (
+        errors.open("w") as stderr,
+        subprocess.Popen(words, stdout=subprocess.PIPE, stderr=stderr, text=True, stdin=subprocess.DEVNULL) as demo,
+    ):
+        assert demo.stdout is not None
+        shown = list(until("layerwire bench", demo.stdout))
+        assert "layerwire bench" in shown[-1], errors.read_text()
+        page = tmp_path / "bench.html"
+        quick = ["--html", str(page), "--concurrency", "4", "--window", "100ms", "--warmup", "100ms"]
+        words = [sys.executable, "-m", "layerwire.cli", *shown[-1].split()[1:], *quick]
+        bench = subprocess.run(words, capture_output=True, text=True, check=False)
+        demo.send_signal(signal.SIGINT)
+        rest = demo.stdout.read()
+    assert bench.returncode == 0, bench.stderr
+    assert "<svg" in page.read_text()
+    assert (demo.returncode, rest.strip(), errors.read_text()) == (0, "Done.", "")
+    check("".join(shown), tmp_path)
+    address = re.search(r"127\.0\.0\.1:\d+", "".join(shown))
     assert address
     assert cli("health", address[0]).exit_code == 2
 
 
+def until(words: str, lines: Iterable[str]) -> Iterator[str]:
+    """The lines up to the one with these words, or to the end."""
+    for line in lines:
+        yield line
+        if words in line:
+            return
+
+
+def test_a_demo_ends_its_server(tmp_path, cli, monkeypatch):
+    addresses: list[str] = []
+    monkeypatch.setattr(command, "_run", lambda _console, address, _output: addresses.append(address))
+    shown = cli("demo", "--output", tmp_path)
+    assert (shown.exit_code, shown.stdout.splitlines()[-1]) == (0, "Done.")
+    assert cli("health", addresses[0]).exit_code == 2
+
+
 def test_server_that_cannot_start(tmp_path):
-    with pytest.raises(server.ServerError, match="No such option"), server.running(tmp_path / "log", "--nonsense"):
+    with pytest.raises(server.ServerError, match="No such option"), server.serve(tmp_path / "log", "--nonsense"):
         pytest.fail("it started")
 
 
 def test_server_is_stopped_when_its_user_fails(tmp_path, cli):
     def use() -> None:
-        with server.running(tmp_path / "log", "--device", "cpu") as (address, _):
+        with server.serve(tmp_path / "log", "--device", "cpu") as (address, _):
             addresses.append(address)
             raise KeyError("a mistake")
 
@@ -87,11 +122,11 @@ def test_an_address_that_is_none_is_one_sentence(cli):
 
 
 def test_a_server_that_is_not_there_is_one_sentence(cli, tmp_path, monkeypatch):
-    monkeypatch.setattr(command, "WAIT_SECONDS", 0.5)
+    monkeypatch.setattr(command, "WAIT_SECONDS", 2.0)
     result = cli("demo", "--address", "127.0.0.1:1", "--output", tmp_path)
     assert result.exit_code == 1
     reason = "127.0.0.1:1: connection refused; is a server running there?"
-    assert result.stderr == f"Error: not ready within 0.5 s: {reason} (deadline exceeded)\n"
+    assert result.stderr == f"Error: not ready within 2 s: {reason} (deadline exceeded)\n"
 
 
 def test_photograph_runs_alike_here_and_there(address):
@@ -122,20 +157,3 @@ def test_measured_quantiles():
 def test_accuracy():
     logits = torch.eye(10)[torch.tensor([3, 1, 4, 1])]
     assert digits.accuracy(logits, torch.tensor([3, 1, 4, 5])) == 0.75
-
-
-def test_a_server_that_is_kept_can_be_load_tested_by_the_command_that_is_told(tmp_path):
-    words = [sys.executable, "-m", "layerwire.cli", "demo", "--keep", "--output", str(tmp_path)]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL) as demo:
-        assert demo.stdout is not None
-        arguments = next(line for line in demo.stdout if "layerwire bench" in line).split()[1:]
-        page = tmp_path / "bench.html"
-        quick = ["--html", str(page), "--concurrency", "4", "--window", "100ms", "--warmup", "100ms"]
-        bench = subprocess.run(
-            [sys.executable, "-m", "layerwire.cli", *arguments, *quick], capture_output=True, text=True, check=False
-        )
-        demo.send_signal(signal.SIGINT)
-        rest = demo.stdout.read()
-    assert bench.returncode == 0, bench.stderr
-    assert "<svg" in page.read_text()
-    assert (demo.returncode, rest.strip()) == (0, "Done.")

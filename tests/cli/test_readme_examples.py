@@ -64,7 +64,7 @@ def test_a_network_of_your_own(address):
     assert np.allclose(np.array(re.findall(r"-?[\d.]+(?:e-?\d+)?", printed), float), ones.detach()[0], atol=1e-4)
 
 
-class Reflected:
+class Reflection:
     """What a client without the .proto files learns from the server, by grpc.reflection.v1 as grpcurl does."""
 
     def __init__(self, channel: grpc.Channel) -> None:
@@ -98,13 +98,13 @@ def test_another_client_by_reflection(address):
     target, (service, _, method) = words[-2], words[-1].rpartition("/")
     assert (words[:2], target, service) == (["grpcurl", "-plaintext"], "localhost:50051", SERVICE)
     with grpc.insecure_channel(address) as channel:
-        reflected = Reflected(channel)
-        listed = reflected.ask(list_services="").list_services_response.service
+        reflection = Reflection(channel)
+        listed = reflection.ask(list_services="").list_services_response.service
         assert SERVICE in {one.name for one in listed}
-        rpc = reflected.service(SERVICE).methods_by_name[method]
+        rpc = reflection.service(SERVICE).methods_by_name[method]
         request, answer = map(message_factory.GetMessageClass, (rpc.input_type, rpc.output_type))
         call = channel.unary_unary(f"/{words[-1]}", request.SerializeToString, answer.FromString)
-        got = call(json_format.Parse(words[words.index("-d") + 1], request()), timeout=10)
+        got = call(json_format.Parse(words[words.index("-d") + 1], request()), timeout=300)
     assert json_format.MessageToDict(got, preserving_proto_field_name=True) == json.loads(block("json", "{"))
 
 

@@ -151,7 +151,7 @@ def test_import_into_a_directory_that_a_server_then_serves(cli, file, tmp_path):
     result = cli("import", "--store", store, file, "--prefix", "net/")
     assert (result.exit_code, result.stdout) == (0, "net/fc.bias\nnet/fc.weight\n")
     with (
-        server.running(tmp_path / "log", "--device", "cpu", "--store", str(store)) as (address, _),
+        server.serve(tmp_path / "log", "--device", "cpu", "--store", str(store)) as (address, _),
         layerwire.Client(address) as lw,
     ):
         y = lw.linear(np.ones((1, 4), np.float32), "net/fc.weight", "net/fc.bias")

@@ -21,7 +21,7 @@ NOBODY = "127.0.0.1:1"
 
 
 @pytest.fixture
-def saved(tmp_path):
+def npy(tmp_path):
     """Writes an array to a .npy file and gives its path."""
 
     def save(name, array):
@@ -120,11 +120,11 @@ def test_info_of_nobody_is_one_line(cli):
     )
 
 
-def test_call_from_file_to_files(cli, address, saved, tmp_path):
+def test_call_from_file_to_files(cli, address, npy, tmp_path):
     x = np.random.default_rng(1).normal(size=(2, 3, 8, 8)).astype(np.float32)
     y, indices = tmp_path / "y", tmp_path / "indices.npy"
     result = cli(
-        "call", address, "max_pool2d", "--input", saved("x.npy", x), "--kernel-size", "2,3", "--stride", 2,
+        "call", address, "max_pool2d", "--input", npy("x.npy", x), "--kernel-size", "2,3", "--stride", 2,
         "--ceil-mode", "--return-indices", "--output", y, "--output", indices,
     )  # fmt: skip
     assert result.exit_code == 0, result.output
@@ -170,8 +170,8 @@ def test_a_process_says_no_more_than_it_should(address, args, status, lines):
         assert (call.returncode, len(call.stderr.splitlines())) == (status, lines), call.stderr
 
 
-def test_call_shows_no_large_answer(cli, address, saved):
-    result = cli("call", address, "relu", "--input", saved("x.npy", np.ones((100, 100), np.float32)))
+def test_call_shows_no_large_answer(cli, address, npy):
+    result = cli("call", address, "relu", "--input", npy("x.npy", np.ones((100, 100), np.float32)))
     assert result.stdout == "float32 [100, 100]  min 1  max 1\n"
 
 
@@ -183,9 +183,9 @@ def test_call_with_timing(cli, address):
     assert "(cpu)" in shown
 
 
-def test_call_with_stored_weights(cli, address, saved):
+def test_call_with_stored_weights(cli, address, npy):
     weight = np.tile(np.arange(1, 4, dtype=np.float32), (4, 1))
-    put = cli("put-weights", address, "cli/weight", saved("w.npy", weight))
+    put = cli("put-weights", address, "cli/weight", npy("w.npy", weight))
     assert (put.exit_code, put.stdout) == (0, "cli/weight: float32 [4, 3]\n")
     result = cli("call", address, "linear", "--input", "[1, 2, 3]", "--weight", "name:cli/weight")
     assert "[14., 14., 14., 14.]" in result.stdout
@@ -226,8 +226,8 @@ def test_a_full_disk_is_one_line(cli, address):
     assert (result.exit_code, result.stderr) == (1, "Error: --output: /dev/full: No space left on device\n")
 
 
-def test_a_bad_name_for_weights_is_told_the_rule(cli, address, saved):
-    result = cli("put-weights", address, "../w", saved("w.npy", np.ones(1, np.float32)))
+def test_a_bad_name_for_weights_is_told_the_rule(cli, address, npy):
+    result = cli("put-weights", address, "../w", npy("w.npy", np.ones(1, np.float32)))
     assert result.exit_code == 1
     assert "name must be 1 to 200 letters, digits, '.', '_', '-' or '/', not starting with" in result.stderr
     assert len(result.stderr.splitlines()) == 1

@@ -19,15 +19,15 @@ TEXT = FILE.read_text()
 VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
 
-def filled_in(value: Any) -> Any:
+def with_defaults(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: filled_in(each) for name, each in value.items()}
+        return {name: with_defaults(each) for name, each in value.items()}
     if isinstance(value, list):
-        return [filled_in(each) for each in value]
-    return VARIABLE.sub(lambda found: found[2] or "", value) if isinstance(value, str) else value
+        return [with_defaults(each) for each in value]
+    return VARIABLE.sub(lambda match: match[2] or "", value) if isinstance(value, str) else value
 
 
-COMPOSE = filled_in(yaml.safe_load(TEXT))
+COMPOSE = with_defaults(yaml.safe_load(TEXT))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 SERVERS = ("layerwire", "layerwire-gpu")
 
@@ -35,19 +35,19 @@ every_service = pytest.mark.parametrize("service", SERVICES.values(), ids=[f"ser
 every_server = pytest.mark.parametrize("server", [SERVICES[name] for name in SERVERS], ids=["on CPU", "on GPUs"])
 
 
-def enabled(profile: str) -> dict[str, dict[str, Any]]:
+def services_of_profile(profile: str) -> dict[str, dict[str, Any]]:
     return {name: service for name, service in SERVICES.items() if profile in service.get("profiles", [profile])}
 
 
 def names_on(network: str, services: dict[str, dict[str, Any]]) -> list[str]:
     """What those services are called on that network, once for each that answers to it."""
-    found = []
+    names = []
     for name, service in services.items():
         networks = service["networks"]
         if network in networks:
             aliases = networks[network]["aliases"] if isinstance(networks, dict) else []
-            found += {name, *aliases}
-    return found
+            names += {name, *aliases}
+    return names
 
 
 def reachable(asker: str, services: dict[str, dict[str, Any]]) -> list[str]:
@@ -55,8 +55,8 @@ def reachable(asker: str, services: dict[str, dict[str, Any]]) -> list[str]:
     return [name for network in SERVICES[asker]["networks"] for name in names_on(network, services)]
 
 
-def printed(command: list[str], **options: Any) -> str:
+def output_of(command: list[str], **options: Any) -> str:
     """What a command prints that must succeed."""
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60, **options)
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=500, **options)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return ran.stdout

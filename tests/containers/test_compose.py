@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.containers.compose_file import FILE, ROOT, SERVERS, SERVICES, TEXT, enabled, printed, reachable
+from tests.containers.compose_file import FILE, ROOT, SERVERS, SERVICES, TEXT, output_of, reachable, services_of_profile
 
 OLDEST_COMPOSE = (2, 20)  # `required` of depends_on
 ALWAYS = {"prometheus", "grafana"}
@@ -43,9 +43,9 @@ def profile_cases(cases: dict[str, tuple[list[str], str | None, set[str]]]) -> p
 
 
 def environment(variable: str | None, *paths: Path) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name != "COMPOSE_PROFILES"}
-    kept["PATH"] = os.pathsep.join([*map(str, paths), kept["PATH"]])
-    return kept if variable is None else kept | {"COMPOSE_PROFILES": variable}
+    variables = {name: value for name, value in os.environ.items() if name != "COMPOSE_PROFILES"}
+    variables["PATH"] = os.pathsep.join([*map(str, paths), variables["PATH"]])
+    return variables if variable is None else variables | {"COMPOSE_PROFILES": variable}
 
 
 # What compose implementations make of it
@@ -79,15 +79,15 @@ def podman(tmp_path: Path) -> Path:
 @profile_cases(PODMAN_PROFILES)
 def test_podman_compose_reads_it(podman, flags, variable, on):
     command = [sys.executable, "-m", "podman_compose", *flags, "config", "--services"]
-    shown = printed(command, env=environment(variable, podman))
-    assert set(shown.split()) == ALWAYS | on
+    services = output_of(command, env=environment(variable, podman))
+    assert set(services.split()) == ALWAYS | on
 
 
 def docker_compose() -> tuple[list[str], str]:
     """Docker Compose's command, and why there is none."""
-    named = os.environ.get("LAYERWIRE_DOCKER_COMPOSE")
-    candidates = [[named]] if named else [["docker", "compose"], ["docker-compose"]]
-    told = "no Docker Compose: Debian's package docker-compose of trixie or later has it"
+    path = os.environ.get("LAYERWIRE_DOCKER_COMPOSE")
+    candidates = [[path]] if path else [["docker", "compose"], ["docker-compose"]]
+    reason = "no Docker Compose: Debian's package docker-compose of trixie or later has it"
     for command in candidates:
         if shutil.which(command[0]) is None:
             continue
@@ -96,8 +96,8 @@ def docker_compose() -> tuple[list[str], str]:
         if ran.returncode == 0 and version and (int(version[1]), int(version[2])) >= OLDEST_COMPOSE:
             return command, ""
         if version:
-            told = f"{' '.join(command)} is {version[0]}, and the file is for {OLDEST_COMPOSE[0]}.{OLDEST_COMPOSE[1]}"
-    return [], told
+            reason = f"{' '.join(command)} is {version[0]}, and the file is for {OLDEST_COMPOSE[0]}.{OLDEST_COMPOSE[1]}"
+    return [], reason
 
 
 DOCKER_COMPOSE, NO_DOCKER_COMPOSE = docker_compose()
@@ -108,16 +108,16 @@ with_docker_compose = pytest.mark.skipif(not DOCKER_COMPOSE, reason=NO_DOCKER_CO
 @with_docker_compose
 @profile_cases(PROFILES)
 def test_docker_compose_reads_it(flags, variable, on):
-    shown = printed([*DOCKER_COMPOSE, *flags, "config", "--services"], env=environment(variable))
-    assert set(shown.split()) == ALWAYS | on
+    services = output_of([*DOCKER_COMPOSE, *flags, "config", "--services"], env=environment(variable))
+    assert set(services.split()) == ALWAYS | on
 
 
 @pytest.mark.debian
 @with_docker_compose
 def test_docker_compose_takes_its_variables():
-    given = {"SERVER_CPUS": "6", "SERVER_MEMORY": "24g", "BENCH_USER": "1234:99"}
+    variables = {"SERVER_CPUS": "6", "SERVER_MEMORY": "24g", "BENCH_USER": "1234:99"}
     flags = ["--profile", "cpu", "--profile", "load"]
-    read = yaml.safe_load(printed([*DOCKER_COMPOSE, *flags, "config"], env=environment(None) | given))["services"]
+    read = yaml.safe_load(output_of([*DOCKER_COMPOSE, *flags, "config"], env=environment(None) | variables))["services"]
     limits = read["layerwire"]["deploy"]["resources"]["limits"]
     assert (float(limits["cpus"]), int(limits["memory"])) == (6, 24 * 2**30)
     assert read["load"]["user"] == "1234:99"
@@ -128,7 +128,7 @@ def test_docker_compose_takes_its_variables():
 
 @pytest.mark.parametrize("profile", ["cpu", "gpu"], ids=["profile cpu", "profile gpu"])
 def test_a_profile_has_one_server_and_no_port_twice(profile):
-    services = enabled(profile)
+    services = services_of_profile(profile)
     ports = [port for service in services.values() for port in service.get("ports", [])]
     assert len(ports) == len(set(ports)) == 4
     for asker in ("prometheus", "load"):

@@ -22,11 +22,11 @@ from tests.containers.compose_file import (
     SERVICES,
     TEXT,
     VARIABLE,
-    enabled,
     every_server,
     every_service,
-    printed,
+    output_of,
     reachable,
+    services_of_profile,
 )
 
 DOCKERFILE = (ROOT / "deploy/Dockerfile").read_text()
@@ -68,9 +68,9 @@ def test_restarts_unless_it_is_a_command(name):
 
 @every_service
 def test_waits_for_health(service):
-    for name, wanted in service.get("depends_on", {}).items():
-        assert wanted["condition"] == "service_healthy"
-        assert wanted.get("required", True) == (name not in SERVERS)
+    for name, condition in service.get("depends_on", {}).items():
+        assert condition["condition"] == "service_healthy"
+        assert condition.get("required", True) == (name not in SERVERS)
         assert SERVICES[name]["healthcheck"]["test"][0] == "CMD"
 
 
@@ -89,8 +89,10 @@ def test_is_given_longer_than_the_drain_takes(server):
 
 
 def test_holds_no_secret():
-    given = [(name, value) for service in SERVICES.values() for name, value in service.get("environment", {}).items()]
-    assert [name for name, value in given if _SECRET.search(name) or _SECRET.search(str(value))] == []
+    variables = [
+        (name, value) for service in SERVICES.values() for name, value in service.get("environment", {}).items()
+    ]
+    assert [name for name, value in variables if _SECRET.search(name) or _SECRET.search(str(value))] == []
     assert "secrets" not in COMPOSE
 
 
@@ -122,8 +124,8 @@ def test_mounts_what_the_tree_has():
 
 def test_volumes_are_declared_and_used():
     volumes = [volume for service in SERVICES.values() for volume in service.get("volumes", [])]
-    named = {volume.split(":")[0] for volume in volumes if isinstance(volume, str) and volume[0] != "."}
-    assert named == set(COMPOSE["volumes"])
+    names = {volume.split(":")[0] for volume in volumes if isinstance(volume, str) and volume[0] != "."}
+    assert names == set(COMPOSE["volumes"])
     assert {network for service in SERVICES.values() for network in service["networks"]} == set(COMPOSE["networks"])
 
 
@@ -174,17 +176,17 @@ def test_prometheus_finds_its_rules_and_the_server():
         assert list(folder.glob(Path(pattern).name))
     (job,) = PROMETHEUS["scrape_configs"]
     (target,) = job["static_configs"][0]["targets"]
-    assert target.split(":")[0] in reachable("prometheus", enabled("cpu"))
+    assert target.split(":")[0] in reachable("prometheus", services_of_profile("cpu"))
     assert f"127.0.0.1:{target.split(':')[1]}:{target.split(':')[1]}" in SERVICES["layerwire"]["ports"]
 
 
 def test_grafana_finds_its_datasource_and_dashboards():
     grafana = SERVICES["grafana"]
-    provisioning = in_tree("grafana", "/etc/grafana/provisioning")
-    (sources,) = [yaml.safe_load(file.read_text()) for file in provisioning.glob("datasources/*.y*ml")]
+    folder = in_tree("grafana", "/etc/grafana/provisioning")
+    (sources,) = [yaml.safe_load(file.read_text()) for file in folder.glob("datasources/*.y*ml")]
     (host,) = re.findall(r"^http://(\w+):9090$", sources["datasources"][0]["url"])
-    assert host in reachable("grafana", enabled("cpu"))
-    (providers,) = [yaml.safe_load(file.read_text()) for file in provisioning.glob("dashboards/*.y*ml")]
+    assert host in reachable("grafana", services_of_profile("cpu"))
+    (providers,) = [yaml.safe_load(file.read_text()) for file in folder.glob("dashboards/*.y*ml")]
     folder = providers["providers"][0]["options"]["path"]
     assert list(in_tree("grafana", folder).glob("*.json"))
     assert in_tree("grafana", grafana["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]).is_file()
@@ -194,7 +196,7 @@ def test_load_is_a_command_of_the_client():
     tini, subreaper, end, program, *words = SERVICES["load"]["entrypoint"]
     assert (tini, subreaper, end, program) == ("tini", "-s", "--", "layerwire")
     client = [sys.executable, "-m", "layerwire.cli", *words]
-    assert "--kernel-size" in printed([*client, *SERVICES["load"]["command"], "--help"])
+    assert "--kernel-size" in output_of([*client, *SERVICES["load"]["command"], "--help"])
     options = dict(zip(words[1:-1:2], words[2:-1:2], strict=True))
     assert words[-1] == "layerwire:50051"
     assert options["--metrics"] == "layerwire:9464"

@@ -29,7 +29,7 @@ def instructions() -> list[tuple[str, str]]:
 
 
 def rests(word: str) -> list[str]:
-    return [rest for found, rest in instructions() if found == word]
+    return [rest for other, rest in instructions() if other == word]
 
 
 def variables() -> dict[str, str]:
@@ -42,15 +42,15 @@ def hadolint(*arguments: str | Path, text: str | None = None) -> subprocess.Comp
 
 
 def test_hadolint_finds_nothing():
-    done = hadolint(DOCKERFILE)
-    assert (done.returncode, done.stdout) == (0, "")
+    result = hadolint(DOCKERFILE)
+    assert (result.returncode, result.stdout) == (0, "")
     assert "hadolint ignore" not in DOCKERFILE.read_text()
 
 
 def test_hadolint_would_find_something():
-    done = hadolint("-", text="FROM python\nRUN pip install torch\n")
-    assert done.returncode != 0
-    assert "DL3006" in done.stdout  # no tag
+    result = hadolint("-", text="FROM python\nRUN pip install torch\n")
+    assert result.returncode != 0
+    assert "DL3006" in result.stdout  # no tag
 
 
 def test_targets():
@@ -60,10 +60,10 @@ def test_targets():
 
 
 def test_the_context_has_what_is_copied():
-    kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
-    copied = {source for rest in rests("COPY") if "--from=" not in rest for source in rest.split()[:-1]}
-    assert copied == kept
-    assert all((ROOT / path).exists() for path in kept)
+    context = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    sources = {source for rest in rests("COPY") if "--from=" not in rest for source in rest.split()[:-1]}
+    assert sources == context
+    assert all((ROOT / path).exists() for path in context)
 
 
 def test_the_label_has_the_version():
@@ -87,25 +87,25 @@ def test_every_installation_is_constrained():
 
 def test_constraints_pin_all_that_is_installed():
     lines = (ROOT / "constraints.txt").read_text().splitlines()
-    pinned = {canonicalize_name(line.split("==")[0]) for line in lines if "==" in line}
-    wanted = {(PROJECT["name"], "server"), (PROJECT["name"], "bench")}
-    seen = set()
-    while wanted:
-        name, extra = wanted.pop()
-        seen.add((name, extra))
+    pins = {canonicalize_name(line.split("==")[0]) for line in lines if "==" in line}
+    queue = {(PROJECT["name"], "server"), (PROJECT["name"], "bench")}
+    closure = set()
+    while queue:
+        name, extra = queue.pop()
+        closure.add((name, extra))
         for text in distribution(name).requires or []:
-            needed = Requirement(text)
-            if needed.marker is None or needed.marker.evaluate({"extra": extra}):
-                wanted |= {(canonicalize_name(needed.name), each) for each in ("", *needed.extras)} - seen
-    assert {name for name, _ in seen} - {PROJECT["name"]} - pinned == set()
-    assert "hatchling" in pinned, "the wheel is built with it"
+            requirement = Requirement(text)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+                queue |= {(canonicalize_name(requirement.name), each) for each in ("", *requirement.extras)} - closure
+    assert {name for name, _ in closure} - {PROJECT["name"]} - pins == set()
+    assert "hatchling" in pins, "the wheel is built with it"
 
 
 def test_variables_are_settings():
-    given = {name: value for name, value in variables().items() if name.startswith("LAYERWIRE_")}
-    assert config.unknown_variables(given) == {}
-    assert [given["LAYERWIRE_STORE"]] == rests("VOLUME")
-    ports = {given[name].removeprefix("0.0.0.0:") for name in ("LAYERWIRE_LISTEN", "LAYERWIRE_METRICS")}
+    settings = {name: value for name, value in variables().items() if name.startswith("LAYERWIRE_")}
+    assert config.unknown_variables(settings) == {}
+    assert [settings["LAYERWIRE_STORE"]] == rests("VOLUME")
+    ports = {settings[name].removeprefix("0.0.0.0:") for name in ("LAYERWIRE_LISTEN", "LAYERWIRE_METRICS")}
     assert ports == set(rests("EXPOSE")[0].split())
 
 

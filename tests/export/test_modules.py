@@ -12,7 +12,7 @@ from torch import nn
 
 from layerwire.export import export
 from tests.export.comparison import same
-from tests.networks import made
+from tests.networks import build
 
 
 class Calls(nn.Module):
@@ -150,7 +150,7 @@ ACTIVATIONS = [
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_function(name):
     function, shapes, attributes = FUNCTIONS[name]
-    module = made(lambda: Calls(function, **attributes))
+    module = build(lambda: Calls(function, **attributes))
     examples = [drawn(2, *shape) for shape in shapes]
     exported = export(module, *examples)
     assert exported.free_batch
@@ -188,7 +188,7 @@ class Pair(NamedTuple):
 
 
 def test_dict_of_outputs_and_shared_module():
-    module = made(Outputs)
+    module = build(Outputs)
     exported = export(module, drawn(2, 4))
     assert [output.name for output in exported.program.outputs] == ["scores", "levels.0", "levels.1"]
     assert [node.name for node in exported.program.nodes] == ["shared.linear", "shared.linear_2", "identity"]

@@ -7,13 +7,13 @@ import torch
 
 from layerwire.export import export
 from tests.export.comparison import same
-from tests.networks import NETWORKS, Network, ResNet18, inputs, made
+from tests.networks import NETWORKS, Network, ResNet18, build, inputs
 
 
 @pytest.mark.parametrize(("name", "example_rows"), [*((name, 1) for name in NETWORKS), ("mlp", 3), ("unet", 2)])
 def test_program_is_the_module(name, example_rows):
     network = NETWORKS[name]
-    module = made(network.make)
+    module = build(network.make)
     exported = export(module, *inputs(network, example_rows), name=name)
     assert exported.free_batch
     assert not exported.notes
@@ -24,7 +24,7 @@ def test_program_is_the_module(name, example_rows):
 
 def test_resnet18_in_full():
     network = Network(ResNet18, ((3, 64, 64),))
-    module = made(network.make)
+    module = build(network.make)
     exported = export(module, *inputs(network, 1))
     assert len(exported.tensors) == 102  # 20 convolutions, 20 batch norms of four, a linear of two
     names = [node.name for node in exported.program.nodes]
@@ -37,14 +37,14 @@ def test_resnet18_in_full():
 @pytest.mark.parametrize("name", ["mlp", "segnet", "shuffle-v1"])
 def test_dtypes_are_kept(name, dtype):
     network = NETWORKS[name]
-    module = made(network.make).to(dtype)
+    module = build(network.make).to(dtype)
     exported = export(module, *inputs(network, 2, dtype=dtype))
     assert {tensor.dtype for tensor in exported.tensors.values()} == {dtype}
     same(exported, module, inputs(network, 3, dtype=dtype))
 
 
 def test_pool_indices_travel():
-    exported = export(made(NETWORKS["segnet"].make), *inputs(NETWORKS["segnet"], 1))
+    exported = export(build(NETWORKS["segnet"].make), *inputs(NETWORKS["segnet"], 1))
     unpools = [node for node in exported.program.nodes if node.WhichOneof("operator") == "unpool"]
     taken = [one.value for node in unpools for one in node.inputs if one.field == "indices"]
     assert taken == ["pool.max_pool2d_2.indices", "pool.max_pool2d.indices"]

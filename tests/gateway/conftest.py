@@ -70,7 +70,7 @@ class Rig:
     async def wait_for_health(self, service, state):
         """Returns when a service's health is this."""
         goal = health_pb2.HealthCheckResponse.SERVING if state else health_pb2.HealthCheckResponse.NOT_SERVING
-        watch = self.health.Watch(health_pb2.HealthCheckRequest(service=service), timeout=10)
+        watch = self.health.Watch(health_pb2.HealthCheckRequest(service=service), timeout=300)
         async for answer in watch:
             if answer.status == goal:
                 watch.cancel()

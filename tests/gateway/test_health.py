@@ -19,7 +19,7 @@ SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
 async def check(it, service):
-    return (await it.health.Check(health_pb2.HealthCheckRequest(service=service), timeout=10)).status
+    return (await it.health.Check(health_pb2.HealthCheckRequest(service=service), timeout=300)).status
 
 
 async def next_status(watch):
@@ -53,7 +53,7 @@ async def test_serving_while_one_worker_is_well(rig):
 )
 async def test_garbage_is_an_invalid_argument(rig, path, message):
     it = await rig(start_workers=False)
-    call = it.channel.stream_stream(path)(iter([b"\x0a\x7f"]), timeout=10)
+    call = it.channel.stream_stream(path)(iter([b"\x0a\x7f"]), timeout=300)
     assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert await call.details() == f"the message is no {message}"
 

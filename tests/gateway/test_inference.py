@@ -40,7 +40,7 @@ def ask(it, method, **fields):
     message = getattr(oip, f"{method}Request")(**fields)
     response = getattr(oip, f"{method}Response")
     return it.channel.unary_unary(SERVICE + method, type(message).SerializeToString, response.FromString)(
-        message, timeout=10
+        message, timeout=300
     )
 
 
@@ -208,7 +208,7 @@ async def test_a_request_that_kills_is_known_by_another_id(rig):
 
     async def infer(number):
         method = it.channel.unary_unary(SERVICE + "ModelInfer", oip.ModelInferRequest.SerializeToString)
-        await method(request(number, b"bad"), timeout=20)
+        await method(request(number, b"bad"), timeout=300)
 
     asking = asyncio.ensure_future(infer(1))
     await it.workers[0].next(Kind.UNARY)

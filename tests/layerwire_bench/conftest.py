@@ -1,5 +1,5 @@
 """A client of the server that all tests share."""
 
-from tests.inference.conftest import client
+from tests.through_server.inference.conftest import client
 
 __all__ = ["client"]

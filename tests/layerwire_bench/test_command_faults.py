@@ -60,7 +60,7 @@ def test_a_server_that_dies_midway_ends_the_run_and_leaves_what_there_was(tmp_pa
         server.kill()
         server.communicate()
         rest = process.stderr.read()
-        process.wait(timeout=60)
+        process.wait(timeout=300)
     assert process.returncode == 3
     assert "no answer any more: UNAVAILABLE" in rest
     assert "Traceback" not in rest
@@ -79,7 +79,7 @@ def test_interrupted_it_reports_what_there_is(served, tmp_path, number):
         process.send_signal(number)
         rest = process.stderr.read()
         table = process.stdout.read()
-        process.wait(timeout=60)
+        process.wait(timeout=300)
     assert process.returncode == 130
     assert "interrupted" in rest
     assert "Traceback" not in rest
@@ -97,7 +97,7 @@ def test_interrupted_as_it_starts_it_says_so_and_no_more(served):
         while not children.read_text():
             assert process.poll() is None
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does it
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "Traceback" not in errors
     assert errors.startswith("Error: interrupted")

@@ -8,34 +8,34 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.chaos.conftest import FaultyServer as Server
-from tests.monitoring.prometheus import Prometheus, started
+from tests.chaos.conftest import FaultyServer
+from tests.monitoring.prometheus import Prometheus, start_prometheus
 
 
-class Monitored(NamedTuple):
+class Deployment(NamedTuple):
     """A server with a short queue, and the Prometheus in a hurry that scrapes it."""
 
-    server: Server
+    server: FaultyServer
     prometheus: Prometheus
 
 
 @pytest.fixture(scope="session")
 def promtool() -> str:
     """The path of promtool; skips where it isn't."""
-    found = shutil.which("promtool")
-    if found is None or shutil.which("prometheus") is None:
+    path = shutil.which("promtool")
+    if path is None or shutil.which("prometheus") is None:
         pytest.skip("needs Debian's package prometheus")
-    return found
+    return path
 
 
 @pytest.fixture(scope="module")
-def monitored(promtool: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitored]:
+def deployment(promtool: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """A server that nobody has called."""
-    directory = tmp_path_factory.mktemp("monitored")
+    directory = tmp_path_factory.mktemp("deployment")
     flags = {"threads": 1, "max-queue-calls": 100, "canary-interval-seconds": 0.2, "unavailable-after-seconds": 60}
-    server = Server(directory, *(f"--{name}={value}" for name, value in flags.items()))
+    server = FaultyServer(directory, *(f"--{name}={value}" for name, value in flags.items()))
     try:
-        with started(directory, server.metrics_address) as prometheus:
-            yield Monitored(server, prometheus)
+        with start_prometheus(directory, server.metrics_address) as prometheus:
+            yield Deployment(server, prometheus)
     finally:
         server.close()

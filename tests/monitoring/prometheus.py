@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.monitoring.deployed import PROMETHEUS
+from tests.monitoring.deploy_files import PROMETHEUS
 
 _START_SECONDS = 20.0
 _LISTENING = re.compile(r'msg="Listening on" address=(\S+)')
@@ -46,25 +46,25 @@ class Prometheus:
 
     def query(self, expression: str) -> list[Series]:
         """The value of an expression now: series of one point each."""
-        return [_series(found["metric"], [found["value"]]) for found in self._ask("query", query=expression)["result"]]
+        return [_series(each["metric"], [each["value"]]) for each in self._ask("query", query=expression)["result"]]
 
     def query_range(self, expression: str, start: float, end: float, step_seconds: float) -> list[Series]:
         """The values of an expression over time."""
         answer = self._ask("query_range", query=expression, start=start, end=end, step=step_seconds)
-        return [_series(found["metric"], found["values"]) for found in answer["result"]]
+        return [_series(each["metric"], each["values"]) for each in answer["result"]]
 
     def rules(self) -> list[dict[str, Any]]:
         """All rules, with their health."""
         return [rule for group in self._ask("rules")["groups"] for rule in group["rules"]]
 
     def _ask(self, what: str, **values: object) -> dict[str, Any]:
-        data = urllib.parse.urlencode(values).encode() if values else None
+        form = urllib.parse.urlencode(values).encode() if values else None
         try:
-            with urllib.request.urlopen(f"http://{self.address}/api/v1/{what}", data, timeout=30) as answer:
-                found: dict[str, Any] = json.load(answer)["data"]
+            with urllib.request.urlopen(f"http://{self.address}/api/v1/{what}", form, timeout=30) as answer:
+                data: dict[str, Any] = json.load(answer)["data"]
         except urllib.error.HTTPError as error:
             raise AssertionError(f"{values}: {error.read().decode()}") from None
-        return found
+        return data
 
 
 def _series(labels: dict[str, str], points: list[tuple[float, str]]) -> Series:
@@ -84,7 +84,7 @@ def configure(directory: Path, target: str, pace: Pace) -> Path:
 
 
 @contextmanager
-def started(directory: Path, target: str, pace: Pace | None = None) -> Iterator[Prometheus]:
+def start_prometheus(directory: Path, target: str, pace: Pace | None = None) -> Iterator[Prometheus]:
     """A Prometheus that scrapes `target`, host:port, for as long as the context lasts."""
     configuration, log = configure(directory, target, pace or Pace()), directory / "prometheus.log"
     command = ["prometheus", f"--config.file={configuration}", f"--storage.tsdb.path={directory / 'data'}"]
@@ -102,8 +102,8 @@ def _address(process: subprocess.Popen[bytes], log: Path) -> str:
     patience = time.monotonic() + _START_SECONDS
     while time.monotonic() < patience and process.poll() is None:
         text = log.read_text()
-        found = _LISTENING.search(text)
-        if found and _READY in text:
-            return found[1]
+        address = _LISTENING.search(text)
+        if address and _READY in text:
+            return address[1]
         time.sleep(0.05)  # a file has no event that tells it has grown
     raise AssertionError(f"prometheus did not start:\n{log.read_text()}")

@@ -29,7 +29,7 @@ def selectors(expression: str) -> Iterator[Selector]:
         yield Selector(metric, labels)
 
 
-def grouped(expression: str) -> set[str]:
+def grouping_labels(expression: str) -> set[str]:
     """Every label of a by, without, on or ignoring."""
     return {label for labels in _GROUPING.findall(expression) for label in re.findall(r"\w+", labels)}
 

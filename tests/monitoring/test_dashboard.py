@@ -8,11 +8,11 @@ import re
 import pytest
 import yaml
 
-from tests.monitoring import deployed
+from tests.monitoring import deploy_files
 
-DASHBOARD = deployed.dashboard()
+DASHBOARD = deploy_files.dashboard()
 PANELS = DASHBOARD["panels"]
-PROVISIONING = deployed.GRAFANA / "provisioning"
+PROVISIONING = deploy_files.GRAFANA / "provisioning"
 WIDTH = 24
 COLOURS = {"green", "orange", "red", "blue", "transparent"}
 UNITS = {"none", "short", "cps", "s", "bytes", "percentunit"}
@@ -22,12 +22,12 @@ def read(path):
     return yaml.safe_load((PROVISIONING / path).read_text())
 
 
-def named(panel):
+def title_of(panel):
     return panel["title"]
 
 
 def test_ids_and_titles_are_unique():
-    assert len({panel["id"] for panel in PANELS}) == len(PANELS) == len({named(panel) for panel in PANELS})
+    assert len({panel["id"] for panel in PANELS}) == len(PANELS) == len({title_of(panel) for panel in PANELS})
     for panel in PANELS:
         references = [target["refId"] for target in panel["targets"]]
         assert len(set(references)) == len(references)
@@ -47,11 +47,11 @@ def test_panels_fill_the_grid_and_do_not_overlap():
 def test_the_top_row_says_whether_all_is_well():
     top = [panel for panel in PANELS if panel["gridPos"]["y"] == 0]
     assert {panel["type"] for panel in top} == {"stat"}
-    assert named(top[0]) == "Status"
+    assert title_of(top[0]) == "Status"
     assert all(panel["type"] == "timeseries" for panel in PANELS if panel not in top)
 
 
-@pytest.mark.parametrize("panel", PANELS, ids=named)
+@pytest.mark.parametrize("panel", PANELS, ids=title_of)
 def test_panel_is_complete(panel):
     defaults = panel["fieldConfig"]["defaults"]
     assert panel["description"]
@@ -64,14 +64,14 @@ def test_panel_is_complete(panel):
     assert all(target["legendFormat"] for target in panel["targets"]) or panel["type"] == "stat"
 
 
-@pytest.mark.parametrize("panel", PANELS, ids=named)
+@pytest.mark.parametrize("panel", PANELS, ids=title_of)
 def test_panel_asks_the_provisioned_datasource(panel):
     sources = [*read("datasources/prometheus.yml")["datasources"]]
     assert [source["uid"] for source in sources] == [panel["datasource"]["uid"]]
     assert [source["type"] for source in sources] == [panel["datasource"]["type"]]
 
 
-@pytest.mark.parametrize("panel", PANELS, ids=named)
+@pytest.mark.parametrize("panel", PANELS, ids=title_of)
 def test_colours_are_those_of_series_there_can_be(panel):
     literal = {target["legendFormat"] for target in panel["targets"] if "{{" not in target["legendFormat"]}
     templates = "".join(target["legendFormat"] for target in panel["targets"] if "{{" in target["legendFormat"])
@@ -84,7 +84,7 @@ def test_queries_are_about_the_chosen_servers():
     (variable,) = DASHBOARD["templating"]["list"]
     assert variable["name"] == "instance"
     assert variable["datasource"]["uid"] == read("datasources/prometheus.yml")["datasources"][0]["uid"]
-    for query in deployed.queries():
+    for query in deploy_files.queries():
         for selector in re.findall(r"layerwire_\w+(?::\w+)?\{[^}]*\}", query.expression):
             assert 'instance=~"$instance"' in selector, query.panel
         assert not re.search(r"layerwire_\w+(?!\w)(?![\w:{])", query.expression), f"{query.panel}: of all servers"
@@ -93,13 +93,13 @@ def test_queries_are_about_the_chosen_servers():
 
 def test_rate_intervals_are_made_from_the_real_scrape_interval():
     (source,) = read("datasources/prometheus.yml")["datasources"]
-    scraping = yaml.safe_load((deployed.PROMETHEUS / "prometheus.yml").read_text())["global"]
-    assert source["jsonData"]["timeInterval"] == scraping["scrape_interval"]
+    defaults = yaml.safe_load((deploy_files.PROMETHEUS / "prometheus.yml").read_text())["global"]
+    assert source["jsonData"]["timeInterval"] == defaults["scrape_interval"]
 
 
 def test_the_dashboard_lies_where_grafana_looks():
     (provider,) = read("dashboards/layerwire.yml")["providers"]
-    compose = (deployed.DEPLOY.parent / "docker-compose.yml").read_text()
+    compose = (deploy_files.DEPLOY.parent / "docker-compose.yml").read_text()
     mounts = dict(re.findall(r"- \./deploy/grafana/(\w+):([/\w]+):ro", compose))
     assert mounts["provisioning"] == "/etc/grafana/provisioning"
     assert mounts["dashboards"] == provider["options"]["path"]
@@ -108,8 +108,8 @@ def test_the_dashboard_lies_where_grafana_looks():
 
 def test_colours_change_where_alerts_fire():
     """Thresholds of the top row repeat those of the alerts that read the same series."""
-    alerts = deployed.alerts()
-    last = {named(panel): panel["fieldConfig"]["defaults"]["thresholds"]["steps"][-1]["value"] for panel in PANELS}
+    alerts = deploy_files.alerts()
+    last = {title_of(panel): panel["fieldConfig"]["defaults"]["thresholds"]["steps"][-1]["value"] for panel in PANELS}
     for panel, alert in (
         ("Failed", "LayerwireErrorRate"),
         ("Turned away", "LayerwireQueueSaturated"),

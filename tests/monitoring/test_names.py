@@ -9,7 +9,7 @@ import pytest
 
 from layerwire.cli import COMMANDS, OTHERS
 from layerwire_server.metrics import METRICS, REJECTIONS
-from tests.monitoring import deployed, promql
+from tests.monitoring import deploy_files, promql
 
 # Recorded beside the metrics themselves: some of the calls, some of the workers, and a share of their time.
 DERIVED = {"calls_served", "calls_failed", "calls_refused", "requests_failed", "worker_serving", "device_busy"}
@@ -27,12 +27,12 @@ VALUES = {  # label -> what it can be, where that is a closed set
 
 
 def runbook_queries() -> list[str]:
-    return re.findall(r"```promql\n(.*?)```", deployed.RUNBOOK.read_text(), flags=re.DOTALL)
+    return re.findall(r"```promql\n(.*?)```", deploy_files.RUNBOOK.read_text(), flags=re.DOTALL)
 
 
 EXPRESSIONS = {  # where -> expression
-    **{rule.get("record") or rule["alert"]: rule["expr"] for rule in deployed.rules()},
-    **{f"{query.panel}-{query.reference}": query.expression for query in deployed.queries()},
+    **{rule.get("record") or rule["alert"]: rule["expr"] for rule in deploy_files.rules()},
+    **{f"{query.panel}-{query.reference}": query.expression for query in deploy_files.queries()},
     **{f"runbook-{number}": block for number, block in enumerate(runbook_queries())},
 }
 
@@ -43,7 +43,7 @@ def labels_of(metric: str) -> set[str]:
         return ALERT_LABELS if metric == "ALERTS" else set()
     if ":" in metric:
         level, name, _ = metric.split(":")
-        assert metric in deployed.recorded(), metric
+        assert metric in deploy_files.record_names(), metric
         return set(level.split("_")[1:])
     name = re.sub(r"_(bucket|sum|count)$", "", metric)
     if name in METRICS and METRICS[name].kind == "histogram":
@@ -54,34 +54,36 @@ def labels_of(metric: str) -> set[str]:
 
 @pytest.mark.parametrize("expression", EXPRESSIONS.values(), ids=EXPRESSIONS)
 def test_names_are_the_servers(expression):
-    found = list(promql.selectors(expression))
-    assert found, "no metric is named"
-    known = set(TARGET_LABELS)
-    for metric, matchers in found:
+    selectors = list(promql.selectors(expression))
+    assert selectors, "no metric is named"
+    possible = set(TARGET_LABELS)
+    for metric, matchers in selectors:
         labels = labels_of(metric) | TARGET_LABELS
         assert matchers.keys() <= labels, metric
-        known |= labels
+        possible |= labels
         for label in matchers.keys() & VALUES.keys():
             assert set(matchers[label]) - {"OK"} <= VALUES[label], (metric, label)
-    assert promql.grouped(expression) <= known | {"process"}
+    assert promql.grouping_labels(expression) <= possible | {"process"}
 
 
-@pytest.mark.parametrize("name", deployed.recorded())
+@pytest.mark.parametrize("name", deploy_files.record_names())
 def test_recording_rules_are_named_as_prometheus_asks(name):
     level, metric, operations = name.split(":")
     assert level.split("_")[0] == "instance"
     assert operations
-    known = {found.removesuffix("_total") for found in METRICS} | DERIVED
+    metrics = {name.removesuffix("_total") for name in METRICS} | DERIVED
     for part in metric.split("_per_"):
-        assert part.removesuffix("_total").removeprefix("layerwire_") in {it.removeprefix("layerwire_") for it in known}
+        assert part.removesuffix("_total").removeprefix("layerwire_") in {
+            it.removeprefix("layerwire_") for it in metrics
+        }
 
 
 def test_recording_rules_are_all_different():
-    assert len(set(deployed.recorded())) == len(deployed.recorded())
+    assert len(set(deploy_files.record_names())) == len(deploy_files.record_names())
 
 
 def test_commands_of_the_runbook_are_there():
-    commands = re.findall(r"layerwire (\w[\w-]*) (?:SERVER|--)", deployed.RUNBOOK.read_text())
+    commands = re.findall(r"layerwire (\w[\w-]*) (?:SERVER|--)", deploy_files.RUNBOOK.read_text())
     assert set(commands) >= {"info", "health"}
     assert set(commands) <= {*COMMANDS, *OTHERS}
 

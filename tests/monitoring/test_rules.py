@@ -8,26 +8,26 @@ import subprocess
 import pytest
 import yaml
 
-from tests.monitoring import deployed
+from tests.monitoring import deploy_files
 
-ALERTS = deployed.alerts()
+ALERTS = deploy_files.alerts()
 TOPICS = ("**Means.**", "**Look at.**", "**Do.**")
 
 
 def promtool_says(promtool, *arguments):
-    result = subprocess.run([promtool, *arguments], capture_output=True, text=True, cwd=deployed.PROMETHEUS)
+    result = subprocess.run([promtool, *arguments], capture_output=True, text=True, cwd=deploy_files.PROMETHEUS)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 
 
 @pytest.mark.debian
 def test_promtool_accepts_the_configuration(promtool):
-    said = promtool_says(promtool, "check", "config", "--lint=all", "--lint-fatal", "prometheus.yml")
-    assert said.count("rules found") == len(list((deployed.PROMETHEUS / "rules").glob("*.yml")))
+    output = promtool_says(promtool, "check", "config", "--lint=all", "--lint-fatal", "prometheus.yml")
+    assert output.count("rules found") == len(list((deploy_files.PROMETHEUS / "rules").glob("*.yml")))
 
 
 @pytest.mark.debian
-@pytest.mark.parametrize("path", deployed.rule_tests(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", deploy_files.rule_tests(), ids=lambda path: path.stem)
 def test_promtool_unit_tests_pass(promtool, path):
     assert "SUCCESS" in promtool_says(promtool, "test", "rules", str(path))
 
@@ -35,11 +35,11 @@ def test_promtool_unit_tests_pass(promtool, path):
 @pytest.mark.parametrize("name", ALERTS)
 def test_alert_is_tested_firing_and_silent(name):
     tests = [
-        expected
-        for path in deployed.rule_tests()
+        case
+        for path in deploy_files.rule_tests()
         for test in yaml.safe_load(path.read_text())["tests"]
-        for expected in test.get("alert_rule_test", [])
-        if expected["alertname"] == name
+        for case in test.get("alert_rule_test", [])
+        if case["alertname"] == name
     ]
     assert any(test["exp_alerts"] for test in tests), "never tested firing"
     if "absent" in ALERTS[name]["expr"] or any(not test["exp_alerts"] for test in tests):
@@ -57,7 +57,7 @@ def test_alert_is_complete(name):
 
 def sections():
     """The runbook's sections by heading; GitHub's anchor is the heading in small letters."""
-    parts = re.split(r"^## (.+)$", deployed.RUNBOOK.read_text(), flags=re.MULTILINE)[1:]
+    parts = re.split(r"^## (.+)$", deploy_files.RUNBOOK.read_text(), flags=re.MULTILINE)[1:]
     return dict(zip(parts[::2], parts[1::2], strict=True))
 
 
@@ -76,16 +76,16 @@ def test_section_says_what_it_means_what_to_look_at_and_what_to_do(name):
 
 def test_links_of_the_runbook_lead_somewhere():
     anchors = {heading.lower().replace(" ", "-") for heading in sections()}
-    text = deployed.RUNBOOK.read_text()
+    text = deploy_files.RUNBOOK.read_text()
     assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= anchors
     paths = re.findall(r"\]\((?!#)([^)#]+)\)", text)
-    assert [path for path in paths if not (deployed.DEPLOY / path).exists()] == []
+    assert [path for path in paths if not (deploy_files.DEPLOY / path).exists()] == []
 
 
 def test_the_job_is_the_one_that_rules_look_for():
     jobs = [
         job["job_name"]
-        for job in yaml.safe_load((deployed.PROMETHEUS / "prometheus.yml").read_text())["scrape_configs"]
+        for job in yaml.safe_load((deploy_files.PROMETHEUS / "prometheus.yml").read_text())["scrape_configs"]
     ]
-    asked = {found for rule in deployed.rules() for found in re.findall(r'job="(\w+)"', rule["expr"])}
-    assert jobs == ["layerwire"] == list(asked)
+    names = {name for rule in deploy_files.rules() for name in re.findall(r'job="(\w+)"', rule["expr"])}
+    assert jobs == ["layerwire"] == list(names)

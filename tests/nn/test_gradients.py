@@ -22,7 +22,7 @@ FIXED = {"running_mean", "running_var", "samples"}
 HARD = {case.id for case in cases() if "gumbel" in case.function and request_of(case).operator.gumbel_softmax.hard}
 
 # At a point where the function has no derivative, and torch gives one of those that could stand for it.
-KINKS = {"normalize-zeros"}
+KINKS = {"normalize-zeros", "cosine-zeros"}
 
 
 def fits(case: Case) -> bool:

@@ -11,13 +11,13 @@ from torch import nn
 import layerwire
 from layerwire.errors import InvalidArgumentError, NotFoundError
 from layerwire.nn import Functional, Remote, RemoteConv1d, RemoteConv2d, RemoteLinear, RemoteReLU, remote
-from tests.networks import NETWORKS, inputs, made
+from tests.networks import NETWORKS, build, inputs
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_converted_networks_answer_as_before(client: layerwire.Client, name: str) -> None:
     """In evaluation and in a step of training: answers, gradients, running statistics."""
-    module, arguments = made(NETWORKS[name].make), inputs(NETWORKS[name], 2)
+    module, arguments = build(NETWORKS[name].make), inputs(NETWORKS[name], 2)
     twin = remote(module, client)
     assert any(isinstance(one, Remote) for one in twin.modules())
     assert not any(isinstance(one, Remote) for one in module.modules())
@@ -109,7 +109,7 @@ def test_training_through_the_service_is_training(client: layerwire.Client) -> N
 
 def test_a_deployed_program_is_a_function_of_tensors(client: layerwire.Client) -> None:
     network = NETWORKS["lenet"]
-    module, (x,) = made(network.make), inputs(network, 3)
+    module, (x,) = build(network.make), inputs(network, 3)
     deployed = client.deploy("nn/lenet", module, x[:1])
     assert deployed.report is not None and deployed.report.largest_difference < 1e-4
     expected = module(x).detach()
@@ -127,7 +127,7 @@ def test_a_deployed_program_is_a_function_of_tensors(client: layerwire.Client) -
 
 def test_a_deployed_program_has_gradients_by_its_inputs(client: layerwire.Client) -> None:
     network = NETWORKS["vgg"]  # with batch norms, which are folded for calls and not for gradients
-    module, (x,) = made(network.make), inputs(network, 3)
+    module, (x,) = build(network.make), inputs(network, 3)
     deployed = client.deploy("nn/vgg", module, x)
     gradients = []
     for one in (module, deployed):
@@ -168,7 +168,7 @@ def test_gradients_by_constants_of_a_stored_program(client: layerwire.Client) ->
 
 def test_gradients_by_way_of_intermediates(client: layerwire.Client) -> None:
     """Of a value that folding takes away in the forward pass, besides the output."""
-    module = made(lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU()))
+    module = build(lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU()))
     x = torch.randn(2, 1, 5, 5)
     program = client.deploy("nn/inner", module, x)
     inner = next(node.name for node in client.describe("nn/inner").program.nodes if node.HasField("convolve"))

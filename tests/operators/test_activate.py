@@ -31,7 +31,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
 POINTWISE = sorted(name for name, operator in TABLE.items() if issubclass(operator, Pointwise))
 
 
-def made(name: str, **parameters: Any) -> Operator:
+def tensor_of(name: str, **parameters: Any) -> Operator:
     """The operator of a name, with parameters as a message gives them."""
     message = getattr(messages.ActivateOperator(**{name: REQUIRED.get(name, {}) | parameters}), name)
     return TABLE[name].from_message(message)
@@ -58,24 +58,24 @@ def test_dtypes_are_those_of_torch(name):
 
 @pytest.mark.parametrize("name", sorted(TABLE))
 def test_operators_are_values(name):
-    one, other = made(name), made(name)
+    one, other = tensor_of(name), tensor_of(name)
     assert one is not other
     assert one == other
     assert hash(one) == hash(other)
-    assert all(one != made(another) for another in TABLE if another != name)
+    assert all(one != tensor_of(another) for another in TABLE if another != name)
 
 
 def test_minus_zero_is_another_operator():
-    assert LeakyRelu(0.0) == LeakyRelu(0.0) != made("leaky_relu", negative_slope=-0.0)
-    minus = [made("threshold", value=-0.0) for _ in range(2)]
-    assert minus[0] == minus[1] != made("threshold", value=0.0)
+    assert LeakyRelu(0.0) == LeakyRelu(0.0) != tensor_of("leaky_relu", negative_slope=-0.0)
+    minus = [tensor_of("threshold", value=-0.0) for _ in range(2)]
+    assert minus[0] == minus[1] != tensor_of("threshold", value=0.0)
     assert hash(minus[0]) == hash(minus[1])
     x = torch.tensor([0.0])
-    assert not same_bits(minus[0].run(x)[0], made("threshold", value=0.0).run(x)[0])
+    assert not same_bits(minus[0].run(x)[0], tensor_of("threshold", value=0.0).run(x)[0])
 
 
 def test_nan_finds_its_like():
-    one, other = (made("threshold", value=float("nan")) for _ in range(2))
+    one, other = (tensor_of("threshold", value=float("nan")) for _ in range(2))
     assert one == other != Threshold(1.0, 2.0)
     assert {one: "lane"}[other] == "lane"
 
@@ -126,7 +126,7 @@ def test_seeds_differ():
 
 
 def test_rrelu_draws_by_seed_and_element_alone():
-    rrelu = made("rrelu", training=True, seed=9)
+    rrelu = tensor_of("rrelu", training=True, seed=9)
     x = -torch.rand(6, 20) - 0.5
     (whole,) = rrelu.run(x)
     slopes = whole / x
@@ -134,18 +134,18 @@ def test_rrelu_draws_by_seed_and_element_alone():
     assert slopes.mean().item() == pytest.approx((1 / 8 + 1 / 3) / 2, abs=0.02)
     assert same_bits(rrelu.run(x.flatten())[0], whole.flatten())
     assert same_bits(rrelu.run(x[:2])[0], whole[:2])
-    assert not torch.equal(made("rrelu", training=True, seed=10).run(x)[0], whole)
+    assert not torch.equal(tensor_of("rrelu", training=True, seed=10).run(x)[0], whole)
     assert rrelu.placement((spec(6, 20),)).merge is Merge.ALONE
 
 
 def test_rrelu_in_evaluation_forgets_its_seed():
-    assert made("rrelu", seed=9) == made("rrelu") == Rrelu()
+    assert tensor_of("rrelu", seed=9) == tensor_of("rrelu") == Rrelu()
     assert Rrelu().placement((spec(6, 20),)).merge is Merge.ELEMENTWISE
 
 
 def test_gumbel_softmax_chooses_by_the_logits():
     logits = torch.tensor([0.1, 0.2, 0.7]).log().expand(30_000, 3).contiguous()
-    (hard,) = made("gumbel_softmax", hard=True, seed=3).run(logits)
+    (hard,) = tensor_of("gumbel_softmax", hard=True, seed=3).run(logits)
     assert set(hard.flatten().tolist()) == {0.0, 1.0}
     assert (hard.sum(1) == 1).all()
     torch.testing.assert_close(hard.mean(0), torch.tensor([0.1, 0.2, 0.7]), rtol=0, atol=0.01)
@@ -153,7 +153,7 @@ def test_gumbel_softmax_chooses_by_the_logits():
 
 @pytest.mark.parametrize("name", POINTWISE)
 def test_padded_joins_keep_every_bit(name):
-    operator, shuffled = made(name), random.Random(name)
+    operator, shuffled = tensor_of(name), random.Random(name)
     for wire in operator.dtypes & FLOATS:
         lengths = [shuffled.choice((1, 7, 63, 64, 65, 100, 1000, 3000)) for _ in range(8)]
         parts = [torch.zeros(-(-length // 64) * 64, dtype=TORCH_DTYPES[wire]) for length in lengths]
@@ -166,10 +166,10 @@ def test_padded_joins_keep_every_bit(name):
 
 @pytest.mark.parametrize("name", sorted(TABLE))
 def test_output_is_within_its_bound(name):
-    operator = made(name)
+    operator = tensor_of(name)
     for wire in operator.dtypes:
         if name == "hardtanh" and TORCH_DTYPES[wire] == torch.uint8:
-            operator = made(name, min_val=0)
+            operator = tensor_of(name, min_val=0)
         specs = (TensorSpec(wire, (6, 10)), *((TensorSpec(wire, (1,)),) if name == "prelu" else ()))
         operator.check(specs)
         (output,) = operator.run(*(torch.ones(one.shape, dtype=TORCH_DTYPES[one.dtype]) for one in specs))

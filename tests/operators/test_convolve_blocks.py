@@ -13,6 +13,7 @@ from layerwire.v1 import layerwire_pb2 as pb
 from layerwire.wire.dtypes import DTYPES, TensorSpec
 from layerwire_server.operators.convolve_tbc import ConvTbc
 from layerwire_server.operators.operator import TORCH_DTYPES, Merge
+from layerwire_server.worker.request_kinds import KINDS
 from tests.cases import convolve_tbc, sliding_blocks
 from tests.operator_cases import Case, T
 from tests.operators.local import Local, message_of, request_of
@@ -31,7 +32,7 @@ def message(case: Case) -> pb.ConvolveRequest:
 
 def refused_field(local: Local, request: pb.ConvolveRequest) -> str:
     with pytest.raises(InvalidArgumentError) as caught:
-        local.decoder.decode("convolve", request, time.monotonic(), float("inf"))
+        local.decoder.decode(KINDS["convolve"], request, time.monotonic(), float("inf"))
     return caught.value.field
 
 
@@ -80,9 +81,9 @@ def test_steps_of_a_long_kernel_are_work_and_its_shape_is_none() -> None:
     operator, steps = ConvTbc(0), 10**6
     specs = (TensorSpec(FLOAT32, (steps, 1, 1)), TensorSpec(FLOAT32, (steps, 1, 1)), TensorSpec(FLOAT32, (1,)))
     operator.check(specs)
-    began = time.monotonic()
+    began = time.process_time()
     outputs = operator.infer(specs)
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
     assert outputs == (TensorSpec(FLOAT32, (1, 1, 1)),)
     assert operator.work(specs, operator.operations(specs, outputs)) > 1e11
 

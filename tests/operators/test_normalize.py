@@ -26,7 +26,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
 }
 
 
-def made(name: str, **parameters: Any) -> Operator:
+def tensor_of(name: str, **parameters: Any) -> Operator:
     """The operator of a name, with parameters as a message gives them."""
     message = getattr(messages.NormalizeOperator(**{name: REQUIRED.get(name, {}) | parameters}), name)
     return TABLE[name].from_message(message)
@@ -57,10 +57,10 @@ def test_dtypes_are_those_of_torch(name):
 
 @pytest.mark.parametrize("name", sorted(TABLE))
 def test_operators_are_values(name):
-    one, other = made(name), made(name)
+    one, other = tensor_of(name), tensor_of(name)
     assert one == other
     assert hash(one) == hash(other)
-    assert all(one != made(another) for another in TABLE if another != name)
+    assert all(one != tensor_of(another) for another in TABLE if another != name)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_batch_statistics_are_never_shared():
 @pytest.mark.parametrize("half", [torch.float16, torch.bfloat16], ids=str)
 def test_halves_go_with_float32_as_in_torch(name, half):
     parameters = {"layer_norm": {"normalized_shape": [4]}}.get(name, {})
-    operator = made(name, **parameters)
+    operator = tensor_of(name, **parameters)
     x = torch.randn(3, 5, 4).to(half) if name == "layer_norm" else torch.randn(3, 4, 5).to(half)
     wide, narrow = channel_tensors(), channel_tensors(half)
     count = len(operator.inputs) - 1
@@ -128,21 +128,21 @@ def test_halves_go_with_float32_as_in_torch(name, half):
 
 
 def test_rms_norm_takes_its_eps_from_the_dtype():
-    assert made("rms_norm") == RmsNorm((5,), None)
+    assert tensor_of("rms_norm") == RmsNorm((5,), None)
     for wire in RmsNorm.dtypes:
         x = torch.full((2, 5), 1e-4).to(TORCH_DTYPES[wire])
-        assert same_bits(made("rms_norm").run(x, None)[0], F.rms_norm(x, (5,)))
-        assert not torch.equal(made("rms_norm", eps=1.0).run(x, None)[0], F.rms_norm(x, (5,)))
+        assert same_bits(tensor_of("rms_norm").run(x, None)[0], F.rms_norm(x, (5,)))
+        assert not torch.equal(tensor_of("rms_norm", eps=1.0).run(x, None)[0], F.rms_norm(x, (5,)))
 
 
 def test_axes_before_dim_are_rows():
-    flat = made("normalize").placement((TensorSpec(DTYPES["float32"], (8, 10)),))
-    deep = made("normalize", dim=-1).placement((TensorSpec(DTYPES["float32"], (2, 3, 10)),))
+    flat = tensor_of("normalize").placement((TensorSpec(DTYPES["float32"], (8, 10)),))
+    deep = tensor_of("normalize", dim=-1).placement((TensorSpec(DTYPES["float32"], (2, 3, 10)),))
     assert flat.operator == deep.operator
     assert (flat.axes, deep.axes) == (1, 2)
 
 
 def test_local_response_norm_bounds_its_padding():
     # 4 bytes of input, padded by 1,023 channels on their way
-    bound = made("local_response_norm", size=1024).output_bytes_bound((TensorSpec(DTYPES["float32"], (1, 1, 1)),))
+    bound = tensor_of("local_response_norm", size=1024).output_bytes_bound((TensorSpec(DTYPES["float32"], (1, 1, 1)),))
     assert bound >= 1024 * 4

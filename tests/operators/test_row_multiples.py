@@ -25,11 +25,11 @@ def _specs(tensors: Tensors) -> Specs:
     return tuple(None if x is None else TensorSpec(WIRE_DTYPES[x.dtype], tuple(x.shape)) for x in tensors)
 
 
-def _joined(calls: list[Tensors], multiples: list[int]) -> Tensors:
+def _join(calls: list[Tensors], multiples: list[int]) -> Tensors:
     """One call of several, whose inputs without rows are the same."""
     return tuple(
-        torch.cat([x for x in given if x is not None]) if multiple else given[0]
-        for given, multiple in zip(zip(*calls, strict=True), multiples, strict=True)
+        torch.cat([x for x in inputs if x is not None]) if multiple else inputs[0]
+        for inputs, multiple in zip(zip(*calls, strict=True), multiples, strict=True)
     )
 
 
@@ -44,7 +44,7 @@ def _node(draw: Draw, name: str) -> tuple[Transform, list[tuple[int, ...]], list
     return operator_of(name, fields(draw, name, sizes[0]), len(sizes)), sizes, multiples
 
 
-def _check_rows(operator: Transform, sizes: list[tuple[int, ...]], multiples: list[int], found: int) -> None:
+def _check_rows(operator: Transform, sizes: list[tuple[int, ...]], multiples: list[int], per_row: int) -> None:
     """Calls of one and of two rows, and both joined."""
     generator = torch.Generator().manual_seed(0)
     entries = [
@@ -54,16 +54,16 @@ def _check_rows(operator: Transform, sizes: list[tuple[int, ...]], multiples: li
     calls: list[Tensors] = [tuple(tensor(generator, TensorSpec(FLOAT32, shape)) for shape in one) for one in entries]
     calls[1] = tuple(two if multiple else one for one, two, multiple in zip(*calls, multiples, strict=True))
     answers = []
-    for given in (*calls, _joined(calls, multiples)):
-        operator.check(_specs(given))
-        answers.append(operator.run(*given)[0])
-    assert [answer.shape[0] for answer in answers] == [found, 2 * found, 3 * found]
+    for inputs in (*calls, _join(calls, multiples)):
+        operator.check(_specs(inputs))
+        answers.append(operator.run(*inputs)[0])
+    assert [answer.shape[0] for answer in answers] == [per_row, 2 * per_row, 3 * per_row]
     torch.testing.assert_close(answers[2], torch.cat(answers[:2]), equal_nan=True)
 
 
 @pytest.mark.parametrize("name", sorted(TRANSFORMS))
 def test_transforms_tell_the_truth_about_rows(name: str) -> None:
-    told: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for seed in range(500):
         draw = Draw(random.Random(seed), 0.0)
         try:
@@ -72,18 +72,18 @@ def test_transforms_tell_the_truth_about_rows(name: str) -> None:
             operator.check(specs)
         except InvalidArgumentError:
             continue
-        found = operator.row_multiple(specs, multiples)
-        if found is None:
-            told["mixed"] += 1
+        per_row = operator.row_multiple(specs, multiples)
+        if per_row is None:
+            counts["mixed"] += 1
         elif any(multiples):
-            _check_rows(operator, sizes, multiples, found)
-            told["rows"] += 1
+            _check_rows(operator, sizes, multiples, per_row)
+            counts["rows"] += 1
         else:
-            assert found == 0
-            told["none"] += 1
-    assert told["rows"] >= 15, told
-    assert told["none"] >= 5, told
-    assert (told["mixed"] >= 15) == (name in ROWS_MIXED_BY_SOME), told
+            assert per_row == 0
+            counts["none"] += 1
+    assert counts["rows"] >= 15, counts
+    assert counts["none"] >= 5, counts
+    assert (counts["mixed"] >= 15) == (name in ROWS_MIXED_BY_SOME), counts
 
 
 @pytest.mark.parametrize(
@@ -145,12 +145,12 @@ def _contents(local: Local, case: Case) -> tuple[Operator, Specs, Tensors]:
     return call.plan.operator, call.plan.specs, tuple(tensors)
 
 
-def _check_case(case: Case, operator: Operator, given: Tensors, multiples: list[int]) -> None:
+def _check_case(case: Case, operator: Operator, inputs: Tensors, multiples: list[int]) -> None:
     """The call, the call with its rows turned round, and both joined."""
-    turned = tuple(x.flip(0) if x is not None and rows else x for x, rows in zip(given, multiples, strict=True))
-    joined = _joined([given, turned], multiples)
+    turned = tuple(x.flip(0) if x is not None and rows else x for x, rows in zip(inputs, multiples, strict=True))
+    joined = _join([inputs, turned], multiples)
     operator.check(_specs(joined))
-    alone = [operator.run(*one) for one in (given, turned)]
+    alone = [operator.run(*one) for one in (inputs, turned)]
     rtol, atol = max(case.tolerance or (0.0, 0.0), (1e-3, 1e-3))  # of rows that are mixed nothing is left alike
     for index, answer in enumerate(operator.run(*joined)):
         expected = torch.cat([one[index] for one in alone])
@@ -162,13 +162,13 @@ def _check_case(case: Case, operator: Operator, given: Tensors, multiples: list[
 def test_other_operators_tell_the_truth_about_rows() -> None:
     local, compared = Local(), Counter[str]()
     for case in cases():
-        operator, specs, given = _contents(local, case)
+        operator, specs, inputs = _contents(local, case)
         roles = zip(operator.inputs, specs, strict=True)
         multiples = [int(spec is not None and not role.shared) for role, spec in roles]
-        scalar = any(multiple and x.dim() == 0 for multiple, x in zip(multiples, given, strict=True) if x is not None)
+        scalar = any(multiple and x.dim() == 0 for multiple, x in zip(multiples, inputs, strict=True) if x is not None)
         if scalar or operator.row_multiple(specs, multiples) is None:
             continue
         assert operator.row_multiple(specs, multiples) == 1
-        _check_case(case, operator, given, multiples)
+        _check_case(case, operator, inputs, multiples)
         compared[operator.family] += 1
     assert all(compared[family] >= 10 for family in OPERATORS), compared

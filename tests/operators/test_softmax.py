@@ -26,7 +26,7 @@ def local() -> Local:
     return Local()
 
 
-def made(function: str, **parameters: object) -> Operator:
+def tensor_of(function: str, **parameters: object) -> Operator:
     return OPERATORS["activate"][function].from_message(MESSAGES[function](**parameters))
 
 
@@ -40,7 +40,7 @@ def test_axis_not_given_is_torchs(function: str, shape: tuple[int, ...]) -> None
     x = torch.randn(shape)
     with pytest.warns(UserWarning, match="Implicit dimension choice"):
         expected = getattr(F, function)(x)
-    assert same_bits(made(function).run(x)[0], expected)
+    assert same_bits(tensor_of(function).run(x)[0], expected)
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
@@ -84,7 +84,7 @@ def test_casts_take_what_torch_takes(function: str) -> None:
             except RuntimeError:
                 continue
             taken.add(wire)
-        operator = made(function, dim=1, dtype=target)
+        operator = tensor_of(function, dim=1, dtype=target)
         assert operator.dtypes_on("cpu") == taken
         for wire in taken:
             assert operator.output_bytes_bound((TensorSpec(wire, (2, 3)),)) == 6 * ITEMSIZES[target]
@@ -94,10 +94,10 @@ def test_casts_take_what_torch_takes(function: str) -> None:
 @pytest.mark.parametrize("dtype", [*(DTYPES[name] for name in ("int8", "int64", "bool")), 11, 99, -1, 2**31 - 1])
 def test_what_is_no_float_is_no_dtype_to_cast_to(function: str, dtype: int) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
-        made(function, dtype=dtype)
+        tensor_of(function, dtype=dtype)
     assert caught.value.field == "dtype"
 
 
 def test_scalar_without_an_axis_is_alone() -> None:
-    operator = made("softmax")
+    operator = tensor_of("softmax")
     assert operator.placement((TensorSpec(DTYPES["float32"], ()),)).merge is Merge.ALONE

@@ -53,7 +53,7 @@ def calls(dims, dtype):
 ROWS = [(dims, row[0]) for dims in SIZES for row in calls(dims, "float32")]
 
 
-def made(value, device):
+def tensor_of(value, device):
     if not isinstance(value, T):
         return value
     if value.values == "zeros":
@@ -64,7 +64,8 @@ def made(value, device):
 def torch_takes(function, args, kwargs, device):
     try:
         getattr(F, function)(
-            *(made(value, device) for value in args), **{key: made(value, device) for key, value in kwargs.items()}
+            *(tensor_of(value, device) for value in args),
+            **{key: tensor_of(value, device) for key, value in kwargs.items()},
         )
     except (RuntimeError, NotImplementedError):
         return False

@@ -30,7 +30,7 @@ def pool_of(kernel_size, stride, padding, dilation, ceil_mode):
     return MaxPool(window, return_indices=True)
 
 
-def held(extent, kernel_size, stride, padding, dilation, count):
+def window_sizes(extent, kernel_size, stride, padding, dilation, count):
     """Elements of the input in each window."""
     return [
         sum(0 <= place * stride - padding + step * dilation < extent for step in range(kernel_size))
@@ -59,7 +59,7 @@ def test_what_is_accepted_is_what_torch_computes():
         assert checked == whole, (extent, parameters)
         if checked:
             accepted += 1
-            counts = held(extent, kernel_size, stride, padding, dilation, values.shape[-1])
+            counts = window_sizes(extent, kernel_size, stride, padding, dilation, values.shape[-1])
             assert pool.window.places((extent,)) == (values.shape[-1],)
             assert min(counts) > 0
             assert sum(counts) / 3 <= pool.window.elements((extent,)) <= sum(counts) * 3

@@ -50,18 +50,18 @@ def pads(mode: str, *shapes_and_pads: Any) -> list[Row]:
 
 
 def upsamples(name: str, mode: int, shape: tuple[int, ...], *kwargs: dict[str, Any]) -> list[Row]:
-    def make(index: int, given: dict[str, Any]) -> Row:
+    def make(index: int, arguments: dict[str, Any]) -> Row:
         message = {key: [value] if isinstance(value, int | float) and key in ("size", "scale_factor") else value
-                   for key, value in given.items()}  # fmt: skip
+                   for key, value in arguments.items()}  # fmt: skip
         return row(
             f"upsample-{name}-{index}",
             shape,
-            torch=lambda x: F.interpolate(x, **given, mode=name),
+            torch=lambda x: F.interpolate(x, **arguments, mode=name),
             mode=mode,
             **message,
         )
 
-    return [make(index, given) for index, given in enumerate(kwargs)]
+    return [make(index, arguments) for index, arguments in enumerate(kwargs)]
 
 
 SIZES: list[dict[str, Any]] = [
@@ -72,7 +72,7 @@ SIZES: list[dict[str, Any]] = [
     {"size": 2},
 ]
 CORNERS: list[dict[str, Any]] = [{"size": 9, "align_corners": True}, {"scale_factor": 1.5, "align_corners": True}]
-SMOOTH: list[dict[str, Any]] = [{**given, "antialias": True} for given in (*SIZES, *CORNERS)]
+SMOOTH: list[dict[str, Any]] = [{**arguments, "antialias": True} for arguments in (*SIZES, *CORNERS)]
 
 ROWS = [
     row("reshape-free", (2, 3, 4), torch=lambda x: x.reshape(-1, 6), shape=[-1, 6]),
@@ -159,19 +159,19 @@ def _inputs(one: Row, dtype: int) -> tuple[torch.Tensor, ...]:
 def test_is_torch(one: Row) -> None:
     operator = operator_of(one.name, one.parameters, len(one.shapes))
     for dtype in DTYPE_NAMES:
-        given = _inputs(one, dtype)
+        inputs = _inputs(one, dtype)
         specs = tuple(TensorSpec(dtype, shape) for shape in one.shapes)
         if dtype not in operator.dtypes_on("cpu"):
             if one.id not in TAKEN_AND_LEFT_OUT and 0 not in one.shapes[0]:
                 with pytest.raises((RuntimeError, TypeError)):
-                    one.torch(*given)
+                    one.torch(*inputs)
             continue
         operator.check(specs)
-        before = [x.clone() for x in given]
-        (got,) = operator.run(*given)
-        assert same_bits(got, one.torch(*given))
-        assert all(map(same_bits, given, before)), "inputs are never written"
-        outputs = (TensorSpec(dtype, tuple(got.shape)),)
+        before = [x.clone() for x in inputs]
+        (answer,) = operator.run(*inputs)
+        assert same_bits(answer, one.torch(*inputs))
+        assert all(map(same_bits, inputs, before)), "inputs are never written"
+        outputs = (TensorSpec(dtype, tuple(answer.shape)),)
         assert operator.output_shape(specs) == outputs[0].shape
         assert operator.output_bytes_bound(specs) >= outputs[0].nbytes
         assert operator.work(specs, operator.operations(specs, outputs)) >= 0

@@ -12,6 +12,7 @@ import resource
 import sys
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -48,6 +49,13 @@ class Draw(NamedTuple):
     def wholes(self, count: int, low: int, high: int) -> list[int]:
         return [self.whole(low, high) for _ in range(count)]
 
+    def reals(self, count: int, low: float, high: float) -> list[float]:
+        return [self.real(low, high) for _ in range(count)]
+
+    def axis(self, shape: tuple[int, ...]) -> int:
+        """One of the shape's, counted from the front or the back."""
+        return self.whole(-len(shape), len(shape) - 1)
+
     def shape(self, least_axes: int = 0, most_axes: int = 5) -> tuple[int, ...]:
         odd = self.random.random() < self.hostility
         axes = self.random.randint(0, MAX_AXES) if odd else self.random.randint(least_axes, most_axes)
@@ -66,74 +74,96 @@ class Draw(NamedTuple):
 
 def fields(draw: Draw, name: str, shape: tuple[int, ...]) -> dict[str, Any]:
     """Parameters of a transform's message, for an input of this shape."""
-    axes, pick = len(shape), draw.random
-    spatial = max(axes - 2, 1)
-    match name:
-        case "reshape":
-            elements = min(math.prod(shape[1:]), 2**62)
-            divisors = [size for size in range(1, 13) if elements % size == 0]
-            first = pick.choice(divisors)
-            sensible = [
-                [-1],
-                [-1, max(elements, 1)],
-                [-1, first],
-                [-1, first, max(elements, 1) // first],
-                [*shape[:1], -1],
-            ]
-            chosen = pick.choice(sensible) if axes else [-1]
-            return {"shape": chosen if pick.random() > draw.hostility else draw.wholes(pick.randint(0, 9), -1, 6)}
-        case "flatten":
-            return {key: draw.whole(-axes, axes - 1) for key in ("start_dim", "end_dim") if pick.random() < 0.7}
-        case "permute":
-            dims = list(range(axes))
-            if pick.random() < 0.5:
-                pick.shuffle(dims)
-            tail = dims[1:]
-            pick.shuffle(tail)
-            return {"dims": [dim if pick.random() > draw.hostility else draw.whole(-9, 9) for dim in dims[:1] + tail]}
-        case "concatenate":
-            return {"dim": draw.whole(-axes, axes - 1)}
-        case "add" | "subtract":
-            return {"alpha": draw.real(-3, 3)} if pick.random() < 0.5 else {}
-        case "mean":
-            dims = pick.sample(range(axes), pick.randint(0, axes))
-            return {
-                "dims": [*dims, *draw.wholes(pick.random() < draw.hostility, -9, 9)],
-                "keepdim": pick.random() < 0.5,
-            }
-        case "pad":
-            mode = pick.choice([draw.whole(0, 4), 1, 1])
-            pairs = pick.randint(0, axes) if mode < 2 else pick.randint(1, 3)
-            return {
-                "pad": [
-                    value if pick.random() > draw.hostility else draw.whole(-9, 9)
-                    for value in draw.wholes(2 * pairs, -2, 2)
-                ],
-                "mode": mode % 2**31,
-                "value": draw.real(-2, 2) if mode < 2 or pick.random() < draw.hostility else 0.0,
-            }
-        case "upsample":
-            count = pick.choice((1, spatial))
-            sized = pick.random() < 0.5
-            mode = pick.choice([{1: 2, 2: 3, 3: 5}.get(spatial, 1), 1, 4, draw.whole(0, 7)])
-            return {
-                **(
-                    {"size": draw.wholes(count, 1, 9)}
-                    if sized
-                    else {"scale_factor": [draw.real(0.3, 3) for _ in range(count)]}
-                ),
-                "mode": mode % 2**31,
-                **({"align_corners": True} if mode in (2, 3, 4, 5) and pick.random() < 0.3 else {}),
-                "recompute_scale_factor": not sized and pick.random() < 0.5,
-                "antialias": mode in (3, 4) and pick.random() < 0.5,
-            }
-        case "channel_shuffle":
-            return {"groups": draw.whole(1, 3) if pick.random() < 0.5 or axes < 2 else max(shape[1], 1)}
-        case "dropout":
-            return {"p": draw.real(0, 1)}
-        case "narrow":
-            return {"dim": draw.whole(-axes, axes - 1), "start": draw.whole(-2, 2), "length": draw.whole(0, 3)}
-    return {}
+    make = FIELDS.get(name)
+    return {} if make is None else make(draw, shape)
+
+
+def _reshape(draw: Draw, shape: tuple[int, ...]) -> dict[str, Any]:
+    pick, elements = draw.random, min(math.prod(shape[1:]), 2**62)
+    first = pick.choice([size for size in range(1, 13) if elements % size == 0])
+    sensible = [
+        [-1],
+        [-1, max(elements, 1)],
+        [-1, first],
+        [-1, first, max(elements, 1) // first],
+        [*shape[:1], -1],
+    ]
+    choice = pick.choice(sensible) if shape else [-1]
+    return {"shape": choice if pick.random() > draw.hostility else draw.wholes(pick.randint(0, 9), -1, 6)}
+
+
+def _flatten(draw: Draw, shape: tuple[int, ...]) -> dict[str, Any]:
+    return {key: draw.axis(shape) for key in ("start_dim", "end_dim") if draw.random.random() < 0.7}
+
+
+def _permute(draw: Draw, shape: tuple[int, ...]) -> dict[str, Any]:
+    pick, dims = draw.random, list(range(len(shape)))
+    if pick.random() < 0.5:
+        pick.shuffle(dims)
+    tail = dims[1:]
+    pick.shuffle(tail)
+    return {"dims": [dim if pick.random() > draw.hostility else draw.whole(-9, 9) for dim in dims[:1] + tail]}
+
+
+def _alpha(draw: Draw, _shape: tuple[int, ...]) -> dict[str, Any]:
+    return {"alpha": draw.real(-3, 3)} if draw.random.random() < 0.5 else {}
+
+
+def _mean(draw: Draw, shape: tuple[int, ...]) -> dict[str, Any]:
+    pick, axes = draw.random, len(shape)
+    dims = pick.sample(range(axes), pick.randint(0, axes))
+    return {"dims": [*dims, *draw.wholes(pick.random() < draw.hostility, -9, 9)], "keepdim": pick.random() < 0.5}
+
+
+def _pad(draw: Draw, shape: tuple[int, ...]) -> dict[str, Any]:
+    pick = draw.random
+    mode = pick.choice([draw.whole(0, 4), 1, 1])
+    pairs = pick.randint(0, len(shape)) if mode < 2 else pick.randint(1, 3)
+    return {
+        "pad": [
+            value if pick.random() > draw.hostility else draw.whole(-9, 9) for value in draw.wholes(2 * pairs, -2, 2)
+        ],
+        "mode": mode % 2**31,
+        "value": draw.real(-2, 2) if mode < 2 or pick.random() < draw.hostility else 0.0,
+    }
+
+
+def _upsample(draw: Draw, shape: tuple[int, ...]) -> dict[str, Any]:
+    pick, spatial = draw.random, max(len(shape) - 2, 1)
+    count, by_size = pick.choice((1, spatial)), pick.random() < 0.5
+    mode = pick.choice([{1: 2, 2: 3, 3: 5}.get(spatial, 1), 1, 4, draw.whole(0, 7)])
+    extents = {"size": draw.wholes(count, 1, 9)} if by_size else {"scale_factor": draw.reals(count, 0.3, 3)}
+    return {
+        **extents,
+        "mode": mode % 2**31,
+        **({"align_corners": True} if mode in (2, 3, 4, 5) and pick.random() < 0.3 else {}),
+        "recompute_scale_factor": not by_size and pick.random() < 0.5,
+        "antialias": mode in (3, 4) and pick.random() < 0.5,
+    }
+
+
+def _channel_shuffle(draw: Draw, shape: tuple[int, ...]) -> dict[str, Any]:
+    return {"groups": draw.whole(1, 3) if draw.random.random() < 0.5 or len(shape) < 2 else max(shape[1], 1)}
+
+
+def _narrow(draw: Draw, shape: tuple[int, ...]) -> dict[str, Any]:
+    return {"dim": draw.axis(shape), "start": draw.whole(-2, 2), "length": draw.whole(0, 3)}
+
+
+FIELDS: dict[str, Callable[[Draw, tuple[int, ...]], dict[str, Any]]] = {  # of the transforms that have parameters
+    "reshape": _reshape,
+    "flatten": _flatten,
+    "permute": _permute,
+    "concatenate": lambda draw, shape: {"dim": draw.axis(shape)},
+    "add": _alpha,
+    "subtract": _alpha,
+    "mean": _mean,
+    "pad": _pad,
+    "upsample": _upsample,
+    "channel_shuffle": _channel_shuffle,
+    "dropout": lambda draw, _shape: {"p": draw.real(0, 1)},
+    "narrow": _narrow,
+}
 
 
 def shapes(draw: Draw, name: str) -> list[tuple[int, ...]]:
@@ -192,12 +222,13 @@ def run_both(operator: Operator, specs: Specs, generator: torch.Generator) -> No
     """Runs on meta and on the CPU; both give the shape that was foreseen."""
     assert isinstance(operator, Transform)
     shape = operator.output_shape(specs)
-    given = [spec for spec in specs if spec is not None]
-    inferred = operator.run(*(torch.empty(spec.shape, dtype=TORCH_DTYPES[spec.dtype], device="meta") for spec in given))
-    (answer,) = operator.run(*(tensor(generator, spec) for spec in given))
-    for got in (*inferred, answer):
-        assert tuple(got.shape) == shape, (tuple(got.shape), shape)
-        assert WIRE_DTYPES[got.dtype] == given[0].dtype
+    inputs = [spec for spec in specs if spec is not None]
+    metas = (torch.empty(spec.shape, dtype=TORCH_DTYPES[spec.dtype], device="meta") for spec in inputs)
+    (inference,) = operator.run(*metas)
+    (answer,) = operator.run(*(tensor(generator, spec) for spec in inputs))
+    for output in (inference, answer):
+        assert tuple(output.shape) == shape, (tuple(output.shape), shape)
+        assert WIRE_DTYPES[output.dtype] == inputs[0].dtype
 
 
 def main(seed: int, rounds: int) -> int:

@@ -11,6 +11,6 @@ from tests.programs.local import Worker
 
 @pytest.fixture(scope="module")
 def worker(tmp_path_factory) -> Iterator[Worker]:
-    made = Worker(tmp_path_factory.mktemp("store"))
-    yield made
-    made.close()
+    instance = Worker(tmp_path_factory.mktemp("store"))
+    yield instance
+    instance.close()

@@ -233,7 +233,7 @@ def test_the_newer_need_not_wait_until_the_older_has_hashed(store, uploads, monk
     def held(descriptor, length):
         if threading.current_thread() is thread:
             reading.set()
-            assert go_on.wait(10)
+            assert go_on.wait(300)
         return read(descriptor, length)
 
     def begin():
@@ -254,10 +254,10 @@ def test_the_newer_need_not_wait_until_the_older_has_hashed(store, uploads, monk
     monkeypatch.setattr(os, "read", held)
     monkeypatch.setattr(module.Upload, "end", end)
     thread.start()
-    assert reading.wait(10)
+    assert reading.wait(300)
     with uploads.begin(DIGEST, 2000, 2000) as newer:
         finish(newer)
-    thread.join(10)
+    thread.join(300)
     assert outcome == ["upload: a newer upload of the same file has taken its place"]
 
 
@@ -270,9 +270,9 @@ def test_another_process_is_busy_and_dies(store, uploads):
     assert store.sweep(-1) == 0  # not even a part of the future goes while it is written
     assert uploads.progress(DIGEST).received_bytes == 4
     child.kill()
-    child.communicate(timeout=10)
+    child.communicate(timeout=300)
     with uploads.begin(DIGEST, 2000) as upload:
-        second = subprocess.run(command, input="", capture_output=True, text=True, timeout=60)
+        second = subprocess.run(command, input="", capture_output=True, text=True, timeout=500)
         assert second.stdout == "BusyError\n"
         upload.write(CONTENT)
         finish(upload)

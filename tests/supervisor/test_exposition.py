@@ -27,7 +27,7 @@ def page(snapshots):
 
 
 def samples(page):
-    with urllib.request.urlopen(f"http://{page.address}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://{page.address}/metrics", timeout=300) as answer:
         text = answer.read().decode()
     return {
         (sample.name, *sorted(sample.labels.items())): sample.value
@@ -76,7 +76,7 @@ def test_totals_of_the_dead_stay_and_their_gauges_go(snapshots, page):
 
 
 def test_every_metric_is_told_of_before_it_has_values(page):
-    with urllib.request.urlopen(f"http://{page.address}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://{page.address}/metrics", timeout=300) as answer:
         families = {family.name: family for family in text_string_to_metric_families(answer.read().decode())}
     for name, metric in METRICS.items():
         family = families[name.removesuffix("_total") if metric.kind == "counter" else name]
@@ -85,7 +85,7 @@ def test_every_metric_is_told_of_before_it_has_values(page):
 
 def test_there_is_no_other_page(page):
     with pytest.raises(urllib.error.HTTPError, match="404") as caught:
-        urllib.request.urlopen(f"http://{page.address}/", timeout=10)
+        urllib.request.urlopen(f"http://{page.address}/", timeout=300)
     caught.value.close()
 
 

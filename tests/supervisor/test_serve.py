@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import urllib.request
 from pathlib import Path
 
@@ -20,7 +21,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from layerwire_server.supervisor import ports
 
 READY = re.compile(r"layerwire \S+ ready on (\S+) \(1 worker on cpu, metrics on (\S+)\) in \d+\.\d s\n")
-SERVE = "from layerwire_server.supervisor.command import serve; serve()"
+# With patience for children that stop on a busy machine.
+SERVE = """
+from layerwire_server.supervisor import supervisor
+from layerwire_server.supervisor.command import serve
+supervisor._STOP_ROOM_SECONDS = 300.0
+serve()
+"""
 
 
 class Server:
@@ -60,16 +67,23 @@ class Server:
 
     def close(self):
         self.process.kill()
-        self.process.wait(20)
+        self.process.wait(300)
         self.process.stdout.close()
 
 
 @pytest.fixture
-def server(tmp_path):
+def short_path():
+    """A directory for servers' own: with one of pytest's the paths of their sockets would be too long."""
+    with tempfile.TemporaryDirectory(prefix="test-") as path:
+        yield Path(path)
+
+
+@pytest.fixture
+def server(short_path):
     servers = []
 
     def make(*flags):
-        directory = tmp_path / str(len(servers))
+        directory = short_path / str(len(servers))
         directory.mkdir()
         servers.append(Server(directory, *flags))
         return servers[-1]
@@ -81,13 +95,13 @@ def server(tmp_path):
 
 def serving(address):
     with grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
-        return health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10).status == 1
+        return health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=300).status == 1
 
 
 def wait_until_serving(address, state):
     with grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
         watch = health_pb2_grpc.HealthStub(channel).Watch(
-            health_pb2.HealthCheckRequest(), timeout=60, wait_for_ready=True
+            health_pb2.HealthCheckRequest(), timeout=300, wait_for_ready=True
         )
         for answer in watch:
             if (answer.status == 1) == state:
@@ -96,7 +110,7 @@ def wait_until_serving(address, state):
 
 
 def sample(address, name, **labels):
-    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as page:
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=300) as page:
         text = page.read().decode()
     return sum(
         sample.value
@@ -113,7 +127,7 @@ def test_from_the_ready_line_to_a_clean_end(server):
     assert sample(metrics, "layerwire_worker_up", worker="0") == 1
     assert sample(metrics, "layerwire_process_resident_memory_bytes") < 600e6
     one.process.send_signal(signal.SIGTERM)
-    assert one.process.wait(30) == 0
+    assert one.process.wait(300) == 0
     assert one.process.stdout.read() == ""
     assert list(one.directory.iterdir()) == [one.log]
 
@@ -127,7 +141,7 @@ def test_the_log_tells_of_start_death_and_end(server, monkeypatch):
     wait_until_serving(address, False)
     wait_until_serving(address, True)
     one.process.send_signal(signal.SIGTERM)
-    assert one.process.wait(30) == 0
+    assert one.process.wait(300) == 0
     lines = [json.loads(line) for line in one.log.read_text().splitlines()]
     misspelt = next(line for line in lines if line["message"] == "a variable is no setting")
     assert (misspelt["variable"], misspelt["nearest"]) == ("LAYERWIRE_WROKERS", "LAYERWIRE_WORKERS")
@@ -143,13 +157,13 @@ def test_the_log_tells_of_start_death_and_end(server, monkeypatch):
 
 
 def test_a_watch_that_stays_open_does_not_hold_up_the_end(server):
-    one = server()
+    one = server("--grace-seconds", "600")
     address, _ = one.ready()
     with grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
-        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=60)
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=300)
         assert next(watch).status == 1
         one.process.send_signal(signal.SIGTERM)
-        assert one.process.wait(10) == 0  # of 30 s of grace
+        assert one.process.wait(300) == 0  # of 600 s of grace
         assert next(watch).status == 2
 
 
@@ -180,7 +194,7 @@ def test_children_do_not_outlive_a_killed_supervisor(server):
 def _wait_for_end(descriptor):
     import select
 
-    ended, _, _ = select.select([descriptor], [], [], 20)
+    ended, _, _ = select.select([descriptor], [], [], 300)
     assert ended
 
 
@@ -189,7 +203,7 @@ def test_a_second_server_on_the_port_fails_loudly(server, gateways):
     one = server("--gateways", gateways)
     address, _ = one.ready()
     other = server("--listen", address, "--gateways", gateways)
-    assert other.process.wait(30) == 1
+    assert other.process.wait(300) == 1
     assert other.log.read_text() == f"Error: --listen: {address} can't be had: Address already in use\n"
     assert serving(address)
 
@@ -199,7 +213,7 @@ def test_a_second_server_on_the_path_fails_loudly(server, tmp_path):
     one = server("--listen", address)
     assert one.ready()[0] == address
     other = server("--listen", address)
-    assert other.process.wait(30) == 1
+    assert other.process.wait(300) == 1
     assert other.log.read_text() == f"Error: --listen: {address} can't be had: Address already in use\n"
     assert serving(address)
 
@@ -217,7 +231,7 @@ def test_the_path_of_a_dead_server_is_free(tmp_path):
 def test_a_store_that_cannot_be_used_is_one_sentence(server, tmp_path):
     (tmp_path / "file").touch()
     one = server("--store", str(tmp_path / "file" / "store"))
-    assert one.process.wait(30) == 1
+    assert one.process.wait(300) == 1
     reason = f"the store's directory {tmp_path}/file/store can't be made: Not a directory"
     assert one.log.read_text() == f"Error: --store: {reason}\n"
     assert list(one.directory.iterdir()) == [one.log]
@@ -230,14 +244,14 @@ with directory() as it: print(it, flush=True); input()
 
 
 @pytest.fixture
-def holder(tmp_path):
+def holder(short_path):
     """Starts processes that hold runtime directories, all in one parent."""
     processes = []
 
     def start():
         one = subprocess.Popen(
             [sys.executable, "-c", HOLD],
-            env={**os.environ, "TMPDIR": str(tmp_path)},
+            env={**os.environ, "TMPDIR": str(short_path)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -251,13 +265,13 @@ def holder(tmp_path):
         one.communicate()
 
 
-def test_the_directory_of_a_killed_server_goes_with_the_next_start(holder, tmp_path):
+def test_the_directory_of_a_killed_server_goes_with_the_next_start(holder, short_path):
     _, held = holder()
     killed, left = holder()
     killed.kill()
-    killed.wait(20)
-    other = tmp_path / "layerwire-data"  # somebody's, not a server's
+    killed.wait(300)
+    other = short_path / "layerwire-data"  # somebody's, not a server's
     other.mkdir()
     assert left.is_dir()
     _, new = holder()
-    assert {path for path in tmp_path.iterdir() if path.is_dir()} == {held, other, new}
+    assert {path for path in short_path.iterdir() if path.is_dir()} == {held, other, new}

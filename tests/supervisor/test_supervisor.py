@@ -48,7 +48,7 @@ class Run:
         self.task = asyncio.create_task(self.supervisor.run(self.stop, self.stop_now, self.ready.set))
 
     async def finished(self):
-        return await asyncio.wait_for(self.task, 20)
+        return await asyncio.wait_for(self.task, 300)
 
 
 @pytest_asyncio.fixture

@@ -33,10 +33,10 @@ _LARGEST = {
 
 def one_case_each() -> list[Case]:
     """A small case of every function, the first of the table."""
-    found: dict[str, Case] = {}
+    firsts: dict[str, Case] = {}
     for case in cases():
-        found.setdefault(case.function, case)
-    return list(found.values())
+        firsts.setdefault(case.function, case)
+    return list(firsts.values())
 
 
 def values_for(field: FieldDescriptor) -> list[Any]:

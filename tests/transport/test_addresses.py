@@ -62,7 +62,7 @@ UNREACHED = {
 
 @pytest.mark.parametrize(("address", "words"), UNREACHED.values(), ids=UNREACHED)
 def test_why_a_server_cannot_be_reached(address, words):
-    with layerwire.Client(address, timeout=20) as lw:
+    with layerwire.Client(address, timeout=300) as lw:
         with pytest.raises(errors.UnavailableError, match=f"^relu: {address}: {words}"):
             lw.relu(ROW)
         with pytest.raises(errors.UnavailableError, match=f"^{address}: {words}"):

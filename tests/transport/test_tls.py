@@ -119,7 +119,7 @@ async def test_async_calls_over_tls(serve, papers):
 @pytest.mark.parametrize(("server", "client", "words"), REFUSED.values(), ids=REFUSED)
 def test_a_handshake_that_fails_is_told(serve, papers, server, client, words):
     there: FakeServer = serve(credentials=server(papers))
-    with layerwire.Client(there.address, tls=client(papers), timeout=20) as lw:
+    with layerwire.Client(there.address, tls=client(papers), timeout=300) as lw:
         with pytest.raises(errors.UnavailableError, match=f"relu: {there.address}: {words}"):
             lw.relu(ROW)
         with pytest.raises(errors.UnavailableError, match=words):

@@ -243,7 +243,7 @@ def test_arguments_are_copied_when_the_call_is_made(serve):
         array.fill(7)
         server.wait_for(lambda: len(held) == 1)
         server.soon(held[0][0].reply, held[0][1])
-        np.testing.assert_array_equal(future.result(20), [1, 1, 1])
+        np.testing.assert_array_equal(future.result(300), [1, 1, 1])
 
 
 def test_bfloat16_arrays_are_known_by_name(lw, monkeypatch):

@@ -57,7 +57,7 @@ class HeldDevice(CpuDevice):
         """Called before calls run as a batch."""
         self.batches.append(len(calls))
         self.started.release()
-        assert self.gate.wait(30)
+        assert self.gate.wait(300)
         self.fault(calls)
 
 
@@ -140,7 +140,7 @@ class WorkerRig:
 
     async def until_started(self) -> None:
         """Returns when the device has begun another batch."""
-        assert await asyncio.to_thread(self.device.started.acquire, timeout=20)
+        assert await asyncio.to_thread(self.device.started.acquire, timeout=300)
 
 
 @pytest.fixture
@@ -150,21 +150,18 @@ async def rig(tmp_path: Path) -> AsyncIterator[WorkerRig]:
         yield rig
 
 
-@asynccontextmanager
-async def open_rig(tmp_path: Path) -> AsyncIterator[WorkerRig]:
-    """A worker to try, on the running loop."""
-    device, metrics = HeldDevice(), Metrics()
-    store = Store(tmp_path / "store")
+def worker_loop(device: Device, metrics: Metrics, folder: Path) -> tuple[WorkerLoop, Lanes[Call]]:
+    """A worker's loop on the running loop, with a store of its own, and its lanes."""
+    store = Store(folder / "store")
     stored_tensors = StoredTensors(store)
     facts = Facts(ProgramLimits(1 << 20, 1 << 22, 1e9), "cpu")
     catalog = Catalog(store, stored_tensors, WeightsCache(stored_tensors, device.upload, 1 << 20), facts)
-    decoder = CallDecoder(Plans(CallLimits(1 << 20, 1e9), "cpu"), catalog, deterministic=False)
     lanes: Lanes[Call] = Lanes(LIMITS)
-    worker = WorkerLoop(
+    loop = WorkerLoop(
         0,
         device,
         lanes,
-        decoder,
+        CallDecoder(Plans(CallLimits(1 << 20, 1e9), "cpu"), catalog, deterministic=False),
         catalog,
         Measures(metrics),
         hello=b'{"index": 0}',
@@ -172,6 +169,14 @@ async def open_rig(tmp_path: Path) -> AsyncIterator[WorkerRig]:
         max_answer_bytes=MAX_ANSWER_BYTES,
         on_batch=lambda batch: None,
     )
+    return loop, lanes
+
+
+@asynccontextmanager
+async def open_rig(tmp_path: Path) -> AsyncIterator[WorkerRig]:
+    """A worker to try, on the running loop."""
+    device, metrics = HeldDevice(), Metrics()
+    worker, lanes = worker_loop(device, metrics, tmp_path)
     gateway = Gateway()
     ours, theirs = socket.socketpair()
     loop = asyncio.get_running_loop()

@@ -11,8 +11,8 @@ from pathlib import Path
 import click
 
 from layerwire_bench.machine import machine
-from tools.benchmarks import chain, footprint, measuring, servers, tables, upload
-from tools.benchmarks.standing import COMPARISONS
+from tools.benchmarks import chain, footprint, measurement, servers, tables, upload
+from tools.benchmarks.comparisons import COMPARISONS
 
 FILE = Path(__file__).parents[2] / "BENCHMARKS.md"
 START, END = "<!-- figures -->\n", "<!-- /figures -->\n"
@@ -22,22 +22,22 @@ SEARCH_TARGETS = ("bare", "stream", "unary")
 
 def sections(rounds: int, seconds: float, callers: int, only: str) -> list[str]:
     """Each part of the file that was asked for, measured."""
-    found = []
+    parts = []
     if only in "footprint":
-        found.append(footprint.measured(rounds))
+        parts.append(footprint.report(rounds))
     with servers.both() as addresses:
-        for one in COMPARISONS:
-            if only in one.title:
-                run = measuring.compare(one, addresses, one.callers or callers, rounds, seconds)
-                found.append(tables.comparison(one.title, run, one.targets, one.wanted))
+        for comparison in COMPARISONS:
+            if only in comparison.title:
+                run = measurement.compare(comparison, addresses, comparison.callers or callers, rounds, seconds)
+                parts.append(tables.comparison(comparison.title, run, comparison.targets, comparison.least_ratio))
         if only in "search":
-            runs = {name: measuring.search(SEARCHED, addresses, name, BOUND_SECONDS) for name in SEARCH_TARGETS}
-            found.append(tables.searches(SEARCHED.title, BOUND_SECONDS, runs))
+            runs = {name: measurement.search(SEARCHED, addresses, name, BOUND_SECONDS) for name in SEARCH_TARGETS}
+            parts.append(tables.searches(SEARCHED.title, BOUND_SECONDS, runs))
         if only in "layer by layer":
-            found.append(chain.measured(addresses.layerwire, callers, rounds, seconds))
+            parts.append(chain.report(addresses.layerwire, callers, rounds, seconds))
         if only in "upload":
-            found.append(upload.measured(addresses.layerwire, 3, 1 << 30))
-    return found
+            parts.append(upload.report(addresses.layerwire, 3, 1 << 30))
+    return parts
 
 
 @click.command(context_settings={"show_default": True})
@@ -50,13 +50,13 @@ def main(rounds: int, seconds: float, callers: int, only: str) -> None:
     if rounds < 1 or seconds <= 0 or callers < 1:
         raise click.UsageError("--rounds, --seconds and --callers must be above 0")
     busy = os.getloadavg()[0]
-    found = sections(rounds, seconds, callers, only)
-    if not found:
+    parts = sections(rounds, seconds, callers, only)
+    if not parts:
         raise click.UsageError(f"nothing has {only!r} in its title")
     command = " ".join(["python -m tools.benchmarks", *map(shlex.quote, sys.argv[1:])])
     today = dt.datetime.now(dt.UTC).date().isoformat()
-    said = [f"Measured on {today} by `{command}`: {tables.machine(machine())}", f"Load average before: {busy:.1f}."]
-    text = "\n".join(said) + "\n\n" + "\n\n".join(found) + "\n"
+    head = [f"Measured on {today} by `{command}`: {tables.machine(machine())}", f"Load average before: {busy:.1f}."]
+    text = "\n".join(head) + "\n\n" + "\n\n".join(parts) + "\n"
     click.echo(text)
     if not only:
         before, rest = FILE.read_text().split(START)

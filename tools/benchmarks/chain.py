@@ -68,7 +68,7 @@ async def rate(call: Call, callers: int, seconds: float) -> float:
     return ncalls / (time.perf_counter() - start)
 
 
-def measured(address: str, callers: int, rounds: int, seconds: float) -> str:
+def report(address: str, callers: int, rounds: int, seconds: float) -> str:
     """The table, of rounds in turn."""
     ways = {"layer by layer": layers, "as a program": program}
     rates: dict[str, list[float]] = {name: [] for name in ways}
@@ -83,9 +83,9 @@ def measured(address: str, callers: int, rounds: int, seconds: float) -> str:
             rates[name].append(asyncio.run(turn(way)))
     first = statistics.median(rates["layer by layer"])
     rows = [
-        (name, f"{statistics.median(found):,.0f}", f"{min(found):,.0f}", f"{max(found):,.0f}",
-         f"{statistics.median(found) / first:.2f}")
-        for name, found in rates.items()
+        (name, f"{statistics.median(values):,.0f}", f"{min(values):,.0f}", f"{max(values):,.0f}",
+         f"{statistics.median(values) / first:.2f}")
+        for name, values in rates.items()
     ]  # fmt: skip
     heads = (f"LeNet by the SDK, {callers} callers", "networks/s, median", "least", "most", "ratio")
     return table(heads, rows) + "\n\nHeld against: a program at least 4 times layer by layer."

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import statistics
 import subprocess
-import sys
 import time
 from pathlib import Path
 
-from tools.benchmarks.servers import LAYERWIRE
+from tools.benchmarks.servers import LAYERWIRE, THIS, Tree
 from tools.benchmarks.tables import table
 
 
@@ -22,10 +21,12 @@ def _role(pid: int) -> str:
     return next((word.rpartition(".")[2] for word in words if word.startswith("layerwire_server.")), "supervisor")
 
 
-def measure() -> tuple[float, dict[str, float]]:
+def measure(tree: Tree = THIS) -> tuple[float, dict[str, float]]:
     """Seconds to ready, and MiB by process, of one start."""
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", *LAYERWIRE], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        tree.command(*LAYERWIRE), cwd=tree.root, env=tree.environment(), stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     process.stdout.readline()
     seconds = time.perf_counter() - start
@@ -36,7 +37,7 @@ def measure() -> tuple[float, dict[str, float]]:
     return seconds, memory
 
 
-def measured(rounds: int) -> str:
+def report(rounds: int) -> str:
     """The table, of so many starts."""
     starts = [measure() for _ in range(rounds)]
     figures = {"seconds to ready": [seconds for seconds, _ in starts]}
@@ -44,8 +45,8 @@ def measured(rounds: int) -> str:
         figures[f"resident MiB, {role}"] = [memory[role] for _, memory in starts]
     figures["resident MiB, all"] = [sum(memory.values()) for _, memory in starts]
     rows = [
-        (name, f"{statistics.median(found):.1f}", f"{min(found):.1f}", f"{max(found):.1f}")
-        for name, found in figures.items()
+        (name, f"{statistics.median(values):.1f}", f"{min(values):.1f}", f"{max(values):.1f}")
+        for name, values in figures.items()
     ]
     heads = ("idle server, one CPU worker", "median", "least", "most")
     return table(heads, rows) + "\n\nHeld against: under 600 MB, and ready within 6 s."

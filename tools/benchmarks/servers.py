@@ -3,17 +3,41 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
+ROOT = Path(__file__).parents[2]
 BARE = ("tools.benchmarks.bare",)
 LAYERWIRE = (
     "layerwire.cli", "serve", "--device", "cpu", "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0",
     "--log-level", "warning",
 )  # fmt: skip
+
+
+class Tree(NamedTuple):
+    """A checkout, and the Python that has it installed."""
+
+    root: Path
+    python: str
+
+    def command(self, *words: str) -> list[str]:
+        """`python -m words...`."""
+        return [self.python, "-m", *words]
+
+    def environment(self) -> dict[str, str]:
+        """This process's; another checkout's Python must not find this one's modules."""
+        variables = dict(os.environ)
+        if self != THIS:
+            variables.pop("PYTHONPATH", None)
+        return variables
+
+
+THIS = Tree(ROOT, sys.executable)
 
 
 class Addresses(NamedTuple):
@@ -27,23 +51,24 @@ class Addresses(NamedTuple):
 @contextlib.contextmanager
 def both() -> Iterator[Addresses]:
     """Both servers, while they run."""
-    with server(*BARE) as (bare, _), server(*LAYERWIRE) as (ours, metrics):
-        yield Addresses(bare, ours, metrics)
+    with server(*BARE) as (bare, _), server(*LAYERWIRE) as (layerwire, metrics):
+        yield Addresses(bare, layerwire, metrics)
 
 
 @contextlib.contextmanager
-def server(*command: str) -> Iterator[tuple[str, str]]:
+def server(*words: str, tree: Tree = THIS) -> Iterator[tuple[str, str]]:
     """A server's address, and that of its metrics, while it runs."""
     process = subprocess.Popen(
-        [sys.executable, "-m", *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+        tree.command(*words), cwd=tree.root, env=tree.environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
     assert process.stdout is not None
     try:
-        ready = process.stdout.readline()
-        found = re.search(r"ready on ([\d.]+:\d+)(?:.*metrics on ([\d.]+:\d+))?", ready)
-        if found is None:
-            raise RuntimeError(f"{' '.join(command)} did not start: {ready!r}")
-        yield found[1], found[2] or ""
+        line = process.stdout.readline()
+        ready = re.search(r"ready on ([\d.]+:\d+)(?:.*metrics on ([\d.]+:\d+))?", line)
+        if ready is None:
+            raise RuntimeError(f"{' '.join(words)} did not start: {line!r}")
+        yield ready[1], ready[2] or ""
     finally:
         process.terminate()
         process.wait(30)

@@ -19,23 +19,23 @@ NAMES = {
 }
 
 
-def comparison(title: str, run: Run, targets: Sequence[str], wanted: float | None) -> str:
+def comparison(title: str, run: Run, targets: Sequence[str], least_ratio: float | None) -> str:
     """Medians over rounds, least and most, and ratios to the bare server. `targets` are the standing set's names."""
-    spelled = dict(zip(targets, dict.fromkeys(point.target for point in _by_round(run.points)), strict=True))
-    rates = {name: [point.throughput for point in run.points if point.target == spelled[name]] for name in targets}
+    spellings = dict(zip(targets, dict.fromkeys(point.target for point in _by_round(run.points)), strict=True))
+    rates = {name: [point.throughput for point in run.points if point.target == spellings[name]] for name in targets}
     first = statistics.median(rates[targets[0]])
     rows = [
         (
-            NAMES[name], _rate(statistics.median(found)), _rate(min(found)), _rate(max(found)),
-            _milliseconds(run, spelled[name], "p50_seconds"), _milliseconds(run, spelled[name], "p99_seconds"),
-            _rows(run, spelled[name]), f"{statistics.median(found) / first:.2f}",
+            NAMES[name], _rate(statistics.median(values)), _rate(min(values)), _rate(max(values)),
+            _milliseconds(run, spellings[name], "p50_seconds"), _milliseconds(run, spellings[name], "p99_seconds"),
+            _rows(run, spellings[name]), f"{statistics.median(values) / first:.2f}",
         )
-        for name, found in rates.items()
+        for name, values in rates.items()
     ]  # fmt: skip
     load = run.points[0].load
     heads = (f"{title}, {load}", "calls/s, median", "least", "most", "p50 ms", "p99 ms", "rows a batch", "ratio")
-    held = "" if wanted is None else f"\n\nHeld against: stream at least {wanted:g} times the bare server."
-    return table(heads, rows) + held
+    goal = "" if least_ratio is None else f"\n\nHeld against: stream at least {least_ratio:g} times the bare server."
+    return table(heads, rows) + goal
 
 
 def _by_round(points: Sequence[Point]) -> list[Point]:
@@ -44,27 +44,27 @@ def _by_round(points: Sequence[Point]) -> list[Point]:
 
 
 def _milliseconds(run: Run, target: str, field: str) -> str:
-    found = [getattr(point.latency, field) for point in run.points if point.target == target and point.latency]
-    return f"{statistics.median(found) * 1e3:.3g}" if found else "-"
+    seconds = [getattr(point.latency, field) for point in run.points if point.target == target and point.latency]
+    return f"{statistics.median(seconds) * 1e3:.3g}" if seconds else "-"
 
 
 def _rows(run: Run, target: str) -> str:
-    found = [
+    rows = [
         point.server.batch_rows
         for point in run.points
         if point.target == target and point.server is not None and point.server.batch_rows is not None
     ]
-    return f"{statistics.median(found):.1f}" if found else "-"
+    return f"{statistics.median(rows):.1f}" if rows else "-"
 
 
-def searches(title: str, bound_seconds: float, found: Mapping[str, Run]) -> str:
+def searches(title: str, bound_seconds: float, runs: Mapping[str, Run]) -> str:
     """The highest rates that kept a bound."""
     rows = []
-    for name, run in found.items():
+    for name, run in runs.items():
         assert run.search is not None
         best = run.search.best_rate
-        kept = next((run.points[trial.point] for trial in run.search.trials if trial.rate == best), None)
-        p50, p99 = ("-", "-") if kept is None else (_ms(kept, "p50_seconds"), _ms(kept, "p99_seconds"))
+        point = next((run.points[trial.point] for trial in run.search.trials if trial.rate == best), None)
+        p50, p99 = ("-", "-") if point is None else (_ms(point, "p50_seconds"), _ms(point, "p99_seconds"))
         rows.append((NAMES[name], "none" if best is None else _rate(best), p50, p99))
     heads = (f"{title}, Poisson arrivals", f"calls/s with p99 at most {bound_seconds * 1e3:g} ms", "p50 ms", "p99 ms")
     return table(heads, rows)
@@ -78,11 +78,11 @@ def _ms(point: Point, field: str) -> str:
     return "-" if point.latency is None else f"{getattr(point.latency, field) * 1e3:.3g}"
 
 
-def machine(found: Machine) -> str:
+def machine(host: Machine) -> str:
     """A paragraph on where it was measured."""
-    versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
-    memory = "" if found.memory_bytes is None else f", {found.memory_bytes / 2**30:.0f} GiB of memory"
-    return f"{found.cores} cores of {found.cpu}{memory}, {found.system}; {versions}."
+    versions = ", ".join(f"{name} {version}" for name, version in host.versions.items())
+    memory = "" if host.memory_bytes is None else f", {host.memory_bytes / 2**30:.0f} GiB of memory"
+    return f"{host.cores} cores of {host.cpu}{memory}, {host.system}; {versions}."
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

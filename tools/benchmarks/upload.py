@@ -16,7 +16,7 @@ import layerwire
 from tools.benchmarks.tables import table
 
 
-def measured(address: str, rounds: int, size_bytes: int) -> str:
+def report(address: str, rounds: int, size_bytes: int) -> str:
     """The table: seconds and MiB/s of uploads with sha256 on both sides and fsync, and of copies with fsync."""
     seconds: dict[str, list[float]] = {"a copy of the file, fsync": [], "upload": []}
     with tempfile.TemporaryDirectory() as folder, layerwire.Client(address, timeout=120) as client:
@@ -25,24 +25,24 @@ def measured(address: str, rounds: int, size_bytes: int) -> str:
             array = np.random.default_rng(number).integers(0, 2**31, size_bytes // 4, np.int32)
             save_file({"w": array}, file)
             copy, upload = seconds.values()
-            copy.append(_copied(file, Path(folder) / "copy"))
+            copy.append(_copy_seconds(file, Path(folder) / "copy"))
             start = time.perf_counter()
             client.upload(file)
             upload.append(time.perf_counter() - start)
     rows = [
-        (name, f"{statistics.median(found):.2f}", f"{min(found):.2f}", f"{max(found):.2f}",
-         f"{size_bytes / 2**20 / statistics.median(found):,.0f}")
-        for name, found in seconds.items()
+        (name, f"{statistics.median(values):.2f}", f"{min(values):.2f}", f"{max(values):.2f}",
+         f"{size_bytes / 2**20 / statistics.median(values):,.0f}")
+        for name, values in seconds.items()
     ]  # fmt: skip
     heads = (f"weights of {size_bytes / 2**20:,.0f} MiB", "seconds, median", "least", "most", "MiB/s")
     return table(heads, rows)
 
 
-def _copied(file: Path, to: Path) -> float:
+def _copy_seconds(file: Path, to: Path) -> float:
     start = time.perf_counter()
     shutil.copyfile(file, to)
-    with to.open("rb+") as written:
-        os.fsync(written.fileno())
+    with to.open("rb+") as copy:
+        os.fsync(copy.fileno())
     seconds = time.perf_counter() - start
     to.unlink()
     return seconds

@@ -61,7 +61,7 @@ def command(address: str | None, output: Path, keep: bool) -> None:
         with ExitStack() as stack:
             if address is None:
                 with console.status("Starting a server"):
-                    address, metrics = stack.enter_context(server.running(output / LOG))
+                    address, metrics = stack.enter_context(server.serve(output / LOG))
                 console.print(f"Server on {address}, its log in {output / LOG}")
             _run(console, address, output)
             if keep:

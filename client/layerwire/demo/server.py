@@ -15,8 +15,8 @@ from pathlib import Path
 from threading import Timer
 from typing import NamedTuple
 
-START_SECONDS = 60.0
-STOP_SECONDS = 30.0
+START_SECONDS = 180.0  # torch from a cold disk on a busy machine
+STOP_SECONDS = 90.0  # its own grace is 30 s
 TOLD_LINES = 5  # of the log, when it fails
 READY = re.compile(r"ready on (127\.0\.0\.1:\d+).*metrics on (127\.0\.0\.1:\d+)")
 
@@ -33,7 +33,7 @@ class ServerError(Exception):
 
 
 @contextmanager
-def running(log: Path, *flags: str) -> Iterator[Addresses]:
+def serve(log: Path, *flags: str) -> Iterator[Addresses]:
     """A server's addresses for as long as the context lasts.
 
     Args:

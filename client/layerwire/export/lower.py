@@ -11,7 +11,6 @@ from itertools import groupby
 from typing import Any
 
 from layerwire.export import nodes
-from layerwire.export.call import Lowering, TracedCall, shape_of
 from layerwire.export.graph import Graph, Value
 from layerwire.export.lowerings.activations import ACTIVATIONS
 from layerwire.export.lowerings.arithmetic import ARITHMETIC
@@ -22,6 +21,7 @@ from layerwire.export.lowerings.normalizations import NORMALIZATIONS
 from layerwire.export.lowerings.pools import POOLS
 from layerwire.export.refusal import LoweringError, UnsupportedCall
 from layerwire.export.trace import Trace, source_line
+from layerwire.export.traced_call import Lowering, TracedCall, shape_of
 from layerwire.export.weights import wire_dtype
 
 LOWERINGS: dict[str, Lowering] = {

@@ -18,7 +18,7 @@ class Pending:
 
     __slots__ = (
         *("number", "kind", "family", "payload", "stream", "arrived", "deadline"),
-        *("holder", "answered_ordinals", "quarantined_ordinals", "is_isolated", "running"),
+        *("holder", "answered_ordinals", "quarantined_ordinals", "is_isolated", "running_ordinal"),
     )
 
     def __init__(
@@ -35,7 +35,7 @@ class Pending:
         self.answered_ordinals: set[int] = set()
         self.quarantined_ordinals: set[int] = set()
         self.is_isolated = False
-        self.running: int | None = None  # ordinal of the call that runs alone now, or DECODING
+        self.running_ordinal: int | None = None  # ordinal of the call that runs alone now, or DECODING
 
     def answer(self, payload: bytes, last: bool) -> None:
         """Answers came; they are a response's bytes."""

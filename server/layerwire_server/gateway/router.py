@@ -113,15 +113,15 @@ class Router:
             return
         if frame.kind is Kind.STARTED:
             if pending.is_isolated:
-                pending.running = frame.ordinals[0] if frame.ordinals else DECODING
+                pending.running_ordinal = frame.ordinals[0] if frame.ordinals else DECODING
             return
         flags = int(frame.flags)
         if flags & _LAST:
             self._finish(pending)
         else:
             pending.answered_ordinals.update(frame.ordinals)
-            if pending.running in pending.answered_ordinals:
-                pending.running = None
+            if pending.running_ordinal in pending.answered_ordinals:
+                pending.running_ordinal = None
         if flags & _ERROR:
             pending.fail(bytes(frame.payload))
         else:
@@ -153,7 +153,7 @@ class Router:
         return worker.pending.pop(pending.number, None) is not None
 
     def _after_death(self, pending: Pending, now: float) -> None:
-        running, pending.running = pending.running, None
+        running, pending.running_ordinal = pending.running_ordinal, None
         if running is not None:
             self._quarantine_count.add()
             if running != DECODING or pending.kind is Kind.UNARY:

@@ -1,4 +1,4 @@
-"""The links to all workers: made and remade, greeted, tried by canary calls, and closed when a worker can't be trusted.
+"""Carries frames to workers and their answers back: the links, made and remade, tried by canary calls, and closed.
 
 It knows sockets and time; nothing of gRPC, and of frames only those that concern the worker itself.
 """

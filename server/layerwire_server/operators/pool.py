@@ -1,4 +1,4 @@
-"""Pooling: windows that slide over planes and keep their maximum, mean or power mean; and the family's table.
+"""Runs batches of pools, windows that slide over planes and keep maximum, mean or power mean; and the family's table.
 
 It knows torch's pools; nothing of the input's other axes, which it takes as planes.
 """

@@ -1,4 +1,4 @@
-"""A headless Chromium, spoken to over its debugging pipe: pages opened at a width, measured, printed and photographed.
+"""A headless Chromium, spoken to over its debugging pipe: pages opened at a width, measured and printed.
 
 It knows the protocol's few messages that tests need; nothing of the pages.
 """
@@ -130,11 +130,6 @@ class Browser:
         answer = self.ask("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
-
-    def photograph(self) -> bytes:
-        """All of the page as PNG."""
-        shot = self.ask("Page.captureScreenshot", format="png", captureBeyondViewport=True)
-        return base64.b64decode(shot["data"])
 
     def print(self) -> bytes:
         """As PDF, on the paper that the page asks for."""

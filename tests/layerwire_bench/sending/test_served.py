@@ -18,7 +18,7 @@ from layerwire_bench.sending import programs
 from layerwire_bench.sending.tensors import SampleSettings
 from layerwire_bench.workload import Sample
 from tests.layerwire_bench.entries import entry_of
-from tests.networks import NETWORKS, inputs, made
+from tests.networks import NETWORKS, build, inputs
 
 FLOATS = ("float32", "float64", "float16", "bfloat16")
 DRAWN = {"gumbel_softmax"}
@@ -139,7 +139,7 @@ def test_stored_weights_are_fetched(client):
 @pytest.mark.parametrize("name", ["lenet", "vgg", "segnet", "temporal"])
 def test_programs_give_what_they_should(client, name):
     network = NETWORKS[name]
-    client.deploy(name, made(network.make), *inputs(network, 2))
+    client.deploy(name, build(network.make), *inputs(network, 2))
     program = programs.stored_program(client, name)
     assert program.note is None
     assert set(program.constants) == {one.name for one in program.definition.constants if one.HasField("stored")}

@@ -20,9 +20,9 @@ from layerwire_bench.targets.stream import StreamTarget
 from layerwire_bench.workload import Workload
 from layerwire_server.metrics import Metrics
 from layerwire_server.supervisor.exposition import LayerwireCollector, Snapshots
-from tests.inference import programs
 from tests.layerwire_bench.targets.calls import ENTRY, Calls, sample
 from tests.layerwire_bench.targets.foreign import Foreign
+from tests.through_server.inference import programs
 
 X = np.ones((2, programs.FEATURES), np.float32)
 RELU, RUN = Requests().relu(X), Requests().run("linear", {"x": X}, version=1)

@@ -18,9 +18,9 @@ from layerwire_bench.plan import TargetSpec
 from layerwire_bench.servers import inference, info
 from layerwire_bench.targets.inference import DATATYPES, InferenceTarget
 from layerwire_bench.workload import Entry
-from tests.inference import programs
 from tests.layerwire_bench.targets.calls import ENTRY, Calls, sample
 from tests.layerwire_bench.targets.foreign import Foreign
+from tests.through_server.inference import programs
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
 RUN = Requests().run("model", {"x": X})

@@ -19,9 +19,9 @@ from layerwire_bench.targets.inference import InferenceTarget
 from layerwire_bench.targets.stream import StreamTarget
 from layerwire_bench.targets.unary import UnaryTarget
 from layerwire_bench.workload import Entry
-from tests.inference import programs
 from tests.layerwire_bench.targets.calls import ENTRY, Calls, sample
 from tests.layerwire_bench.targets.foreign import Foreign
+from tests.through_server.inference import programs
 from tests.transport.fake_server import FakeServer
 
 REMOTE = {"stream": StreamTarget, "unary": UnaryTarget, "oip": InferenceTarget}

@@ -31,8 +31,8 @@ from layerwire_server.worker.running.execution import Execution
 from layerwire_server.worker.weights.catalog import Catalog
 from layerwire_server.worker.weights.stored_tensors import StoredTensors
 from layerwire_server.worker.weights.weights_cache import CacheMiss, WeightsCache, load_error
-from tests.inference.messages import infer, parameter
-from tests.inference.programs import FEATURES, linear, pair, square
+from tests.through_server.inference.messages import infer, parameter
+from tests.through_server.inference.programs import FEATURES, linear, pair, square
 
 ROWS = 2
 X = np.ones((ROWS, FEATURES), np.float32)

@@ -35,7 +35,7 @@ class Uploads:
         self.gate.set()
 
     def __call__(self, tensor: torch.Tensor) -> torch.Tensor:
-        assert self.gate.wait(30)
+        assert self.gate.wait(300)
         self.count += 1
         return tensor
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from layerwire.export.call import Lowering, TracedCall
 from layerwire.export.graph import Value
 from layerwire.export.refusal import LoweringError
+from layerwire.export.traced_call import Lowering, TracedCall
 from layerwire.v1 import operators_pb2 as messages
 
 

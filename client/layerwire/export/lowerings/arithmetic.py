@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from layerwire.export.call import Lowering, TracedCall
 from layerwire.export.graph import Value
 from layerwire.export.refusal import LoweringError
+from layerwire.export.traced_call import Lowering, TracedCall
 
 
 def _operand(call: TracedCall, operand: Any) -> Value:

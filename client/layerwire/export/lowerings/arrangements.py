@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from layerwire.export.call import Lowering, TracedCall, shape_of
 from layerwire.export.graph import Size, Value
 from layerwire.export.refusal import LoweringError
+from layerwire.export.traced_call import Lowering, TracedCall, shape_of
 from layerwire.v1 import program_pb2
 
 _PAD_MODES = {

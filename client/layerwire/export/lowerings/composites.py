@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from layerwire.export.call import TracedCall
 from layerwire.export.graph import Value
 from layerwire.export.refusal import LoweringError
+from layerwire.export.traced_call import TracedCall
 from layerwire.v1 import operators_pb2 as messages
 
 

@@ -5,9 +5,9 @@ It knows their schemas and messages; neither tracing nor naming.
 
 from __future__ import annotations
 
-from layerwire.export.call import Lowering, TracedCall
 from layerwire.export.graph import Value
 from layerwire.export.refusal import LoweringError
+from layerwire.export.traced_call import Lowering, TracedCall
 from layerwire.v1 import operators_pb2 as messages
 
 

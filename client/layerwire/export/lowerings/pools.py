@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from layerwire.export.call import Lowering, Outputs, TracedCall
 from layerwire.export.graph import Value
 from layerwire.export.refusal import LoweringError
+from layerwire.export.traced_call import Lowering, Outputs, TracedCall
 from layerwire.v1 import operators_pb2 as messages
 from layerwire.v1 import program_pb2
 

@@ -18,7 +18,7 @@ from layerwire.export import export
 from layerwire.store.uploads import UploadReport
 from layerwire.v1 import store_pb2
 from layerwire.wire.safetensors import SafetensorsFile
-from layerwire_bench.answers.interpreter import run
+from tests.interpreter import run
 from tests.networks import NETWORKS, build, inputs
 
 

@@ -16,22 +16,30 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
+from rich.console import Console
 
 from layerwire.cli.parameters import STANDARD_OUTPUT
 from layerwire.errors import LayerwireError
+from layerwire_bench import display, flags, operator_table
+from layerwire_bench.calling.processes import ClientProcessError
+from layerwire_bench.flags import Flags
+from layerwire_bench.plan import Job
+from layerwire_bench.result import Run
+from layerwire_bench.sending.selection import Selection
+from layerwire_bench.sending.tensors import SampleSettings
+from layerwire_bench.servers import info
+from layerwire_bench.targets.factory import UnreachableError, await_server
+from layerwire_bench.workload import Workload
 
 if TYPE_CHECKING:
     from layerwire_bench.conductor import Plan
-    from layerwire_bench.flags import Flags
-    from layerwire_bench.result import Run
-    from layerwire_bench.sending.selection import Selection
-    from layerwire_bench.workload import Workload
 
-WorkloadOf: TypeAlias = "Callable[[Selection], Workload]"
+WorkloadOf: TypeAlias = Callable[[Selection], Workload]
 
 FAILED, USAGE, LOST, UNWRITTEN, INTERRUPTED = 1, 2, 3, 4, 130
 _UNREACHABLE = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "DIED"}
@@ -48,13 +56,6 @@ Examples:
   layerwire bench localhost:50051 relu --shape 1,10 --concurrency 32 --compare stream unary
   layerwire bench triton:8001 run resnet --by oip
 """
-
-
-def functions() -> Sequence[str]:
-    """Operators that can be sent."""
-    from layerwire_bench import operator_table
-
-    return list(operator_table.functions())
 
 
 class Workloads(click.Group):
@@ -75,26 +76,20 @@ class Workloads(click.Group):
         return super().parse_args(ctx, words)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names for --help."""
-        return [*functions(), RUN, MIX]
+        return [*operator_table.functions(), RUN, MIX]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of a name."""
-        if cmd_name == RUN:
-            return _run_command()
-        if cmd_name == MIX:
-            return _mix_command()
-        return _operator_command(cmd_name) if cmd_name in functions() else None
+        if cmd_name in operator_table.functions():
+            return _operator_command(cmd_name)
+        return {RUN: _run_command, MIX: _mix_command}.get(cmd_name, lambda: None)()
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """--help names what can be sent, and then the options that all have."""
-        from layerwire_bench import flags
-
         with formatter.section("What to send"):
             formatter.write_dl([
                 ("run PROGRAM", "A stored program, or a model where calls go by the Open Inference Protocol."),
                 ("mix FILE", "Several kinds of calls, from a TOML file."),
-                ("FUNCTION", ", ".join(functions())),
+                ("FUNCTION", ", ".join(operator_table.functions())),
             ])  # fmt: skip
         with formatter.section("Options of all"):
             records = (option.get_help_record(ctx) for option in flags.options())
@@ -103,8 +98,6 @@ class Workloads(click.Group):
 
 def _in_order(args: Sequence[str], names: Sequence[str]) -> list[str]:
     """ADDRESS, or "" where there is none, then the command's name, then the rest."""
-    from layerwire_bench import flags
-
     values = {f"--{name.replace('_', '-')}": option.nargs for name, option in flags.by_name().items()}
     before: list[str] = []
     words = list(args)
@@ -125,39 +118,25 @@ def _in_order(args: Sequence[str], names: Sequence[str]) -> list[str]:
 
 
 def _operator_command(function: str) -> click.Command:
-    from layerwire_bench import flags, operator_table
-
-    def workload(selection: Selection, shape: Sequence[int], dtype: str, **values: Any) -> Workload:
-        arguments = {name: value for name, value in values.items() if value is not None}
-        return selection.operator(function, shape, dtype, arguments)
-
     what = f"Load-test {function}. Its options are torch.nn.functional.{function}'s; a tensor is filled at random."
     help_ = f"{what}\n\n\b\nExample:\n  layerwire bench localhost:50051 {operator_table.example(function)}"
-    return _command(function, flags.operator_options(function), workload, help_)
+    return _command(function, flags.operator_options(function), partial(Selection.operator, function=function), help_)
 
 
 def _run_command() -> click.Command:
-    from layerwire_bench import flags
-
-    def workload(selection: Selection, program: str, version: int | None, rows: int | None, shapes: Any) -> Workload:
-        return selection.program(program, version, rows, dict(shapes))
-
     parameters = [click.Argument(["program"]), *flags.program_options()]
-    return _command(RUN, parameters, workload, "Load-test a stored program, or a model of another server by --by oip.")
+    help_ = "Load-test a stored program, or a model of another server by --by oip."
+    return _command(RUN, parameters, Selection.program, help_)
 
 
 def _mix_command() -> click.Command:
-    def workload(selection: Selection, file: str) -> Workload:
-        return selection.mix(Path(file))
-
-    parameters = [click.Argument(["file"], type=click.Path(exists=True, dir_okay=False, readable=True))]
-    return _command(MIX, parameters, workload, "Load-test a mix of calls from a TOML file, such as docs/mix.toml.")
+    file = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
+    help_ = "Load-test a mix of calls from a TOML file, such as docs/mix.toml."
+    return _command(MIX, [click.Argument(["file"], type=file)], Selection.mix, help_)
 
 
 def _command(name: str, own: Sequence[click.Parameter], workload: Callable[..., Workload], help_: str) -> click.Command:
     """A command with its own parameters and those of all."""
-    from layerwire_bench import flags
-
     own_names = {parameter.name for parameter in own}
 
     def callback(**values: Any) -> None:
@@ -182,12 +161,7 @@ def _bench(options: Flags, workload: WorkloadOf) -> int:
     missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
     if missing:
         raise click.UsageError(f"{' and '.join(missing)} not installed; pip install 'layerwire[bench]'")
-    from rich.console import Console
-
-    from layerwire_bench import display
-    from layerwire_bench.calling.processes import ClientProcessError
     from layerwire_bench.conductor import Conductor
-    from layerwire_bench.targets.factory import UnreachableError
 
     console = Console(stderr=True)
     try:
@@ -208,11 +182,7 @@ def _bench(options: Flags, workload: WorkloadOf) -> int:
 def _plan(options: Flags, workload: WorkloadOf) -> Plan:
     """The plan; on the way everything is asked that has to be."""
     from layerwire_bench.conductor import LatencyBound, Plan
-    from layerwire_bench.plan import Job
-    from layerwire_bench.sending.selection import Selection
-    from layerwire_bench.sending.tensors import SampleSettings
-    from layerwire_bench.servers import counters, info
-    from layerwire_bench.targets.factory import await_server
+    from layerwire_bench.servers import counters
 
     values, targets = options.values, options.targets
     for target in targets:
@@ -260,8 +230,6 @@ def _show(run: Run, options: Flags) -> list[str]:
 
     A file on standard output sends the tables to the other one.
     """
-    from rich.console import Console
-
     from layerwire_bench.report import files, page, terminal
 
     forms: dict[str, Callable[[Run], str]] = {"json": files.to_json, "csv": files.to_csv, "html": page.to_html}
@@ -309,8 +277,7 @@ def _write(path: Path, text: str) -> None:
 
 def _status(run: Run, max_errors: float) -> int:
     """The exit status, and why it isn't 0."""
-    failed = sum(point.failures for point in run.points)
-    calls = failed + sum(point.calls for point in run.points)
+    failed, calls = run.failures, run.failures + run.calls
     if run.wrong:
         first = next(point.first_wrong for point in run.points if point.first_wrong)
         return _fail(f"{run.wrong:,} WRONG ANSWERS: {first}", FAILED)

@@ -47,22 +47,18 @@ class Display:
         self._live.stop()
 
     def begins(self, target: str, load: Load, number: int) -> None:
-        """Watcher."""
         self._windows = []
         self._now = Text.assemble((target, "cyan"), "  ", (str(load), "bold"), "  warming up")
 
     def window(self, load: Load, window: Window) -> None:
-        """Watcher."""
         self._windows.append(window)
         self._now = Text.assemble((f"{load}  ", "bold"), *_words(window))
 
     def ends(self, point: Point) -> None:
-        """Watcher."""
         self._points.append(point)
         self._progress.advance(self._task)
 
     def says(self, sentence: str) -> None:
-        """Watcher."""
         self._sentence = sentence
 
     def _picture(self) -> RenderableType:
@@ -88,14 +84,12 @@ class Lines:
         pass
 
     def begins(self, target: str, load: Load, number: int) -> None:
-        """Watcher."""
         self._number = number
 
     def window(self, load: Load, window: Window) -> None:
-        """Watcher."""
+        pass
 
     def ends(self, point: Point) -> None:
-        """Watcher."""
         of = "" if self._total is None else f"/{self._total}"
         p50, p99 = _percentiles(point.latency)
         latency = "no answer" if point.latency is None else f"p50 {p50} p99 {p99} ms"
@@ -104,7 +98,6 @@ class Lines:
         self.says(f"{self._number}{of} {point.target} {point.load}: {point.throughput:,.0f} calls/s, {latency}{bad}")
 
     def says(self, sentence: str) -> None:
-        """Watcher."""
         seconds = time.monotonic() - self._since
         self._console.print(f"{seconds:6.1f} s  {sentence}", markup=False, highlight=False, soft_wrap=True)
 

@@ -35,11 +35,7 @@ def functions() -> dict[str, dict[str, inspect.Parameter]]:
 
 
 def options_of(function: str) -> list[inspect.Parameter]:
-    """What can be said of a function besides its input.
-
-    Raises:
-        ValueError: there is no such function.
-    """
+    """What can be said of a function besides its input; raises ValueError if there is no such function."""
     parameters = functions().get(function)
     if parameters is None:
         near = difflib.get_close_matches(function, functions())

@@ -157,11 +157,7 @@ def _positive(word: str, text: str) -> float:
 
 
 def duration(text: str) -> float:
-    """Seconds of 5ms, 250us, 1.5s, 2m, or a number of seconds.
-
-    Raises:
-        ValueError: it is none of these, or 0.
-    """
+    """Seconds of 5ms, 250us, 1.5s, 2m, or a number of seconds; raises ValueError if it is none of these, or 0."""
     match = _DURATION.fullmatch(text.strip())
     if match is None or not float(match[1]):
         raise ValueError(f"{text}: must be a time above 0, such as 5ms, 250us or 1.5s")

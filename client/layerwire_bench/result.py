@@ -76,6 +76,10 @@ class Window:
     wrong: int
     measured: bool
 
+    @property
+    def end_seconds(self) -> float:
+        return self.start_seconds + self.seconds
+
 
 @dataclass(frozen=True)
 class Part:
@@ -151,9 +155,9 @@ class Server:
     copy_out: Phase | None
     batch_calls: float | None
     batch_rows: float | None
-    batch_closed: dict[str, float]
-    rejected: dict[str, float]
-    cpu_seconds: dict[str, float]
+    batch_closed: dict[str, float] = field(default_factory=dict)
+    rejected: dict[str, float] = field(default_factory=dict)
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
     note: str | None = None
 
     @property
@@ -217,6 +221,32 @@ class Point:
     def failures(self) -> int:
         """Calls that ended otherwise than with success."""
         return sum(self.errors.values())
+
+
+class Totals:
+    """Sums over the points of what has some."""
+
+    points: tuple[Point, ...]
+
+    @property
+    def calls(self) -> int:
+        """Calls that were answered with success."""
+        return sum(point.calls for point in self.points)
+
+    @property
+    def failures(self) -> int:
+        """Calls that ended otherwise."""
+        return sum(point.failures for point in self.points)
+
+    @property
+    def verified(self) -> int:
+        """Answers that were compared with what they should be."""
+        return sum(point.verified for point in self.points)
+
+    @property
+    def wrong(self) -> int:
+        """Answers that were not what they should be."""
+        return sum(point.wrong for point in self.points)
 
 
 @dataclass(frozen=True)
@@ -298,7 +328,7 @@ class ServerInfo:
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Totals):
     """A whole load test.
 
     Attributes:
@@ -333,8 +363,3 @@ class Run:
     interrupted: bool = False
     failure: str | None = None
     schema: int = field(default=1)
-
-    @property
-    def wrong(self) -> int:
-        """Answers that were not what they should be."""
-        return sum(point.wrong for point in self.points)

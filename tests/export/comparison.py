@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from layerwire_bench.answers.interpreter import run
+from tests.interpreter import run
 
 
 def same(network, module, examples):

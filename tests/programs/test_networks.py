@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from layerwire.export import ExportedModule, export
-from layerwire_bench.answers.interpreter import run
+from tests.interpreter import run
 from tests.networks import NETWORKS, build, inputs
 from tests.programs.local import REQUESTS, Worker
 

@@ -1,4 +1,4 @@
-"""Runs a program with plain torch.nn.functional: what its answers should be, for the load tester and for tests.
+"""Runs a program with plain torch.nn.functional: what its answers should be.
 
 It knows messages and torch; no code of the server and none that makes programs.
 """
@@ -37,7 +37,6 @@ class Interpreter:
         self,
         program: program_pb2.Program,
         weights: Tensors | None = None,
-        intermediates: Iterable[str] = (),
         change: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor,
     ) -> None:
         """Makes its steps.
@@ -45,7 +44,6 @@ class Interpreter:
         Args:
             program: the program.
             weights: its stored constants by their names.
-            intermediates: names of values to return besides the outputs.
             change: what is done to each constant first.
 
         Raises:
@@ -60,9 +58,8 @@ class Interpreter:
         for constant in program.constants:
             self._add(change(_constant(constant, weights or {})), constant.name)
         steps = [self._step(node) for node in _in_order(program, self._numbers)]
-        outputs = {one.name: one.value for one in program.outputs} | {name: name for name in intermediates}
-        self.outputs = tuple(outputs)
-        self._results = [self._numbers[value] for value in outputs.values()]
+        self.outputs = tuple(one.name for one in program.outputs)
+        self._results = [self._numbers[one.value] for one in program.outputs]
         self._steps = _with_last_uses(steps, self._results)
 
     def __call__(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -99,27 +96,6 @@ def _with_last_uses(steps: Sequence[_Step], results: Iterable[int]) -> list[_Ste
         needs |= last
         backwards.append(step._replace(last_uses=tuple(last)))
     return backwards[::-1]
-
-
-def run(
-    program: program_pb2.Program, inputs: Tensors, weights: Tensors | None = None, intermediates: Iterable[str] = ()
-) -> dict[str, torch.Tensor]:
-    """The outputs by name, and the intermediates by their values' names.
-
-    Args:
-        program: the program.
-        inputs: tensors by name.
-        weights: those of stored constants, by their keys in the file.
-        intermediates: names of values to return besides.
-
-    Raises:
-        KeyError, ValueError: as `Interpreter`, or inputs aren't the program's.
-    """
-    by_constant = {one.name: (weights or {})[one.stored.key] for one in program.constants if one.HasField("stored")}
-    ready = Interpreter(program, by_constant, intermediates)
-    if set(inputs) != set(ready.inputs):
-        raise ValueError(f"inputs must be {', '.join(ready.inputs)}, got {', '.join(inputs) or 'none'}")
-    return dict(zip(ready.outputs, ready([inputs[name] for name in ready.inputs]), strict=True))
 
 
 def _constant(constant: program_pb2.Constant, weights: Tensors) -> torch.Tensor:

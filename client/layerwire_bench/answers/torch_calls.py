@@ -26,6 +26,8 @@ _UNIONS = (
     operators_pb2.ActivateOperator, operators_pb2.ConvolveOperator, operators_pb2.NormalizeOperator,
     program_pb2.TransformOperator,
 )  # fmt: skip
+# Tensors that torch calls otherwise than the message's field.
+_TENSORS = {"cosine_similarity": {"input2": "x2"}, "fractional_max_pool": {"samples": "_random_samples"}}
 
 
 class TorchCall(NamedTuple):
@@ -50,7 +52,8 @@ def torch_call(union: Any, fields: Sequence[str]) -> TorchCall:
         raise ValueError(f"{name}: inputs must each be given once, got {', '.join(fields)}")
     if draws_numbers(union):
         raise KeyError(name)
-    function = _by_position(CALLS[name](message), fields)
+    torch_names = _TENSORS.get(name, {})
+    function = _by_position(CALLS[name](message), [torch_names.get(field, field) for field in fields])
     if name == "batch_norm" and message.return_statistics:
         running = ("running_mean", "running_var") if "running_mean" in fields else ()
         return TorchCall(function, ("output", "batch_mean", "batch_var", *running))
@@ -97,44 +100,26 @@ def _namesake(name: str, message: Any) -> Function:
     return function
 
 
-def _plain(name: str) -> Maker:
-    """A function whose arguments are the message's fields."""
+def _namesake_maker(
+    name: str, change: Callable[[dict[str, Any]], Mapping[str, Any]] = lambda arguments: arguments
+) -> Maker:
+    """Torch's function of the operator's name, with the message's fields as arguments, changed where torch differs."""
 
     def make(message: Any) -> Function:
-        function, values = _namesake(name, message), arguments(message)
+        function, values = _namesake(name, message), change(arguments(message))
         return partial(function, **values) if values else function
 
     return make
 
 
-def _lp_pool(message: Any) -> Function:
-    values = arguments(message)
-    if message.spatial_dims == 1:  # which torch multiplies by
-        values["kernel_size"] = values["kernel_size"][0]
-    return partial(_namesake("lp_pool", message), **values)
+def _with_numbers(values: dict[str, Any]) -> dict[str, Any]:
+    """A number for one axis, and where it stands for all of them."""
+    return {name: value[0] if isinstance(value, list) and len(value) == 1 else value for name, value in values.items()}
 
 
-def _sliding_blocks(function: Function) -> Maker:
-    """One over planes, for which a number stands for both axes."""
-    return lambda message: partial(
-        function, **{name: value[0] if len(value) == 1 else value for name, value in arguments(message).items()}
-    )
-
-
-def _adaptive(name: str) -> Maker:
-    """Adaptive pooling, for which -1 keeps the input's extent."""
-
-    def make(message: Any) -> Function:
-        values = arguments(message)
-        values["output_size"] = [None if extent == -1 else extent for extent in values["output_size"]]
-        return partial(_namesake(name, message), **values)
-
-    return make
-
-
-def _fractional(message: Any) -> Function:
-    function = partial(_namesake("fractional_max_pool", message), **arguments(message))
-    return lambda x, samples: function(x, _random_samples=samples)
+def _with_kept_extents(values: dict[str, Any]) -> dict[str, Any]:
+    """None for -1, the extent that adaptive pooling keeps."""
+    return values | {"output_size": [None if extent == -1 else extent for extent in values["output_size"]]}
 
 
 def _along_axis(name: str) -> Maker:
@@ -145,11 +130,6 @@ def _along_axis(name: str) -> Maker:
         return function if message.HasField("dim") else lambda x: function(x, dim=0 if x.ndim in (0, 1, 3) else 1)
 
     return make
-
-
-def _cosine_similarity(message: Any) -> Function:
-    values = arguments(message)
-    return lambda x, input2: F.cosine_similarity(x, input2, **values)
 
 
 def _batch_norm(message: Any) -> Function:
@@ -226,11 +206,6 @@ def _of_one_dtype(function: Function) -> Maker:
 
 
 _OTHERS: dict[str, Maker] = {  # operators that are more than torch's function of their name with their fields
-    "lp_pool": _lp_pool,
-    "fractional_max_pool": _fractional,
-    "unfold": _sliding_blocks(F.unfold),
-    "fold": _sliding_blocks(F.fold),
-    "cosine_similarity": _cosine_similarity,
     "batch_norm": _batch_norm,
     "instance_norm": _instance_norm,
     "reshape": lambda message: partial(torch.reshape, shape=tuple(message.shape)),
@@ -241,12 +216,13 @@ _OTHERS: dict[str, Maker] = {  # operators that are more than torch's function o
     "upsample": _upsample,
     "dropout": lambda _message: lambda x: x,
     "identity": lambda _message: lambda x: x,
-    **{name: _adaptive(name) for name in ("adaptive_max_pool", "adaptive_avg_pool")},
+    **{name: _namesake_maker(name, _with_numbers) for name in ("lp_pool", "unfold", "fold")},
+    **{name: _namesake_maker(name, _with_kept_extents) for name in ("adaptive_max_pool", "adaptive_avg_pool")},
     **{name: _along_axis(name) for name in ("softmax", "softmin", "log_softmax")},
     **{name: _of_one_dtype(getattr(torch, name)) for name in ("add", "subtract", "multiply", "divide", "matmul")},
 }
 CALLS: dict[str, Maker] = {  # field of the family's message -> maker
-    field.name: _OTHERS.get(field.name) or _plain(field.name)
+    field.name: _OTHERS.get(field.name) or _namesake_maker(field.name)
     for union in _UNIONS
     for field in union.DESCRIPTOR.fields
     if field.name not in {"gumbel_softmax", "concatenate"}

@@ -64,6 +64,7 @@ class Loop(ABC):
         in_flight: calls without an answer.
         is_stopped: whether no further call is sent.
         fire, next_sample: the target's and the order's.
+        tally: notes of the calls.
     """
 
     def __init__(self, target: Target, order: SampleOrder, tally: Tally, checker: Checker | None) -> None:
@@ -72,7 +73,7 @@ class Loop(ABC):
         self.in_flight = 0
         self.is_stopped = False
         self.loop = asyncio.get_running_loop()
-        self._tally = tally
+        self.tally = tally
         self._look = None if checker is None else checker.look
         self._idle = asyncio.Event()
 
@@ -99,16 +100,12 @@ class Loop(ABC):
 
     def record(self, due: float, sample: int, answer: Any, code: str, message: str) -> None:
         """A call ended now."""
-        self._tally.note(due, sample, code, message)
+        self.tally.note(due, sample, code, message)
         self.in_flight -= 1
         if self.is_stopped and not self.in_flight:
             self._idle.set()
         if code == "OK" and self._look is not None:
             self._look(sample, answer)
-
-    def late(self, seconds: float) -> None:
-        """The call that is recorded next was sent so late."""
-        self._tally.note_late(seconds)
 
 
 class ClosedLoop(Loop):
@@ -119,7 +116,6 @@ class ClosedLoop(Loop):
         self._callers = callers
 
     def start(self, when: float) -> None:
-        """All callers begin at this time."""
         for _ in range(self._callers):
             self.loop.call_later(max(when - time.monotonic(), 0.0), _Caller(self).call)
 
@@ -172,19 +168,16 @@ class OpenLoop(Loop):
         self._end = 0.0
 
     def start(self, when: float) -> None:
-        """The schedule begins at this time."""
         self._start = when
         self._due = when + next(self._schedule)
         self._timer.set(self._due)
 
     def stop(self) -> None:
-        """Sends no further call."""
         self._end = time.monotonic()
         self._timer.close()
         super().stop()
 
     def unsent(self, window_seconds: float) -> tuple[int, ...]:
-        """By window, calls that were due before the loop was stopped, and not sent."""
         counts: dict[int, int] = {}
         while self._due <= self._end:
             window = int((self._due - self._start) / window_seconds)
@@ -219,5 +212,5 @@ class _Shot:
         self._late = late
 
     def callback(self, answer: Any, code: str, message: str) -> None:
-        self._owner.late(self._late)
+        self._owner.tally.note_late(self._late)
         self._owner.record(self._due, self._sample, answer, code, message)

@@ -164,11 +164,7 @@ class _ClientProcess:
         await asyncio.get_running_loop().run_in_executor(self._sender, self._reports.send, report)
 
     async def _command(self) -> Any:
-        """The next one.
-
-        Raises:
-            EOFError: whoever planned this is gone.
-        """
+        """The next one; raises EOFError if whoever planned this is gone."""
         loop = asyncio.get_running_loop()
         readable = asyncio.Event()
         loop.add_reader(self._commands.fileno(), readable.set)

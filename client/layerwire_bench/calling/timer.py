@@ -41,7 +41,6 @@ class KernelTimer:
         self._libc.timerfd_settime(self._fd, _ABSOLUTE, once, None)
 
     def close(self) -> None:
-        """Never again."""
         if self._fd >= 0:
             self._loop.remove_reader(self._fd)
             os.close(self._fd)
@@ -64,12 +63,10 @@ class LoopTimer:
         self._handle: asyncio.TimerHandle | None = None
 
     def set(self, when: float) -> None:
-        """At this time."""
         self.close()
         self._handle = self._loop.call_at(when, self._callback)
 
     def close(self) -> None:
-        """Never again."""
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None

@@ -34,7 +34,6 @@ class Latencies:
         self._most = 0.0
 
     def add(self, seconds: npt.NDArray[np.float64]) -> None:
-        """More of them."""
         if not len(seconds):
             return
         nanoseconds = np.clip(np.rint(seconds * _NANOSECONDS), 1, _LONGEST_NANOSECONDS).astype(np.int64)
@@ -89,7 +88,6 @@ class PointFigures:
         self._unsent = 0
 
     def add(self, notes: Notes) -> None:
-        """More of them."""
         good = notes.success
         seconds = notes.seconds[good]
         self.total.add(seconds)
@@ -113,10 +111,7 @@ class PointFigures:
 
     def errors(self) -> dict[str, int]:
         """By status name, the most frequent first."""
-        total: Counter[str] = Counter()
-        for errors in self._errors:
-            total.update(errors)
-        return dict(total.most_common())
+        return dict(sum(self._errors, Counter[str]()).most_common())
 
     def parts(self, seconds: float, wrong: Sequence[int]) -> tuple[Part, ...]:
         """By entry, measured for so long, with so many wrong answers each."""

@@ -117,16 +117,13 @@ _CLIENT: Columns = (
     Column("loop lag", "p99 ms", lambda summary: numbers.milliseconds(_most(summary, "lag_p99_seconds"))),
     Column("sent late", "p99 ms", lambda summary: numbers.milliseconds(_most(summary, "send_lag_p99_seconds"))),
     Column("machine", "% busy", lambda summary: numbers.percent(_most(summary, "machine_busy_ratio"))),
-    _count("answers", "compared", lambda summary: sum(point.verified for point in summary.points)),
+    _count("answers", "compared", lambda summary: summary.verified),
     _count("calls", "unfinished", lambda summary: sum(point.unfinished for point in summary.points)),
 )  # fmt: skip
 
 
 def _totals(summary: Summary, field: str) -> str:
-    total: Counter[str] = Counter()
-    for point in summary.points:
-        total.update(getattr(point.server, field, {}))
-    return numbers.counts(total)
+    return numbers.counts(sum((Counter(getattr(point.server, field, {})) for point in summary.points), Counter[str]()))
 
 
 _BATCHES: Columns = (
@@ -160,8 +157,7 @@ def client_grid(run: Run) -> Grid:
 def batch_grid(run: Run) -> Grid:
     """How the server put calls together, and whom it turned away."""
     batches = _only(run, lambda point: point.server is not None and point.server.batch_calls is not None)
-    rejections = any(point.server is not None and point.server.rejected for point in batches.points)
-    return _of_summaries(batches, "Batches on the server", _BATCHES if rejections else _BATCHES[:-1])
+    return _of_summaries(batches, "Batches on the server", _BATCHES)
 
 
 def _only(run: Run, condition: Callable[[Point], bool]) -> Run:

@@ -17,7 +17,7 @@ from markupsafe import Markup, escape
 from layerwire.cli.tables import plain, size
 from layerwire_bench.report import grid, numbers, verdict
 from layerwire_bench.report.plots import curves, rows, timeline
-from layerwire_bench.report.plots.canvas import Look, Plot
+from layerwire_bench.report.plots.canvas import Plot
 from layerwire_bench.report.summary import summaries, targets
 from layerwire_bench.result import Run
 
@@ -28,7 +28,7 @@ def to_html(run: Run) -> str:
         loader=PackageLoader("layerwire_bench", "report"), autoescape=True, undefined=StrictUndefined,
         finalize=_printable, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"swatch": _swatch, "tied": _with_ties}
+    environment.filters["tied"] = _with_ties
     return environment.get_template("page.html").render(
         run=run,
         title=verdict.title(run),
@@ -40,7 +40,7 @@ def to_html(run: Run) -> str:
         alarms=[text for text in (verdict.errors(run), verdict.early_end(run)) if text is not None],
         wrong=verdict.wrong(run),
         notes=verdict.notes(run),
-        plots=[(plot, Markup(plot.svg), Markup(plot.wide) if plot.wide else None) for plot in plots(run)],  # noqa: S704 - made here, escaped there
+        plots=plots(run),
         grids=[table for table in _grids(run) if table.rows],
         facts=_facts(run),
     )
@@ -100,13 +100,11 @@ class _Tile:
 def _tiles(run: Run) -> list[_Tile]:
     """The four numbers that one looks for first."""
     best = verdict.best(run)
-    failures = sum(point.failures for point in run.points)
-    calls = failures + sum(point.calls for point in run.points)
-    comparisons = sum(point.verified for point in run.points)
+    failures, calls = run.failures, run.failures + run.calls
     share = numbers.number(100 * failures / calls) if failures else "0"
     tiles = [_Tile(share, "%", f"{failures:,} of {calls:,} calls failed", failures > 0)]
-    if comparisons or run.wrong:
-        what = f"wrong of {comparisons:,} answers compared" if comparisons else "wrong answers"
+    if run.verified or run.wrong:
+        what = f"wrong of {run.verified:,} answers compared" if run.verified else "wrong answers"
         tiles.append(_Tile(f"{run.wrong:,}", "", what, run.wrong > 0))
     else:
         tiles.append(_Tile(numbers.NONE, "", "answers weren't compared"))
@@ -123,14 +121,8 @@ def _grids(run: Run) -> tuple[grid.Grid, ...]:
     return (grid.trial_grid(run), grid.latency_grid(run, wide=True), *(make(run) for make in others))
 
 
-@dataclass(frozen=True)
-class _Facts:
-    title: str
-    items: tuple[tuple[str, str], ...]
-
-
-def _facts(run: Run) -> list[_Facts]:
-    """How to do it again, and where it was done."""
+def _facts(run: Run) -> list[tuple[str, Iterable[tuple[str, str]]]]:
+    """How to do it again, and where it was done: names and values under their title."""
     machine = run.machine
     memory = (("memory", size(machine.memory_bytes)),) if machine.memory_bytes is not None else ()
     sources = dict.fromkeys(
@@ -148,34 +140,9 @@ def _facts(run: Run) -> list[_Facts]:
         *_several("workload", run.workload),
         *_several("server's phases from", sources),
     )
-    servers = [_Facts(f"Server: {server.target}", tuple(server.facts.items())) for server in run.servers]
-    return [_Facts("Test", test), _Facts("Load tester's machine", client), *servers]
+    servers = [(f"Server: {server.target}", server.facts.items()) for server in run.servers]
+    return [("Test", test), ("Load tester's machine", client), *servers]
 
 
 def _several(name: str, values: Iterable[str]) -> tuple[tuple[str, str], ...]:
     return tuple((name if at == 0 else "", value) for at, value in enumerate(values))
-
-
-# Shapes of matplotlib's markers around 14, 7.
-_MARKS = {
-    "o": "M10.5 7a3.5 3.5 0 1 0 7 0a3.5 3.5 0 1 0 -7 0z",
-    "s": "M11 4h6v6h-6z",
-    "^": "M14 3.4l3.8 6.6h-7.6z",
-    "v": "M14 10.6l3.8 -6.6h-7.6z",
-    "D": "M14 3l4 4l-4 4l-4 -4z",
-    "P": "M12.6 3h2.8v2.6h2.6v2.8h-2.6v2.6h-2.8v-2.6h-2.6v-2.8h2.6z",
-    "X": "M11 3l3 2.6l3 -2.6l1.4 1.4l-2.6 2.6l2.6 2.6l-1.4 1.4l-3 -2.6l-3 2.6l-1.4 -1.4l2.6 -2.6l-2.6 -2.6z",
-}
-_FILL = '<rect x="4" y="2" width="20" height="10" fill="{color}"/>'
-_LINE = '<path d="M1 7h26" fill="none" stroke="{color}" stroke-width="2"{dash}/>'
-_MARK = '<path d="{shape}" fill="{fill}" stroke="{color}" stroke-width="1.5"/>'
-
-
-def _swatch(look: Look) -> Markup:
-    """What stands before an entry of a legend. All of its values are the program's own."""
-    dash = f' stroke-dasharray="{look.dash}"' if look.dash else ""
-    elements = _FILL.format(color=look.color) if look.fill else _LINE.format(color=look.color, dash=dash)
-    if look.mark:
-        fill = "#fff" if look.hollow else look.color
-        elements += _MARK.format(shape=_MARKS[look.mark], fill=fill, color=look.color)
-    return Markup(f'<svg class="swatch" viewBox="0 0 28 14" aria-hidden="true">{elements}</svg>')  # noqa: S704

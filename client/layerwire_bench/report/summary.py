@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from statistics import median
 from typing import Any
 
-from layerwire_bench.result import Latency, Load, Point, Run, Server
+from layerwire_bench.result import Latency, Load, Point, Run, Server, Totals
 
 # A server's phases in the order in which a call goes through them: what they are called, and where a Server has them.
 PHASES = (("queue", "queue"), ("copy in", "copy_in"), ("kernel", "kernel"), ("copy out", "copy_out"))
@@ -26,7 +26,7 @@ PERCENTILES = (
 
 
 @dataclass(frozen=True)
-class Summary:
+class Summary(Totals):
     """One target under one load.
 
     Attributes:
@@ -50,18 +50,6 @@ class Summary:
     batch_rows: float | None
     client_seconds_per_call: float | None
     server_seconds_per_call: float | None
-
-    @property
-    def calls(self) -> int:
-        return sum(point.calls for point in self.points)
-
-    @property
-    def failures(self) -> int:
-        return sum(point.failures for point in self.points)
-
-    @property
-    def wrong(self) -> int:
-        return sum(point.wrong for point in self.points)
 
     @property
     def steady(self) -> bool:

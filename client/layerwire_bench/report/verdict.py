@@ -39,22 +39,19 @@ def wrong(run: Run) -> str | None:
     """On wrong answers; None without any."""
     if not run.wrong:
         return None
-    comparisons = sum(point.verified for point in run.points)
-    share = (
-        f"{run.wrong:,} of {comparisons:,} compared answers" if comparisons >= run.wrong else f"{run.wrong:,} answers"
-    )
+    of_all = f" of {run.verified:,} compared" if run.verified >= run.wrong else ""
     first = next((point.first_wrong for point in run.points if point.first_wrong), None)
-    return f"{share} {'was' if run.wrong == 1 else 'were'} wrong." + (f" The first: {first}" if first else "")
+    return f"{run.wrong:,}{of_all} answers {'was' if run.wrong == 1 else 'were'} wrong." + (
+        f" The first: {first}" if first else ""
+    )
 
 
 def errors(run: Run) -> str | None:
     """On calls that ended with an error; None without any."""
-    calls = sum(point.failures for point in run.points)
+    calls = run.failures
     if not calls:
         return None
-    total: Counter[str] = Counter()
-    for point in run.points:
-        total.update(point.errors)
+    total = sum((Counter(point.errors) for point in run.points), Counter[str]())
     first = next((point.first_error for point in run.points if point.failures and point.first_error), None)
     sentence = f"{calls:,} call{'' if calls == 1 else 's'} failed: {numbers.counts(total)}."
     return sentence + (f" The first: {first}" if first else "")

@@ -121,11 +121,7 @@ class _OperatorCall:
         return tensors.random_array(random, source.shape, source.dtype or dtype, values)
 
     def request(self, tensors: Mapping[str, Any], seed: int) -> Request:
-        """The request with these tensors.
-
-        Raises:
-            ValueError: an argument is of a wrong type or value.
-        """
+        """The request with these tensors; raises ValueError if an argument is of a wrong type or value."""
         arguments = dict.fromkeys(self._without_default) | self._values | dict(tensors)
         method = getattr(Requests(), self.function)
         if "seed" in inspect.signature(method).parameters:

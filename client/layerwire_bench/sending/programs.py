@@ -5,29 +5,25 @@ It knows what a server tells of a program, and models of any other server by the
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from layerwire import Client
 from layerwire.calls import Requests
 from layerwire.errors import LayerwireError
 from layerwire.v1 import program_pb2
-from layerwire.wire.dtypes import DTYPE_NAMES, DTYPES, ITEMSIZES
+from layerwire.wire.dtypes import DTYPE_NAMES
 from layerwire_bench.answers import reference
 from layerwire_bench.sending import tensors
 from layerwire_bench.sending.operators import shape_text
 from layerwire_bench.sending.tensors import USUAL, Array, RandomTensor, SampleSettings, Shape, Source, StoredTensor
 from layerwire_bench.workload import Arrays, Entry, Sample, Terms
 
-if TYPE_CHECKING:
-    from layerwire import Client
-
 FREE = -1
 MAX_WEIGHTS_BYTES = 1 << 30
-_MAX_OUTPUTS = 64  # of a program
 _NOTHING = {"unused": np.zeros(1, np.float32)}
 
 
@@ -81,44 +77,21 @@ def stored_program(client: Client, name: str, version: int | None = None) -> Pro
     return Program(name, version, inputs, answer.program, constants)
 
 
-def _constants(client: Client, constants: Sequence[program_pb2.Constant]) -> dict[str, Array]:
-    """Stored constants by name: the answers of a program that goes along and returns them as they are.
+def _constants(client: Client, constants: Iterable[program_pb2.Constant]) -> dict[str, Array]:
+    """Stored constants by name: the answers of programs that go along and return one each as it is.
 
     So nothing changes in the store, which may be read-only.
     """
     arrays: dict[str, Array] = {}
-    for group in _groups(client, constants):
-        arrays |= client.run(_identity_program(group), _NOTHING)
-    return arrays
-
-
-def _groups(client: Client, constants: Sequence[program_pb2.Constant]) -> Iterable[list[program_pb2.Constant]]:
-    """Constants that fit in an answer together."""
-    for start in range(0, len(constants), _MAX_OUTPUTS):
-        some = constants[start : start + _MAX_OUTPUTS]
-        outputs = client.estimate("run", _identity_program(some), _NOTHING).outputs
-        group: list[program_pb2.Constant] = []
-        size_bytes = 0
-        for constant, output in zip(some, outputs, strict=True):
-            nbytes = math.prod(output.shape) * ITEMSIZES[DTYPES[output.dtype]]
-            if group and size_bytes + nbytes > USUAL.max_elements_bytes // 2:
-                yield group
-                group, size_bytes = [], 0
-            group.append(constant)
-            size_bytes += nbytes
-        yield group
-
-
-def _identity_program(constants: Iterable[program_pb2.Constant]) -> program_pb2.Program:
-    """The program that gives these constants."""
-    unused = program_pb2.ProgramInput(name="unused", dtype="DATA_TYPE_FLOAT32", shape=[1])
-    program = program_pb2.Program(inputs=[unused], constants=constants)
-    for number, constant in enumerate(program.constants):
-        node = program.nodes.add(name=f"node {number}")
+    for constant in constants:  # by themselves: so each fits in an answer that fits in any
+        program = program_pb2.Program(constants=[constant])
+        program.inputs.add(name="unused", dtype="DATA_TYPE_FLOAT32", shape=[1])
+        node = program.nodes.add(name="node")
         node.inputs.add(field="input", value=constant.name)
         node.transform.identity.SetInParent()
         program.outputs.add(name=constant.name, value=node.name)
-    return program
+        arrays |= client.run(program, _NOTHING)
+    return arrays
 
 
 def entry_for(
@@ -154,33 +127,29 @@ def entry_for(
     inputs = ", ".join(f"{one.name}={texts[one.name]} {one.dtype}" for one in program.inputs)
     description = f"run {name}, {inputs}{terms}"
     entry = Entry(f"{name} {brief}", description, terms.share, terms.priority, terms.deterministic)
-    first = _sample(program, sources, settings, (index, 0), None)
-    tolerance = None if first.expected is None else (first.rtol, first.atol)
-    rest = [_sample(program, sources, settings, (index, number), tolerance) for number in range(1, settings.samples)]
-    return entry, [first, *rest]
+    return entry, list(_samples(program, sources, settings, index))
 
 
-def _sample(
-    program: Program,
-    sources: Mapping[str, RandomTensor | Array],
-    settings: SampleSettings,
-    numbers: tuple[int, int],
-    tolerance: reference.Tolerance | None,
-) -> Sample:
-    """A sample, by the numbers of its entry and of itself."""
-    random = settings.random(*numbers)
-    inputs: dict[str, Array] = {
-        one.name: tensors.random_array(random, source.shape, one.dtype) if isinstance(source, RandomTensor) else source
-        for one in program.inputs
-        for source in [sources[one.name]]
-    }
-    settings.check(f"run {program.name}: its inputs", sum(int(one.nbytes) for one in inputs.values()))
-    request = Requests().run(program.name, inputs, version=program.version)
+def _samples(
+    program: Program, sources: Mapping[str, RandomTensor | Array], settings: SampleSettings, index: int
+) -> Iterator[Sample]:
+    """Samples of an entry by its number; the first tells how far the answers of all may be off."""
     dtype = next((one.dtype for one in program.inputs if "float" in one.dtype), "float32")
-    expected = reference.no_expectation(request, dtype)
-    if settings.verify:
-        expected = reference.expectation(request, dtype, program.constants, program.definition, tolerance=tolerance)
-    return Sample(numbers[0], request, *expected, weights=program.constants, program=program.definition)
+    tolerance: reference.Tolerance | None = None
+    for number in range(settings.samples):
+        random, inputs = settings.random(index, number), dict[str, Array]()
+        for one in program.inputs:
+            source = sources[one.name]
+            if isinstance(source, RandomTensor):
+                source = tensors.random_array(random, source.shape, one.dtype)
+            inputs[one.name] = source
+        settings.check(f"run {program.name}: its inputs", sum(int(one.nbytes) for one in inputs.values()))
+        request = Requests().run(program.name, inputs, version=program.version)
+        expected = reference.no_expectation(request, dtype)
+        if settings.verify:
+            expected = reference.expectation(request, dtype, program.constants, program.definition, tolerance=tolerance)
+        tolerance = None if expected.outputs is None else (expected.rtol, expected.atol)
+        yield Sample(index, request, *expected, weights=program.constants, program=program.definition)
 
 
 def _source(

@@ -5,20 +5,17 @@ It asks the first server what it has to be asked; nothing is measured here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from layerwire import Client
 from layerwire.errors import NotFoundError, UnimplementedError
 from layerwire_bench.plan import TargetSpec
 from layerwire_bench.sending import mix, operators, programs
 from layerwire_bench.sending.tensors import Array, SampleSettings, Source
 from layerwire_bench.workload import Sample, Workload
-
-if TYPE_CHECKING:
-    from layerwire import Client
 
 _TIMEOUT_SECONDS = 60.0
 _MANY_BYTES = 64 << 10
@@ -38,22 +35,25 @@ class Selection:
         self._settings = replace(settings, fetch=self._weights)
         self.notes: list[str] = []
 
-    def operator(self, function: str, shape: Sequence[int], dtype: str, arguments: Mapping[str, Any]) -> Workload:
-        """One operator with a shape."""
+    def operator(self, function: str, shape: Sequence[int], dtype: str, **options: Any) -> Workload:
+        """One operator with a shape; options of None are left out."""
+        arguments = {name: value for name, value in options.items() if value is not None}
         entry, samples = operators.entry_for(function, shape, arguments, dtype=dtype, settings=self._settings)
         self._note_weights(samples[0])
         return mix.workload([(entry, samples)])
 
-    def program(self, name: str, version: int | None, rows: int | None, shapes: Mapping[str, Source]) -> Workload:
-        """A stored program."""
-        program = self._program(name, version)
-        return mix.workload([programs.entry_for(program, shapes, rows=rows, settings=self._settings)])
+    def program(
+        self, program: str, version: int | None, rows: int | None, shapes: Iterable[tuple[str, Source]]
+    ) -> Workload:
+        """A stored program, with shapes of its inputs by name."""
+        stored = self._program(program, version)
+        return mix.workload([programs.entry_for(stored, dict(shapes), rows=rows, settings=self._settings)])
 
-    def mix(self, path: Path) -> Workload:
+    def mix(self, file: Path) -> Workload:
         """The calls of a file, whose weights are put on all servers that take them."""
-        calls = mix.load(path, self._program, self._settings)
-        for address in dict.fromkeys(one.address for one in self._servers if calls.weights and one.how != "oip"):
-            with _client(address) as client:
+        calls = mix.load(file, self._program, self._settings)
+        for address in dict.fromkeys(str(one.address) for one in self._servers if calls.weights and one.how != "oip"):
+            with Client(address, timeout=_TIMEOUT_SECONDS) as client:
                 for name, array in calls.weights.items():
                     client.put_weights(name, array)
         return calls.workload
@@ -71,7 +71,7 @@ class Selection:
         if not self._servers or self._servers[0].how == "oip":
             return None
         try:
-            with _client(self._servers[0].address) as client:
+            with Client(str(self._servers[0].address), timeout=_TIMEOUT_SECONDS) as client:
                 array: Array = client.get_weights(name)
         except (NotFoundError, UnimplementedError):
             return None
@@ -83,7 +83,7 @@ class Selection:
             raise ValueError(f"run {name}: a program is taken from a server: give ADDRESS, and --compare stream local")
         first = self._servers[0]
         try:
-            with _client(first.address) as client:
+            with Client(str(first.address), timeout=_TIMEOUT_SECONDS) as client:
                 program = programs.stored_program(client, name, version)
         except UnimplementedError:
             if first.how != "oip":
@@ -95,20 +95,11 @@ class Selection:
 
 
 def _model(address: str, name: str, version: int | None) -> programs.Program:
-    from layerwire_bench.servers import info
+    from layerwire_bench.servers import inference
 
-    model = info.model(address, name, "" if version is None else str(version))
+    model = inference.model(address, name, "" if version is None else str(version))
     strange = next((one for one in model.inputs if one.dtype is None), None)
     if strange is not None:
         raise ValueError(f"run {name}: its input {strange.name} is {strange.datatype}, which can't be filled at random")
     inputs = tuple(programs.Input(one.name, str(one.dtype), tuple(one.shape)) for one in model.inputs)
     return programs.Program(name, version, inputs, note=f"{address} doesn't tell what the model computes")
-
-
-@contextmanager
-def _client(address: str | None) -> Iterator[Client]:
-    import layerwire
-
-    assert address is not None
-    with layerwire.Client(address, timeout=_TIMEOUT_SECONDS) as client:
-        yield client

@@ -50,11 +50,7 @@ class SampleSettings:
         return np.random.default_rng([self.seed, *numbers])
 
     def check(self, subject: str, size_bytes: int) -> None:
-        """Checks that so many bytes of elements go in a message.
-
-        Raises:
-            ValueError: they don't.
-        """
+        """Checks that so many bytes of elements go in a message; raises ValueError if they don't."""
         if size_bytes > self.max_elements_bytes:
             limit = f"a message is at most {self.max_message_bytes:,}, which --max-message-bytes says"
             raise ValueError(
@@ -62,11 +58,7 @@ class SampleSettings:
             )
 
     def check_shape(self, subject: str, shape: Sequence[int], dtype: str) -> Shape:
-        """The shape, if a message can bring such a tensor.
-
-        Raises:
-            ValueError: it can't.
-        """
+        """The shape, if a message can bring such a tensor; raises ValueError if it can't."""
         dtype_of(dtype)
         if any(type(extent) is not int or extent < 0 for extent in shape):
             raise ValueError(f"{subject} must have extents of 0 or more, got {list(shape)}")
@@ -130,11 +122,7 @@ def random_array(random: Random, shape: Shape, dtype_name: str, values: str = "n
 
 
 def dtype_of(name: str) -> np.dtype[Any]:
-    """The dtype of this name.
-
-    Raises:
-        ValueError: there is none, or it needs ml_dtypes, which isn't there.
-    """
+    """The dtype of this name; raises ValueError if there is none, or it needs ml_dtypes, which isn't there."""
     if name not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {name[:40]}")
     try:
@@ -163,11 +151,7 @@ def source(text: str) -> Source:
 
 
 def source_by_name(text: str) -> tuple[str, Source]:
-    """What is meant by input=1,1,28,28 or input=x.npy.
-
-    Raises:
-        ValueError: it is neither.
-    """
+    """What is meant by input=1,1,28,28 or input=x.npy; raises ValueError if it is neither."""
     name, equals, value = text.rpartition("=")
     if not equals or not name:
         raise ValueError(f"{text[:80]}: must be NAME=SHAPE or NAME=FILE, such as input=1,1,28,28")
@@ -178,11 +162,7 @@ def source_by_name(text: str) -> tuple[str, Source]:
 
 
 def shape(text: str) -> Shape:
-    """The shape of 1,3,32,32.
-
-    Raises:
-        ValueError: it is none.
-    """
+    """The shape of 1,3,32,32; raises ValueError if it is none."""
     try:
         extents = tuple(int(part) for part in text.split(","))
     except ValueError:
@@ -193,11 +173,7 @@ def shape(text: str) -> Shape:
 
 
 def load_array(path: Path) -> Array:
-    """The array of a .npy file, in a dtype that tensors have.
-
-    Raises:
-        ValueError: there is none.
-    """
+    """The array of a .npy file, in a dtype that tensors have; raises ValueError if there is none."""
     try:
         array = load_npy(str(path))
     except click.BadParameter as error:

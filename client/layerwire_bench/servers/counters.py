@@ -40,7 +40,7 @@ def find(spec: TargetSpec, metrics: str | None, workload: Workload) -> tuple[Cou
 
 def _of_models(address: str, workload: Workload, why: str) -> tuple[Counters[Any] | None, str | None]:
     """Those of the Open Inference Protocol, where the server has the extension."""
-    from layerwire_bench.servers.model_statistics import ModelCounters
+    from layerwire_bench.servers.inference import ModelCounters
 
     # What is no program the target itself refuses.
     programs: list[Any] = [sample.request.operator for sample in workload.samples if sample.request.family == "run"]

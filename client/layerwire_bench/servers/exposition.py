@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -69,11 +69,7 @@ class Samples:
 
     @staticmethod
     def parse(page: str) -> Samples:
-        """The samples of a page.
-
-        Raises:
-            ValueError: it is none.
-        """
+        """The samples of a page; raises ValueError if it is none."""
         samples = (sample for family in text_string_to_metric_families(page) for sample in family.samples)
         return Samples({(one.name, tuple(sorted(one.labels.items()))): one.value for one in samples})
 
@@ -105,11 +101,3 @@ class Samples:
             if where(labels):
                 below[float(labels["le"])] += value
         return Histogram(self.sum(f"{name}_count", where), self.sum(f"{name}_sum", where), dict(below))
-
-
-def weighted_sum(histograms: Iterable[tuple[Histogram, float]]) -> Histogram:
-    """Histograms of the same bounds as one, each value as often as its weight says."""
-    total = Histogram()
-    for histogram, weight in histograms:
-        total.add(histogram, weight)
-    return total

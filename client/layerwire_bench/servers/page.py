@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from layerwire_bench.result import Phase, Server
-from layerwire_bench.servers.exposition import Histogram, Labels, Samples, weighted_sum
+from layerwire_bench.servers.exposition import Histogram, Labels, Samples
 from layerwire_bench.servers.readings import MORE, SPARE_CALLS, STARTED_ANEW, Counters
 
 PORT = 9464
@@ -118,11 +118,13 @@ def _of(operators: frozenset[str]) -> Callable[[Labels], bool]:
 
 def _of_calls(growth: Samples, name: str, operators: frozenset[str]) -> Histogram:
     """A phase of batches as one of calls: an operator's batches count alike, and together as its calls do."""
-    return weighted_sum(
-        (growth.histogram(name, only), growth.histogram("layerwire_batch_calls", only).mean)
-        for only in (_of(frozenset([operator])) for operator in operators)
-        if growth.histogram("layerwire_batch_calls", only).count
-    )
+    total = Histogram()
+    for operator in operators:
+        only = _of(frozenset([operator]))
+        calls = growth.histogram("layerwire_batch_calls", only)
+        if calls.count:
+            total.add(growth.histogram(name, only), weight=calls.mean)
+    return total
 
 
 def _phase(histogram: Histogram) -> Phase | None:

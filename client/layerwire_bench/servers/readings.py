@@ -6,7 +6,6 @@ It knows when they are read and how many are kept; neither where they come from 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import OrderedDict
 from typing import Generic, TypeVar
 
 from layerwire_bench.result import Server
@@ -24,7 +23,7 @@ class Counters(ABC, Generic[Reading]):
     """A server's own counters."""
 
     def __init__(self) -> None:
-        self._readings: OrderedDict[int, Reading] = OrderedDict()
+        self._readings: dict[int, Reading] = {}
         self._marks = 0
 
     def mark(self) -> int:
@@ -34,7 +33,7 @@ class Counters(ABC, Generic[Reading]):
         if reading is not None:
             self._readings[self._marks] = reading
             if len(self._readings) > MAX_READINGS:
-                self._readings.popitem(last=False)
+                del self._readings[min(self._readings)]
         return self._marks
 
     def between(self, first: int, last: int, calls: int) -> Server | None:

@@ -47,10 +47,6 @@ class Channels:
             self.all.append(self._make())
         return len(self.all)
 
-    async def connect(self) -> None:
-        """Waits for the first as `connect`."""
-        await connect(self.all[0])
-
     async def close(self) -> None:
         """Ends all connections; calls on them end with CANCELLED."""
         for channel in self.all:

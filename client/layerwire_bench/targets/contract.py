@@ -32,11 +32,7 @@ NOBODY = _Nobody()
 
 
 def call(sample: Sample, entry: Entry, timeout_seconds: float | None) -> Call:
-    """The sample's call, spelled out.
-
-    Raises:
-        ValueError: it can't be one.
-    """
+    """The sample's call, spelled out; raises ValueError if it can't be one."""
     options = Options(timeout=timeout_seconds, priority=entry.priority, deterministic=entry.deterministic)
     try:
         return Call(sample.request._replace(timeout_seconds=timeout_seconds), options, NOBODY)
@@ -45,11 +41,7 @@ def call(sample: Sample, entry: Entry, timeout_seconds: float | None) -> Call:
 
 
 def outputs(request: Request, response: Any) -> Arrays:
-    """The tensors of a family's response, by output name.
-
-    Raises:
-        ValueError: one can't be an array.
-    """
+    """The tensors of a family's response, by output name; raises ValueError if one can't be an array."""
     if request.family in MAPS:
         tensors: Mapping[str, Any] = getattr(response, MAPS[request.family])
         return {name: _array(name, tensors[name]) for name in request.outputs or tensors if name in tensors}

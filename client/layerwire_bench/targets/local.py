@@ -29,7 +29,6 @@ class LocalTarget(Target):
         await asyncio.sleep(0)  # what was called is already on its way to its callback
 
     def prepare(self, sample: Sample, entry: Entry) -> Callable[[], Arrays]:
-        """What runs it."""
         from layerwire_bench.answers import reference
 
         return reference.local_call(sample)
@@ -39,7 +38,6 @@ class LocalTarget(Target):
         self._loop.call_soon(_run, call, callback)
 
     def outputs(self, call: Callable[[], Arrays], answer: Any) -> Arrays:
-        """What it gave."""
         outputs: Arrays = answer
         return outputs
 

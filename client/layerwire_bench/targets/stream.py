@@ -89,7 +89,6 @@ class StreamTarget(Target):
             self._wait(engine, copy)
 
     def outputs(self, call: StreamCall, answer: Any) -> Arrays:
-        """The tensors of the messages.Answer."""
         request = call[1]
         return contract.outputs(request, getattr(answer, request.family))
 
@@ -135,18 +134,15 @@ class _CopiedCall(Call):
         return False
 
     def set_result(self, result: Any) -> None:
-        """As a promise."""
         self.promise = contract.NOBODY  # or the call would hold itself, and wait for the garbage collector
         self._callback(result, "OK", "")
 
     def set_exception(self, exception: Any) -> None:
-        """As a promise."""
         if isinstance(exception, LayerwireError):
             self.end(exception.code.name, exception.message)
         else:
             self.end("INTERNAL", f"the client failed: {exception!r}")
 
     def end(self, status: str, message: str) -> None:
-        """Not well."""
         self.promise = contract.NOBODY
         self._callback(None, status, message)

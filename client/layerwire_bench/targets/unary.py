@@ -17,8 +17,7 @@ from google.protobuf.message import DecodeError
 from layerwire.transport import reasons
 from layerwire.transport.settings import Settings
 from layerwire.v1 import layerwire_pb2 as messages
-from layerwire_bench.targets import contract
-from layerwire_bench.targets.channels import Channels
+from layerwire_bench.targets import channels, contract
 from layerwire_bench.targets.target import CLOSED, Callback, Target
 from layerwire_bench.workload import Arrays, Entry, Sample
 
@@ -59,9 +58,9 @@ class UnaryTarget(Target):
     async def __aenter__(self) -> Self:
         settings = self._settings
         self._loop = asyncio.get_running_loop()
-        self._channels = Channels(lambda: settings.channel(settings.addresses[0]))
+        self._channels = channels.Channels(lambda: settings.channel(settings.addresses[0]))
         self._methods: dict[str, list[Any]] = {}
-        await self._channels.connect()
+        await channels.connect(self._channels.all[0])
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -74,7 +73,6 @@ class UnaryTarget(Target):
         await asyncio.sleep(0)  # for calls that callbacks of those that were given up made
 
     def prepare(self, sample: Sample, entry: Entry) -> UnaryCall:
-        """The request's bytes."""
         request = sample.request
         call = contract.call(sample, entry, None)  # gRPC tells the server how long the caller waits
         frame = b"".join(call.entry.parts(0, call.data))
@@ -94,14 +92,12 @@ class UnaryTarget(Target):
         task.add_done_callback(lambda task: self._finish(task, callback))
 
     def outputs(self, call: UnaryCall, answer: bytes) -> Arrays:
-        """The tensors of a response's bytes."""
         try:
             return call.read(answer)
         except DecodeError:
             raise ValueError(f"the answer of {call.path} is no message of its type") from None
 
     def _method(self, path: str) -> Any:
-        """The RPC on the next connection."""
         methods = self._methods.setdefault(path, [])
         count = self._channels.count(len(self._tasks) + 1)
         if len(methods) < count:

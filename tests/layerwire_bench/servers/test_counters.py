@@ -13,7 +13,7 @@ from layerwire.calls import Requests
 from layerwire.transport.settings import make_settings
 from layerwire_bench.plan import TargetSpec
 from layerwire_bench.servers import counters, page, readings
-from layerwire_bench.servers.model_statistics import ModelCounters
+from layerwire_bench.servers.inference import ModelCounters
 from layerwire_bench.servers.page import PageCounters, PageError
 from layerwire_bench.targets.inference import InferenceTarget
 from layerwire_bench.targets.stream import StreamTarget

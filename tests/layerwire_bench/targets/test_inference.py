@@ -15,7 +15,7 @@ from layerwire.transport.settings import make_settings
 from layerwire.v1 import program_pb2
 from layerwire.wire.dtypes import DTYPES
 from layerwire_bench.plan import TargetSpec
-from layerwire_bench.servers import info
+from layerwire_bench.servers import inference, info
 from layerwire_bench.targets.inference import DATATYPES, InferenceTarget
 from layerwire_bench.workload import Entry
 from tests.layerwire_bench.targets.calls import ENTRY, Calls, sample
@@ -149,16 +149,16 @@ async def test_a_foreign_server_is_called():
 
 
 async def test_a_model_tells_what_it_takes_and_gives(served):
-    found = await asyncio.to_thread(info.model, served.address, "pair")
+    found = await asyncio.to_thread(inference.model, served.address, "pair")
     assert (found.name, found.versions) == ("pair", ("1",))
     assert found.inputs == (("a", "FP32", "float32", (-1, 4)), ("b", "FP32", "float32", (-1, 4)))
     assert [output.name for output in found.outputs] == ["sum", "difference"]
-    assert (await asyncio.to_thread(info.model, served.address, "linear", "2")).inputs[0].shape == (
+    assert (await asyncio.to_thread(inference.model, served.address, "linear", "2")).inputs[0].shape == (
         -1,
         programs.FEATURES,
     )
     with pytest.raises(NotFoundError, match="absent"):
-        await asyncio.to_thread(info.model, served.address, "absent")
+        await asyncio.to_thread(inference.model, served.address, "absent")
 
 
 async def test_a_foreign_model_may_take_texts():
@@ -167,7 +167,7 @@ async def test_a_foreign_model_may_take_texts():
         return oip.ModelMetadataResponse(name="m", versions=["1"], inputs=[takes]).SerializeToString()
 
     async with Foreign(tell) as server:
-        found = await asyncio.to_thread(info.model, server.address, "m")
+        found = await asyncio.to_thread(inference.model, server.address, "m")
     assert found.inputs == (("text", "BYTES", None, (-1, 1)),)
 
 
@@ -177,10 +177,10 @@ async def test_a_server_that_does_not_speak_it_says_so():
 
     async with Foreign(refuse) as server:
         with pytest.raises(UnimplementedError, match="no such method"):
-            await asyncio.to_thread(info.model, server.address, "m")
+            await asyncio.to_thread(inference.model, server.address, "m")
         address = server.address
     with pytest.raises(UnavailableError, match="is a server running there"):
-        await asyncio.to_thread(info.model, address, "m")
+        await asyncio.to_thread(inference.model, address, "m")
 
 
 @pytest.mark.parametrize("how", ["stream", "unary"])

@@ -103,8 +103,8 @@ _STYLE: dict[Any, Any] = {
 
 
 def plot(
-    name: str, title: str, draw: Draw, height: float, alt: str, caption: str = "", keys: Iterable[Key] = (),
-    wide_height: float | None = None,
+    name: str, title: str, draw: Draw, height: float, alt: str, caption: str = "",
+    keys: Iterable[tuple[str, Look]] = (), wide_height: float | None = None,
 ) -> Plot:  # fmt: skip
     """A drawn figure.
 
@@ -115,11 +115,12 @@ def plot(
         height: in units.
         alt: what is to be seen, for those who don't see it.
         caption: how to read it.
-        keys: its legend.
+        keys: its legend, texts and looks.
         wide_height: of a second one for wide screens; None for none.
     """
     wide = None if wide_height is None else _svg(f"{name}-wide", title, alt, wide_height, draw, WIDE)
-    return Plot(name, title, caption, tuple(keys), _svg(name, title, alt, height, draw, NARROW), wide)
+    legend = tuple(Key(look, text) for text, look in keys)
+    return Plot(name, title, caption, legend, _svg(name, title, alt, height, draw, NARROW), wide)
 
 
 def _svg(name: str, title: str, alt: str, height: float, draw: Draw, width: float) -> str:

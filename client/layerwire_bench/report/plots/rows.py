@@ -13,18 +13,13 @@ from matplotlib.ticker import FixedLocator, FuncFormatter
 
 from layerwire_bench.report import numbers
 from layerwire_bench.report.plots import canvas
-from layerwire_bench.report.plots.canvas import INK, SERIES, Key, Look, Plot
+from layerwire_bench.report.plots.canvas import INK, SERIES, Look, Plot
 from layerwire_bench.report.plots.curves import by_target, load_name, target_keys
 from layerwire_bench.report.summary import PERCENTILES, PHASES, REST, Summary
 from layerwire_bench.result import Latency, Load, Part, Ratio
 
-_PHASE_COLORS = dict(
-    zip(
-        [name for name, _ in PHASES] + [REST],
-        (canvas.ORANGE, canvas.SKY, canvas.GREEN, canvas.PURPLE, canvas.GREY),
-        strict=True,
-    )
-)
+_COLORS = (canvas.ORANGE, canvas.SKY, canvas.GREEN, canvas.PURPLE, canvas.GREY)
+_PHASE_COLORS = dict(zip([*dict(PHASES), REST], _COLORS, strict=True))
 _ROW = 34  # units of height, with the name above the row
 _RATIO_TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 
@@ -62,10 +57,11 @@ def _dots(name: str, title: str, rows: Sequence[tuple[str, Latency]], *, wide: b
         axes.set_xlabel("latency, ms")
 
     alt = "; ".join(f"{row}: p50 {_ms(latency.p50_seconds)}, p99 {_ms(latency.p99_seconds)}" for row, latency in rows)
-    keys = [Key(canvas.PERCENTILE_LOOKS[percentile], percentile) for percentile, _ in PERCENTILES]
     height = 62 + _ROW * max(len(rows), 2)
     caption = "Lines reach from the shortest to the longest."
-    return canvas.plot(name, title, draw, height, alt, caption, keys, height if wide else None)
+    return canvas.plot(
+        name, title, draw, height, alt, caption, canvas.PERCENTILE_LOOKS.items(), height if wide else None
+    )
 
 
 def _ms(seconds: float) -> str:
@@ -128,14 +124,15 @@ def phases(rows: Sequence[Summary], *, shares: bool = False) -> Plot | None:
         last.xaxis.set_major_formatter(FuncFormatter(lambda value, _: canvas.tick(value)))
 
     there = {phase for group in groups.values() for summary in group for phase in _parts(summary)}
-    keys = [Key(Look(color, fill=True), phase) for phase, color in _PHASE_COLORS.items() if phase in there]
+    keys = [(phase, Look(color, fill=True)) for phase, color in _PHASE_COLORS.items() if phase in there]
     height = 70 + 27 * sum(counts) + 34 * (len(groups) - 1) + (0 if several else 14 * len(groups))
     alt = "; ".join(_phases_text(target, group[-1]) for target, group in groups.items())
-    if shares:
-        caption = "As the mean of each load grows, what of it is whose."
-        return canvas.plot("shares", "Shares of the mean latency", draw, height, alt, caption, keys)
-    caption = "Means of the server's phases under the mean that the client saw."
-    return canvas.plot("phases", "Where the time goes", draw, height, alt, caption, keys)
+    name, title, caption = _SHARES if shares else _MEANS
+    return canvas.plot(name, title, draw, height, alt, caption, keys)
+
+
+_MEANS = ("phases", "Where the time goes", "Means of the server's phases under the mean that the client saw.")
+_SHARES = ("shares", "Shares of the mean latency", "As the mean of each load grows, what of it is whose.")
 
 
 def _parts(summary: Summary) -> dict[str, float]:
@@ -197,7 +194,7 @@ def ratios(rows: Sequence[Ratio], rounds: str, groups: dict[str, list[Summary]])
     alt = "; ".join(f"{one.target} at {one.load}: throughput {numbers.number(one.throughput)} times" for one in rows)
     height = 76 + len(_METRICS) * (30 + 17 * len(loads) * max(len(others), 1))
     caption = f"Medians over {rounds}; lines reach from the least to the most of single rounds."
-    keys = [key for key in target_keys(groups) if key.text in others]
+    keys = [(target, look) for target, look in target_keys(groups).items() if target in others]
     return canvas.plot("ratios", "Ratios", draw, height, alt, caption, keys)
 
 

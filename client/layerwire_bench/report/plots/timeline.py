@@ -6,6 +6,7 @@ It knows points and the canvas; neither pages nor servers.
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from matplotlib.figure import Figure
 
 from layerwire_bench.report import numbers
 from layerwire_bench.report.plots import canvas
-from layerwire_bench.report.plots.canvas import INK, SERIES, Key, Look, Plot
+from layerwire_bench.report.plots.canvas import INK, SERIES, Look, Plot
 from layerwire_bench.report.summary import PERCENTILES, targets
 from layerwire_bench.result import Point, Run, Window
 
@@ -43,8 +44,8 @@ def timeline(run: Run) -> Plot | None:
             _warm_up(axes, windows)
         _loads(rows[0], run, narrow=figure.bbox.width <= canvas.NARROW * 1.5)
         rows[-1].set_xlabel("seconds since the run began")
-        ends = [window.start_seconds + window.seconds for window in windows]
-        rows[-1].set_xlim(min(window.start_seconds for window in windows), max(ends))
+        edges = _edges(windows)
+        rows[-1].set_xlim(min(edges), max(edges))
 
     caption = "Each step is a window; shaded is warm-up, which counts for nothing."
     if _WRONG in errors:
@@ -57,33 +58,30 @@ def timeline(run: Run) -> Plot | None:
 
 def _error_looks(windows: Sequence[Window]) -> dict[str, Look]:
     """Looks of errors: wrong answers first, then most frequent first, those that there is no look for put together."""
-    totals: Counter[str] = Counter()
-    for window in windows:
-        totals.update(window.errors)
-    names = sorted(+totals, key=lambda name: (-totals[name], name))
+    totals = sum((Counter(window.errors) for window in windows), Counter[str]())
+    names = sorted(totals, key=lambda name: (-totals[name], name))
     if len(names) > len(_ERROR_LOOKS):
         names = [*names[: len(_ERROR_LOOKS) - 1], _OTHER]
     wrong = {_WRONG: Look(canvas.RED, fill=True)} if any(window.wrong for window in windows) else {}
     return wrong | dict(zip(names, _ERROR_LOOKS, strict=False))
 
 
-def _keys(names: Sequence[str], errors: dict[str, Look], *, latency: bool) -> tuple[Key, ...]:
+def _keys(names: Sequence[str], errors: dict[str, Look], *, latency: bool) -> list[tuple[str, Look]]:
     looks = dict(zip(names, SERIES, strict=False)) if len(names) > 1 else {}
     if latency and not looks:
         looks = {name: canvas.PERCENTILE_LOOKS[name] for name in ("p50", "p99")}
-    lines = {name: Look(look.color) for name, look in looks.items()}
-    areas = errors | {_WARM_UP: Look(canvas.WARM_UP, fill=True)}
-    return tuple(Key(look, name) for name, look in (*lines.items(), *areas.items()))
+    lines = [(name, Look(look.color)) for name, look in looks.items()]
+    return [*lines, *errors.items(), (_WARM_UP, Look(canvas.WARM_UP, fill=True))]
 
 
 def _steps(axes: Any, windows: Sequence[Window], values: Sequence[float | None], color: str) -> None:
     """One line through windows that follow each other."""
-    edges, heights = [], []
-    for window, value in zip(windows, values, strict=True):
-        height = float("nan") if value is None else value
-        edges += [window.start_seconds, window.start_seconds + window.seconds]
-        heights += [height, height]
-    axes.plot(edges, heights, color=color, linewidth=1.6)
+    heights = [math.nan if value is None else value for value in values for _ in range(2)]
+    axes.plot(_edges(windows), heights, color=color, linewidth=1.6)
+
+
+def _edges(windows: Sequence[Window]) -> list[float]:
+    return [edge for window in windows for edge in (window.start_seconds, window.end_seconds)]
 
 
 def _color(point: Point, names: Sequence[str], alone: str) -> str:
@@ -96,8 +94,7 @@ def _throughput(axes: Any, run: Run, names: Sequence[str]) -> None:
     for point in run.points:
         values = [window.throughput for window in point.windows]
         _steps(axes, point.windows, values, _color(point, names, INK))
-    top = [window.throughput for point in run.points for window in point.windows]
-    canvas.scale(axes.yaxis, top, log=False)
+    canvas.scale(axes.yaxis, [window.throughput for point in run.points for window in point.windows], log=False)
     axes.set_ylabel("calls/s")
 
 
@@ -114,7 +111,7 @@ def _latency(axes: Any, run: Run, names: Sequence[str]) -> None:
 
 def _errors(axes: Any, windows: Sequence[Window], errors: dict[str, Look]) -> None:
     """Stacked; a single shape for each kind, or a page of many windows would be large."""
-    edges = [edge for window in windows for edge in (window.start_seconds, window.start_seconds + window.seconds)]
+    edges = _edges(windows)
     bottom = [0.0] * len(edges)
     for name, look in errors.items():
         rates = [_times(window, name, errors) / window.seconds if window.seconds else 0.0 for window in windows]
@@ -141,8 +138,7 @@ def _warm_up(axes: Any, windows: Sequence[Window]) -> None:
     for warm, group in itertools.groupby(windows, key=lambda window: not window.measured):
         stretch = list(group)
         if warm:
-            end = stretch[-1].start_seconds + stretch[-1].seconds
-            axes.axvspan(stretch[0].start_seconds, end, color=canvas.WARM_UP, zorder=0, linewidth=0)
+            axes.axvspan(stretch[0].start_seconds, stretch[-1].end_seconds, color=canvas.WARM_UP, zorder=0, linewidth=0)
 
 
 def _loads(axes: Any, run: Run, *, narrow: bool) -> None:
@@ -153,10 +149,10 @@ def _loads(axes: Any, run: Run, *, narrow: bool) -> None:
     for load, points in stretches:
         windows = [window for point in points for window in point.windows]
         if windows:
-            start, end = windows[0].start_seconds, windows[-1].start_seconds + windows[-1].seconds
-            place = ((start + end) / 2, 1.02)
-            text = canvas.tick(load.size)
-            axes.annotate(text, place, xycoords=axes.get_xaxis_transform(), ha="center", color=canvas.FAINT)
+            place = ((windows[0].start_seconds + windows[-1].end_seconds) / 2, 1.02)
+            axes.annotate(
+                canvas.tick(load.size), place, xycoords=axes.get_xaxis_transform(), ha="center", color=canvas.FAINT
+            )
     unit = "callers" if run.points[0].load.mode == "closed" else "offered/s"
     axes.set_title(unit, fontsize=11, fontweight="normal", color=canvas.FAINT, pad=16)
 
@@ -190,7 +186,7 @@ def trials(run: Run) -> Plot | None:
         canvas.scale(axes.yaxis, [bound, *(y for _, y, _ in points)])
         axes.set(xlabel="calls offered per second", ylabel=f"{percentile}, ms")
 
-    keys = (Key(_KEPT[True], "kept"), Key(_KEPT[False], "not kept"))
+    keys = (("kept", _KEPT[True]), ("not kept", _KEPT[False]))
     alt = f"The bound is {numbers.duration(search.bound_seconds)}; " + "; ".join(
         f"{rate:,.0f}/s: {numbers.number(y)} ms, {'kept' if kept else 'not kept'}" for rate, y, kept in points
     )

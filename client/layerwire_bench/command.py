@@ -21,19 +21,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
-from rich.console import Console
 
 from layerwire.cli.parameters import STANDARD_OUTPUT
 from layerwire.errors import LayerwireError
-from layerwire_bench import display, flags, operator_table
-from layerwire_bench.calling.processes import ClientProcessError
+from layerwire_bench import flags, operator_table
 from layerwire_bench.flags import Flags
 from layerwire_bench.plan import Job
 from layerwire_bench.result import Run
 from layerwire_bench.sending.selection import Selection
 from layerwire_bench.sending.tensors import SampleSettings
-from layerwire_bench.servers import info
-from layerwire_bench.targets.factory import UnreachableError, await_server
 from layerwire_bench.workload import Workload
 
 if TYPE_CHECKING:
@@ -161,7 +157,12 @@ def _bench(options: Flags, workload: WorkloadOf) -> int:
     missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
     if missing:
         raise click.UsageError(f"{' and '.join(missing)} not installed; pip install 'layerwire[bench]'")
+    from rich.console import Console
+
+    from layerwire_bench import display
+    from layerwire_bench.calling.processes import ClientProcessError
     from layerwire_bench.conductor import Conductor
+    from layerwire_bench.targets.factory import UnreachableError
 
     console = Console(stderr=True)
     try:
@@ -182,7 +183,8 @@ def _bench(options: Flags, workload: WorkloadOf) -> int:
 def _plan(options: Flags, workload: WorkloadOf) -> Plan:
     """The plan; on the way everything is asked that has to be."""
     from layerwire_bench.conductor import LatencyBound, Plan
-    from layerwire_bench.servers import counters
+    from layerwire_bench.servers import counters, info
+    from layerwire_bench.targets.factory import await_server
 
     values, targets = options.values, options.targets
     for target in targets:
@@ -230,6 +232,8 @@ def _show(run: Run, options: Flags) -> list[str]:
 
     A file on standard output sends the tables to the other one.
     """
+    from rich.console import Console
+
     from layerwire_bench.report import files, page, terminal
 
     forms: dict[str, Callable[[Run], str]] = {"json": files.to_json, "csv": files.to_csv, "html": page.to_html}

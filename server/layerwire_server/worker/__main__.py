@@ -53,8 +53,9 @@ async def run(process: child.Child) -> None:
     await _warm_up(device, decoder, history)
     loop, about = _open(process, device, catalog, decoder, history)
     room = settings.max_message_bytes * 2  # a message and what frames add; the gateway has its own, exact limit
+    count_copies = process.metrics.counter("layerwire_copied_bytes_total", place="from_worker").add
     server = await asyncio.get_running_loop().create_unix_server(
-        lambda: Link(loop, room), process.worker_path(process.index)
+        lambda: Link(loop, room, count_copies), process.worker_path(process.index)
     )
     process.ready(about)
     tasks = [asyncio.create_task(loop.watch()), asyncio.create_task(_keep_written(history))]

@@ -58,6 +58,7 @@ TOOLS = {
     "layerwire_server/worker/call.py",  # calls that are alike, as one value
     "layerwire_server/worker/lanes/fair_shares.py",
     "layerwire_server/worker/measures.py",
+    "layerwire_server/worker/reading/large_data.py",  # takes what it does from large messages only
     "layerwire_server/worker/reading/parse_limits.py",  # looks at large messages only
     "layerwire_server/worker/reading/requests.py",  # a frame's parts, unopened
     "layerwire_server/worker/request_kinds/kind.py",  # what the kinds have in common

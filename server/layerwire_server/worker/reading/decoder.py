@@ -23,6 +23,7 @@ from layerwire_server.operators.operator import Merge
 from layerwire_server.worker import tensors
 from layerwire_server.worker.call import CallGroup, Content, Model, Options, OutputSelection, content_slices
 from layerwire_server.worker.plan import LaneKey, Plan, Plans
+from layerwire_server.worker.reading.large_data import NONE, LargeData
 from layerwire_server.worker.reading.requests import GroupBytes, Request
 from layerwire_server.worker.reading.template import Template, Templates, column_mark, template_of
 from layerwire_server.worker.request_kinds import KINDS, NATIVE_KINDS
@@ -76,7 +77,7 @@ class CallDecoder:
                 return self._of_group(request, request.group, frame)
             if request.kind is None:
                 return [Failure(request, InvalidArgumentError("stream: request is required", field="request"))]
-            call = self.decode(request.kind, request.message, frame.arrived, frame.deadline)
+            call = self.decode(request.kind, request.message, frame.arrived, frame.deadline, request.large)
         except LayerwireError as error:
             return [Failure(request, error)]
         except CacheMiss:
@@ -89,14 +90,17 @@ class CallDecoder:
         call.ids, call.ordinal = request.ids, request.ordinal
         return [call]
 
-    def decode(self, kind: RequestKind, message: Any, arrival_time: float, deadline: float) -> CallGroup:
-        """The call of a request.
+    def decode(
+        self, kind: RequestKind, message: Any, arrival_time: float, deadline: float, large: LargeData = NONE
+    ) -> CallGroup:
+        """The call of a request; `large` is what its message has marks for.
 
         Raises:
             LayerwireError: InvalidArgumentError, NotFoundError or UnimplementedError.
             CacheMiss: what it needs has to be loaded first.
         """
         options, plan, contents, model_and_outputs = self._resolve(kind, message)
+        contents = large.restore(contents)
         for index, (content, role) in enumerate(zip(contents, plan.operator.inputs, strict=True)):
             if isinstance(content, Weights) and not role.shared:
                 contents[index] = bytes(tensors.to_bytes(content.host))

@@ -19,6 +19,7 @@ from layerwire_server.errors import OverLimitError
 from layerwire_server.link import MAX_CALLS, QUARANTINED, Frame, Kind
 from layerwire_server.worker.call import ID_BYTES
 from layerwire_server.worker.reading import parse_limits
+from layerwire_server.worker.reading.large_data import NONE, LargeData, without_large_data
 from layerwire_server.worker.request_kinds import KINDS, KINDS_BY_RPC
 from layerwire_server.worker.request_kinds.kind import RequestKind
 
@@ -28,7 +29,7 @@ class GroupBytes:
     """A CallGroup as it came: the template, the data, and of how many calls they are."""
 
     template: bytes
-    data: list[bytes]
+    data: list[bytes | memoryview]
     count: int
 
 
@@ -45,6 +46,7 @@ class Request:
         group: of calls of a group: the group.
         start: which of the group's calls is the first of these.
         fault: what is wrong with them all; "" if nothing is known to be.
+        large: what its message has marks for.
     """
 
     ordinal: int
@@ -55,6 +57,7 @@ class Request:
     group: GroupBytes | None = None
     start: int = 0
     fault: str = ""
+    large: LargeData = NONE
 
     @property
     def is_grouped(self) -> bool:
@@ -120,13 +123,14 @@ def requests_of(frame: Frame) -> list[tuple[Request, bool]]:
 def _requests(frame: Frame) -> list[Request]:
     if frame.kind is Kind.UNARY:
         kind = KINDS_BY_RPC[frame.family]
-        return [Request(0, 1, b"", kind, parse(kind.request_type(), frame.payload, kind.most_bytes))]
-    message = parse(layerwire_pb2.StreamRequest(), frame.payload).calls
-    singles, groups = message.calls, message.groups
-    requests = [_single(ordinal, call) for ordinal, call in enumerate(singles)]
+        message, large = _parse_small(kind.request_type(), frame.payload, kind.most_bytes)
+        return [Request(0, 1, b"", kind, message, large=large)]
+    message, large = _parse_small(layerwire_pb2.StreamRequest(), frame.payload)
+    singles, groups = message.calls.calls, message.calls.groups
+    requests = [_single(ordinal, call, large) for ordinal, call in enumerate(singles)]
     count = len(requests)
     for group in groups:
-        request = _group(count, group)
+        request = _group(count, group, large)
         count += request.count
         requests.append(request)
     if count > MAX_CALLS:
@@ -135,18 +139,25 @@ def _requests(frame: Frame) -> list[Request]:
     return requests
 
 
-def _single(ordinal: int, call: layerwire_pb2.Call) -> Request:
+def _parse_small(message: Any, payload: bytes | memoryview, most_bytes: int | None = None) -> tuple[Any, LargeData]:
+    """As `parse`, but for large data, which are marks in the message and stay where they are."""
+    parse_limits.check(message.DESCRIPTOR, payload, most_bytes or parse_limits.MESSAGE_BYTES)
+    small, large = without_large_data(payload, message.DESCRIPTOR)
+    return parse(message, small, len(payload)), large
+
+
+def _single(ordinal: int, call: layerwire_pb2.Call, large: LargeData) -> Request:
     field = call.WhichOneof("request")
     if field is None:
         return Request(ordinal, 1, pack_id(call.id))
-    return Request(ordinal, 1, pack_id(call.id), KINDS[field], getattr(call, field))
+    return Request(ordinal, 1, pack_id(call.id), KINDS[field], getattr(call, field), large=large)
 
 
-def _group(ordinal: int, group: layerwire_pb2.CallGroup) -> Request:
+def _group(ordinal: int, group: layerwire_pb2.CallGroup, large: LargeData) -> Request:
     ids = group.ids
     count, excess = divmod(len(ids), ID_BYTES)
     if not count:
         raise InvalidArgumentError("stream: ids must have 8 bytes for each call of a group, got none", field="ids")
     fault = f"stream: ids must have 8 bytes for each call of a group, got {len(ids)}" if excess else ""
-    whole = GroupBytes(group.template, list(group.data), count)
+    whole = GroupBytes(group.template, large.restore(group.data), count)
     return Request(ordinal, count, ids[: ID_BYTES * count], group=whole, fault=fault)

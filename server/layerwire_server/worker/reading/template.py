@@ -6,6 +6,7 @@ It knows kinds of request, plans and the catalog; neither frames nor lanes.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -57,7 +58,7 @@ class Template:
     names: Names | None
     run: Run | None
 
-    def contents(self, data: list[bytes], catalog: Catalog) -> list[Content]:
+    def contents(self, data: Sequence[bytes | memoryview], catalog: Catalog) -> list[Content]:
         """What there is for each input, given the data of a group.
 
         Raises:

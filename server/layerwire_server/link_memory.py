@@ -2,23 +2,20 @@
 
 It knows shared memory; neither frames nor sockets.
 
-The owner offers it by its process and descriptor, which only processes of the same user can open. The peer reads what
-is lent where it lies, and says when nothing of it is needed any more. With the link the memory ends: what a peer that
-is cut off still reads stays as it is, since nobody writes there again.
+The peer reads what is lent where it lies, and says when nothing of it is needed any more. With the link the memory
+ends: what a peer that is cut off still reads stays as it is, since nobody writes there again.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import secrets
 import struct
 from collections.abc import Callable, Sequence
 
-from layerwire.wire.shared_memory import IS_AVAILABLE, PAGE_BYTES, Memory, Ranges, SharedMemoryError
+from layerwire.wire.shared_memory import PAGE_BYTES, Memory, Ranges, SharedMemoryError
 
-_OFFER = struct.Struct("<QQ16s")  # process, descriptor, and what stands at the beginning of the memory
 RANGE = struct.Struct("<QQ")  # where a payload begins, and its length
+_NAME = "layerwire-link"
 
 
 class OwnMemory:
@@ -35,18 +32,14 @@ class OwnMemory:
     """
 
     def __init__(self, nbytes: int) -> None:
-        if not IS_AVAILABLE:
-            raise OSError("no memory files here")
-        self._memory = Memory.create("layerwire-link", PAGE_BYTES + nbytes)
+        self._memory = Memory.create(_NAME, nbytes)
         self._ranges = Ranges(PAGE_BYTES, self._memory.nbytes)
-        self._mark = secrets.token_bytes(16)
-        self._memory.write(0, [self._mark])
         self.is_shared = False
 
     @property
     def offer(self) -> bytes:
         """What lets the peer find it."""
-        return _OFFER.pack(os.getpid(), self._memory.descriptor, self._mark)
+        return self._memory.offer
 
     @property
     def is_idle(self) -> bool:
@@ -82,17 +75,7 @@ class PeerMemory:
     """
 
     def __init__(self, offer: bytes | memoryview) -> None:
-        if len(offer) != _OFFER.size:
-            raise SharedMemoryError("no offer of memory")
-        process, descriptor, mark = _OFFER.unpack(offer)
-        try:
-            # O_NONBLOCK: whatever the peer points at, opening it must not wait.
-            own = os.open(f"/proc/{process}/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
-            self._memory = Memory(own)
-        except OSError as error:
-            raise SharedMemoryError(str(error)) from None
-        if bytes(self._memory.view(0, len(mark))) != mark:
-            raise SharedMemoryError("another memory than was offered")
+        self._memory = Memory.open(offer, _NAME)
 
     def payload(self, place: bytes | memoryview, max_bytes: int, on_release: Callable[[int], None]) -> memoryview:
         """The bytes of a RANGE, read-only.

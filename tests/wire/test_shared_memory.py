@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import struct
 
 import pytest
 from hypothesis import given
@@ -51,7 +52,7 @@ def test_other_descriptors_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("start", "nbytes"), [(-1, 1), (0, -1), (0, 10 * PAGE_BYTES + 1), (10 * PAGE_BYTES, 1), (2**63, 2**63)]
+    ("start", "nbytes"), [(-1, 1), (0, -1), (0, 11 * PAGE_BYTES + 1), (11 * PAGE_BYTES, 1), (2**63, 2**63)]
 )
 def test_ranges_outside_are_refused(memory, start, nbytes):
     with pytest.raises(SharedMemoryError):
@@ -70,9 +71,9 @@ def test_a_view_is_released_with_the_last_part_of_it(memory):
 
 def test_pages_are_given_back(memory):
     memory.write(PAGE_BYTES, [b"x" * 8 * PAGE_BYTES])
-    assert pages(memory) == 8
+    assert pages(memory) == 9
     memory.give_back()
-    assert pages(memory) == 0
+    assert pages(memory) == 1  # the first, by which it is known
     assert bytes(memory.view(PAGE_BYTES, 1)) == b"\0"
 
 
@@ -87,6 +88,29 @@ def test_its_descriptor_ends_with_it(memory):
     assert bytes(memory.view(0, 1)) == b"x"
     with contextlib.suppress(OSError):
         assert os.fstat(descriptor).st_ino != inode
+
+
+def test_what_is_offered_can_be_opened_while_it_is_there(memory):
+    offer = memory.offer
+    other = Memory.open(offer, "test")
+    other.view(PAGE_BYTES, 1)[:] = b"x"
+    assert bytes(memory.view(PAGE_BYTES, 1)) == b"x"
+    assert other.is_at(offer)
+    process, descriptor, mark = struct.unpack("<QQ16s", offer)
+    for wrong in (
+        b"",
+        struct.pack("<QQ16s", process, descriptor, bytes(16)),
+        struct.pack("<QQ16s", process, os.pipe()[0], mark),
+        struct.pack("<QQ16s", process, 2**40, mark),
+        struct.pack("<QQ16s", 2**40, descriptor, mark),
+    ):
+        with pytest.raises(SharedMemoryError):
+            Memory.open(wrong, "test")
+    with pytest.raises(SharedMemoryError):
+        Memory.open(offer, "other")
+    os.close(os.dup(0))
+    memory._close()
+    assert not other.is_at(offer)
 
 
 @given(st.lists(st.one_of(st.integers(0, 5 * PAGE_BYTES), st.integers(-8, -1)), max_size=60))

@@ -14,12 +14,17 @@ import ctypes
 import fcntl
 import mmap
 import os
+import secrets
 import stat
+import struct
 import weakref
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 PAGE_BYTES = mmap.PAGESIZE
+_MARK_BYTES = 16
 IS_AVAILABLE = hasattr(os, "memfd_create") and hasattr(mmap, "MADV_REMOVE")  # Linux
+_OFFER = struct.Struct("<QQ16s")  # process, descriptor, and what stands at the beginning of the memory
 _SEALS = (
     getattr(fcntl, "F_SEAL_SHRINK", 0) | getattr(fcntl, "F_SEAL_GROW", 0) | getattr(fcntl, "F_SEAL_SEAL", 0)
 )  # absent where IS_AVAILABLE is False
@@ -59,19 +64,65 @@ class Memory:
 
     @classmethod
     def create(cls, name: str, nbytes: int) -> Memory:
-        """A new one, all zeros; the name is for people who look at /proc.
+        """A new one. Its first page isn't to be used: it begins with random bytes, by which others know it again.
 
         Raises:
             OSError: the system has none.
         """
+        if not IS_AVAILABLE:
+            raise OSError("no memory files on this system")
         descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
-            os.ftruncate(descriptor, _whole_pages(nbytes))
+            os.ftruncate(descriptor, PAGE_BYTES + _whole_pages(nbytes))
+            os.pwrite(descriptor, secrets.token_bytes(_MARK_BYTES), 0)
             fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
         except BaseException:
             os.close(descriptor)
             raise
         return cls(descriptor)
+
+    @classmethod
+    def open(cls, offer: bytes | memoryview, name: str) -> Memory:
+        """The memory that another process offers. Only a process of the same user can open it.
+
+        Args:
+            offer: the other's `offer`.
+            name: what it was created with.
+
+        Raises:
+            SharedMemoryError: it is no offer, or leads to no such memory.
+        """
+        if len(offer) != _OFFER.size or not IS_AVAILABLE:
+            raise SharedMemoryError("no offer of memory")
+        process, descriptor, mark = _OFFER.unpack(offer)
+        path = Path(f"/proc/{process}/fd/{descriptor}")
+        try:
+            if not str(path.readlink()).startswith(f"/memfd:{name} "):  # opening something else might do something
+                raise SharedMemoryError("another descriptor than was offered")
+            memory = cls(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+        except (OSError, ValueError) as error:
+            raise SharedMemoryError(str(error)) from None
+        if bytes(memory.view(0, _MARK_BYTES)) != mark:
+            raise SharedMemoryError("another memory than was offered")
+        return memory
+
+    @property
+    def offer(self) -> bytes:
+        """What lets another process of the same user open it, while this one has it."""
+        return _OFFER.pack(os.getpid(), self.descriptor, bytes(self.view(0, _MARK_BYTES)))
+
+    def is_at(self, offer: bytes) -> bool:
+        """Whether the process that offered it still has it."""
+        process, descriptor, _ = _OFFER.unpack(offer)
+        try:
+            about = Path(f"/proc/{process}/fd/{descriptor}").stat()
+        except OSError:
+            return False
+        return about.st_ino == os.fstat(self.descriptor).st_ino
+
+    def address(self) -> int:
+        """Where it is mapped in this process."""
+        return ctypes.addressof(ctypes.c_char.from_buffer(self._map))
 
     def view(self, start: int, nbytes: int, on_release: Callable[[], None] | None = None) -> memoryview:
         """The bytes of a range, writable.
@@ -92,7 +143,11 @@ class Memory:
         return memoryview(array).cast("B")
 
     def write(self, start: int, pieces: Iterable[bytes | memoryview]) -> None:
-        """Puts pieces there, one after another; they must fit."""
+        """Puts pieces there, one after another.
+
+        Raises:
+            ValueError: they don't fit.
+        """
         with memoryview(self._map) as target:
             for piece in pieces:
                 end = start + len(piece)

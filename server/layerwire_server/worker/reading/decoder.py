@@ -22,6 +22,7 @@ from layerwire_server.link import Frame
 from layerwire_server.operators.operator import Merge
 from layerwire_server.worker import tensors
 from layerwire_server.worker.call import CallGroup, Content, Model, Options, OutputSelection, content_slices
+from layerwire_server.worker.client_memory import ClientMemories
 from layerwire_server.worker.plan import LaneKey, Plan, Plans
 from layerwire_server.worker.reading.large_data import NONE, LargeData
 from layerwire_server.worker.reading.requests import GroupBytes, Request
@@ -56,13 +57,20 @@ class CallDecoder:
         plans: the worker's plans.
         catalog: its weights and programs.
         deterministic: whether all calls are.
+        memories: of clients of this host.
+
+    Attributes:
+        memories: the argument.
     """
 
-    def __init__(self, plans: Plans, catalog: Catalog, *, deterministic: bool) -> None:
+    def __init__(
+        self, plans: Plans, catalog: Catalog, *, deterministic: bool, memories: ClientMemories | None = None
+    ) -> None:
         self._plans = plans
         self._catalog = catalog
         self._inputs = InputReader(catalog)
         self._templates = Templates(catalog)
+        self.memories = memories or ClientMemories()
         self._deterministic = deterministic
         self._options: dict[bytes, Options] = {b"": Options(deterministic=deterministic)}
 
@@ -127,6 +135,10 @@ class CallDecoder:
         template = self._templates.get(group.template)
         if template is None:
             template = self._new_template(group.template)
+        room = None
+        if group.shared is not None:
+            group.data = self._shared_data(template, group.shared)
+            room = self.memories.room(group.shared) if group.count == 1 else None
         _check_columns(template, group)
         contents, plan = template.contents(group.data, self._catalog), template.plan
         if request.count < group.count:
@@ -135,11 +147,17 @@ class CallDecoder:
         key = template.key or plan.key
         whole = _group(plan, contents, template.options, model_and_outputs, key, frame.arrived, frame.deadline)
         whole.ids, whole.ordinal, whole.count, whole.is_grouped = request.ids, request.ordinal, request.count, True
+        whole.room = room
         if not template.is_joint:
             return [self._single(template, whole, request, index) for index in range(request.count)]
         if template.has_values_to_check:
             return _right_and_wrong(whole, request)
         return [whole]
+
+    def _shared_data(self, template: Template, shared: layerwire_pb2.SharedData) -> list[bytes | memoryview]:
+        """Data in a client's memory; copied where what is found of them must still hold when they are used."""
+        data: list[bytes | memoryview] = [*self.memories.data(shared)]
+        return data if template.is_value_free else [bytes(piece) for piece in data]
 
     def _new_template(self, content: bytes) -> Template:
         """Opens a template.
@@ -272,7 +290,7 @@ def _group(
     call.priority = options.priority
     call.rows, call.nbytes, call.footprint, call.cost = plan.rows, plan.nbytes, plan.footprint, plan.cost
     call.ids, call.ordinal, call.count, call.is_grouped, call.is_gone = b"", 0, 1, False, True
-    call.caller = call.reply = None
+    call.caller = call.reply = call.room = None
     call.order = 0
     return call
 

@@ -26,11 +26,12 @@ from layerwire_server.worker.request_kinds.kind import RequestKind
 
 @dataclass(eq=False, slots=True)
 class GroupBytes:
-    """A CallGroup as it came: the template, the data, and of how many calls they are."""
+    """A CallGroup as it came: the template, the data or where they are, and of how many calls they are."""
 
     template: bytes
     data: list[bytes | memoryview]
     count: int
+    shared: layerwire_pb2.SharedData | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -159,5 +160,7 @@ def _group(ordinal: int, group: layerwire_pb2.CallGroup, large: LargeData) -> Re
     if not count:
         raise InvalidArgumentError("stream: ids must have 8 bytes for each call of a group, got none", field="ids")
     fault = f"stream: ids must have 8 bytes for each call of a group, got {len(ids)}" if excess else ""
-    whole = GroupBytes(group.template, large.restore(group.data), count)
+    whole = GroupBytes(
+        group.template, large.restore(group.data), count, group.shared if group.HasField("shared") else None
+    )
     return Request(ordinal, count, ids[: ID_BYTES * count], group=whole, fault=fault)

@@ -169,7 +169,7 @@ class CallDecoder:
             for role, source in zip(plan.operator.inputs, contents, strict=True)
         )
         key = None if brings_weights else self._key(plan, contents)
-        template = template_of(plan, options, model_and_outputs, contents, key, self._catalog.names)
+        template = template_of(plan, options, model_and_outputs, contents, key, self._catalog)
         self._templates.put(content, template)
         return template
 

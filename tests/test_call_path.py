@@ -45,7 +45,9 @@ PATH = [
 TOOLS = {
     "layerwire/calls/arguments.py",  # checks of single arguments
     "layerwire/transport/background.py",  # whether the engine's thread is of this process
+    "layerwire/transport/deadlines.py",  # the line of deadlines that each call adds to
     "layerwire/transport/retry.py",  # the budget that each call adds to
+    "layerwire/transport/templates.py",  # what the call and its answer have in common with others
     "layerwire/wire/arrays.py",
     "layerwire/wire/dtypes.py",
     "layerwire/wire/protobuf.py",

@@ -25,7 +25,7 @@ from layerwire_server.worker.measures import Measures
 from layerwire_server.worker.other_requests.handler import OtherRequests
 from layerwire_server.worker.other_requests.models import Models
 from layerwire_server.worker.reading.decoder import CallDecoder, Failure
-from layerwire_server.worker.reading.requests import Request, parse, requests_of
+from layerwire_server.worker.reading.requests import Request, parse
 from layerwire_server.worker.running.device import Device
 from layerwire_server.worker.weights.catalog import Catalog
 from layerwire_server.worker.weights.weights_cache import CacheMiss, load_error
@@ -177,7 +177,7 @@ class WorkerLoop:
     def _requests(self, reply: Reply, frame: Frame) -> list[tuple[Request, bool]]:
         """The requests of a frame that are owed an answer; if there are none, that has been answered."""
         try:
-            requests = requests_of(frame)
+            requests = self._decoder.requests(frame)
         except LayerwireError as error:
             self._measures.count_failure(None, error)
             reply.refuse(error)

@@ -17,7 +17,6 @@ from layerwire_server.worker.answering.reply import BatchTiming, Reply
 from layerwire_server.worker.call import CallGroup
 from layerwire_server.worker.reading import template
 from layerwire_server.worker.reading.decoder import CallDecoder, Failure
-from layerwire_server.worker.reading.requests import requests_of
 from layerwire_server.worker.running.device import Device
 from layerwire_server.worker.running.execution import execute
 from layerwire_server.worker.weights.weights_cache import CacheMiss, load_error
@@ -42,7 +41,7 @@ def responses(decoder: CallDecoder, device: Device, calls: pb.Calls) -> dict[int
     """What a frame of calls is answered with, each item in a batch of its own; raises CacheMiss."""
     frame = Frame(Kind.CALLS, 1, pb.StreamRequest(calls=calls).SerializeToString(), arrived=time.monotonic())
     link: Any = _Link()
-    requests = [request for request, _ in requests_of(frame)]
+    requests = [request for request, _ in decoder.requests(frame)]
     reply = Reply(link, frame, sum(request.count for request in requests), 1 << 28)
     for request in requests:
         for call in decoder.calls(request, frame):
@@ -64,7 +63,7 @@ def run(device: Device, reply: Reply, call: CallGroup) -> None:
             run(device, reply, call.part(index, index + 1))
         return
     execution = execute(device, call.key, [call])
-    for part, result in zip(execution.calls or [call], execution.results, strict=True):
+    for part, result in zip(execution.calls, execution.results, strict=True):
         if isinstance(result, list):
             reply.answer(part, result, execution.phases, BatchTiming(0.0, 1, 1, 0, "cpu"))
         else:
@@ -286,7 +285,7 @@ def test_weights_that_come_with_each_call(local: Local) -> None:
     for index, single in enumerate(singles):
         single.id = index
     frame = Frame(Kind.CALLS, 1, pb.StreamRequest(calls=pb.Calls(groups=[as_group(singles, 0)])).SerializeToString())
-    ((request, _),) = requests_of(frame)
+    ((request, _),) = local.decoder.requests(frame)
     calls = local.decoder.calls(request, frame)
     one, two, three = (call.key for call in calls if isinstance(call, CallGroup))
     assert one is not two and two is three, "equal weights meet in one lane"
@@ -297,7 +296,7 @@ def test_weights_that_come_with_each_call(local: Local) -> None:
 def test_a_template_is_opened_once(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
     group = group_of([message_of(REQUESTS.relu(X))] * 2)
     frame = Frame(Kind.CALLS, 1, pb.StreamRequest(calls=pb.Calls(groups=[group])).SerializeToString())
-    ((request, _),) = requests_of(frame)
+    ((request, _),) = local.decoder.requests(frame)
     (first,) = local.decoder.calls(request, frame)
     monkeypatch.setattr(CallDecoder, "_resolve", None)
     (second,) = local.decoder.calls(request, frame)

@@ -57,7 +57,7 @@ class Template:
     names: Names | None
     run: Run | None
 
-    def contents(self, data: list[bytes], catalog: Catalog) -> list[Content]:
+    def contents(self, data: list[bytes | memoryview], catalog: Catalog) -> list[Content]:
         """What there is for each input, given the data of a group.
 
         Raises:

@@ -40,6 +40,7 @@ PATH = [
     "layerwire_server/worker/running/batch.py",
     "layerwire_server/worker/running/device.py",
     "layerwire_server/operators/pool.py",
+    "layerwire_server/worker/request_kinds/operator.py",
 ]
 # What those use, which decides nothing about a call: values, rules and tools that know nothing of where it goes.
 TOOLS = {

@@ -10,7 +10,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from layerwire.wire.dtypes import TensorSpec
 from layerwire.wire.framing import Entry
@@ -42,9 +42,10 @@ class LaneKey:
         max_rows: most rows of a batch, besides the limit for all lanes.
         deterministic: whether fixed tiles are used.
         row_seconds: device seconds that a row took of late; 0 before the first batch.
+        kernels: the Tuner's, by size of batches; None before the first batch.
     """
 
-    __slots__ = ("deterministic", "max_rows", "merge", "operator", "row_seconds")
+    __slots__ = ("deterministic", "kernels", "max_rows", "merge", "operator", "row_seconds")
 
     def __init__(self, operator: Operator, merge: Merge, max_rows: int, deterministic: bool) -> None:
         self.operator = operator
@@ -52,6 +53,7 @@ class LaneKey:
         self.max_rows = max_rows
         self.deterministic = deterministic
         self.row_seconds = 0.0
+        self.kernels: Any = None
 
 
 @dataclass(eq=False, slots=True)

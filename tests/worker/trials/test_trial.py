@@ -37,7 +37,7 @@ def verdict(clock, eager, kernels, inputs=(X,), *, exact=True, budget_seconds=ma
     trial = Trial(
         eager, kernels, exact=exact, step=lambda work: work(), budget_seconds=budget_seconds
     )  # fmt: skip
-    return trial.run(inputs)
+    return trial.run(inputs, is_shared=[False], has_rows=True)
 
 
 def test_the_fastest_with_the_same_bits_takes_over(clock):
@@ -139,3 +139,16 @@ def test_closeness_is_by_the_largest_answer():
     assert not agree((large.view(2, 1),), (large,), exact=False)
     assert not agree((torch.tensor([1, 2]),), (torch.tensor([1, 3]),), exact=False)
     assert not agree((large, large), (large,), exact=False)
+
+
+def test_of_large_inputs_unusual_elements_are_tried_in_a_few_rows(clock):
+    rows = []
+
+    def kernel(tensor):
+        rows.append(len(tensor))
+        return torch.relu(tensor)
+
+    x = torch.randn(5000, 200)
+    assert verdict(clock, clock.kernel(1.0, torch.relu), {"other": clock.kernel(0.5, kernel)}, (x,)).kernel == "other"
+    assert set(rows[1:4]) == {1310}
+    assert {rows[0], *rows[4:]} == {5000}

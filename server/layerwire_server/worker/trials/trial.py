@@ -22,6 +22,7 @@ _MARGIN = 1.1  # what is less than a tenth faster isn't worth another way
 _MOST_ROUNDS = 12
 _LEAST_ROUNDS = 3
 _HOPELESS = 3.0  # times as slow as eager at its first run: not timed again
+_SMALL_BYTES = 1 << 20  # of inputs: larger ones are run as they came, and their unusual kin has fewer rows
 _TOLERANCE = 64.0  # units in the last place of the largest answer, for kernels that round otherwise
 
 
@@ -63,11 +64,22 @@ class Trial:
         self._results: dict[str, str] = {}
         self._causes: dict[str, str] = {}
 
-    def run(self, inputs: Inputs, *, is_shared: Sequence[bool] = ()) -> Verdict:
-        """The verdict for inputs of a batch that callers sent; entries of `is_shared` say which are weights."""
-        shared = [*is_shared, *[False] * (len(inputs) - len(is_shared))]
-        samples = [inputs, *_mirror_images(inputs, shared)]
-        for sample in (*samples, *unusual(inputs, shared)):
+    def run(self, inputs: Inputs, *, is_shared: Sequence[bool], has_rows: bool) -> Verdict:
+        """The verdict for inputs of a batch that callers sent.
+
+        Args:
+            inputs: of the batch.
+            is_shared: which of them are weights.
+            has_rows: whether axis 0 of the others is rows, of which there may as well be fewer.
+        """
+        shared = [
+            whole or not isinstance(tensor, torch.Tensor) for tensor, whole in zip(inputs, is_shared, strict=True)
+        ]
+        nbytes = sum(tensor.nbytes for tensor, whole in zip(inputs, shared, strict=True) if not whole)
+        is_small = nbytes <= _SMALL_BYTES
+        samples = [inputs, *(_mirror_images(inputs, shared) if is_small else ())]
+        part = inputs if is_small or not has_rows else _rows(inputs, shared, _SMALL_BYTES / nbytes)
+        for sample in (*samples, *unusual(part, shared)):
             self._check(sample)
         best = self._times(samples)
         fastest = min(best, key=lambda name: best[name] * (1.0 if name == EAGER else _MARGIN))
@@ -154,13 +166,19 @@ def _is_close(output: torch.Tensor, expected: torch.Tensor) -> bool:
     return float((values - others).abs().max()) <= room
 
 
+def _rows(inputs: Inputs, shared: Sequence[bool], share: float) -> Inputs:
+    """The first rows of a batch, about that share of it, and at least two."""
+    return tuple(
+        tensor if whole else tensor[: max(2, int(share * len(tensor)))]
+        for tensor, whole in zip(inputs, shared, strict=True)
+    )
+
+
 def _mirror_images(inputs: Inputs, shared: Sequence[bool]) -> list[Inputs]:
     """The same turned over along axes: other inputs as real as the first, so that no branch predictor knows them."""
     return [
         tuple(
-            tensor
-            if whole or not isinstance(tensor, torch.Tensor) or tensor.dim() <= axis
-            else tensor.flip(tensor.dim() - axis)
+            tensor if whole or tensor.dim() <= axis else tensor.flip(tensor.dim() - axis)
             for tensor, whole in zip(inputs, shared, strict=True)
         )
         for axis in (1, 2)
@@ -182,9 +200,7 @@ def unusual(inputs: Inputs, shared: Sequence[bool]) -> list[Inputs]:
     for kind, share in (("zeros", 0.7), ("infinities", 0.3), ("nan", 0.1)):
         variants.append(
             tuple(
-                tensor
-                if whole or not isinstance(tensor, torch.Tensor) or not tensor.numel()
-                else with_values(tensor, _values(tensor.dtype, kind), share)
+                tensor if whole or not tensor.numel() else with_values(tensor, _values(tensor.dtype, kind), share)
                 for tensor, whole in zip(inputs, shared, strict=True)
             )
         )

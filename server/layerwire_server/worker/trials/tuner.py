@@ -31,11 +31,11 @@ log = logging.getLogger(__name__)
 Submit: TypeAlias = Callable[[Callable[[], Any]], "Future[Any]"]  # to the thread that runs batches
 
 _HOT_SECONDS = 0.1  # of kernel time, after which a trial has something to win
-_HOT_BATCHES = 8
+_HOT_BATCHES = 5
 _MOST_BYTES = 128 * 1024**2  # of inputs: a trial makes some copies of them
 _BUDGET_SECONDS = 1.5  # of one trial
 _STARTUP_SECONDS = 20.0  # of all trials before a worker serves
-_PAUSE = 4.0  # times as long as a run, before the next
+_PAUSE = 2.0  # times as long as a run, before the next
 _LOOK_SECONDS = 5.0  # between looks for choices that other workers made
 _MOST_SITES = 4096
 
@@ -48,12 +48,16 @@ class Site:
         operator: what is run.
         kernels: the ways there are besides eager, by name.
         name: of the kernel that runs.
+        has_rows: whether axis 0 of its inputs is rows.
         is_open: whether a trial may yet be held.
     """
 
-    __slots__ = ("_kernel", "batches", "is_open", "kernels", "key", "name", "operator", "sample", "seconds")
+    __slots__ = ("_kernel", "batches", "has_rows", "is_open", "kernels", "key", "name", "operator", "sample", "seconds")
 
-    def __init__(self, key: str, operator: Operator, kernels: Mapping[str, Kernel], *, is_open: bool) -> None:
+    def __init__(
+        self, key: str, operator: Operator, kernels: Mapping[str, Kernel], *, has_rows: bool, is_open: bool
+    ) -> None:
+        self.has_rows = has_rows
         self.key = key
         self.operator = operator
         self.kernels = kernels
@@ -198,7 +202,9 @@ class Tuner:
         name = _name(key, tensors, size)
         site = self._sites.get(name)
         if site is None:
-            site = self._sites[name] = Site(name, operator, kernels, is_open=self._is_open)
+            site = self._sites[name] = Site(
+                name, operator, kernels, has_rows=key.merge is Merge.ROWS, is_open=self._is_open
+            )
             if len(self._sites) > _MOST_SITES:
                 self._sites.popitem(last=False)
             choice = self._choices.get(name)
@@ -256,7 +262,8 @@ class Tuner:
             step=step,
             budget_seconds=_BUDGET_SECONDS,
         )
-        verdict = trial.run(site.sample, is_shared=[role.shared for role in operator.inputs])
+        is_shared = [role.shared for role in operator.inputs]
+        verdict = trial.run(site.sample, is_shared=is_shared, has_rows=site.has_rows)
         self._choices.end_trial()
         self._report(site, verdict)
         stands = self._choices.put(site.key, verdict.kernel)

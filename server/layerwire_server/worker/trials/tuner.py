@@ -170,7 +170,9 @@ class Tuner:
             self._thread.join(timeout=10.0)
 
     def try_all(self, budget_seconds: float = _STARTUP_SECONDS) -> int:
-        """Tries what ran in the warm-up, within a time; how many sites. After it, no more are tried."""
+        """With "startup", tries what ran in the warm-up, within a time, and nothing after; how many sites."""
+        if self._mode != "startup":
+            return 0
         self._is_open = False
         end_time = time.monotonic() + budget_seconds
         trials = 0
@@ -285,11 +287,20 @@ class Tuner:
         if self._end.is_set():
             raise _EndError
         assert self._submit is not None
-        start = time.monotonic()
+        seconds = 0.0
+
+        def step() -> Any:
+            nonlocal seconds
+            start = time.monotonic()
+            try:
+                return _in_inference_mode(work)
+            finally:
+                seconds = time.monotonic() - start
+
         try:
-            return self._submit(lambda: _in_inference_mode(work)).result()
+            return self._submit(step).result()
         finally:
-            self._end.wait(_PAUSE * (time.monotonic() - start))
+            self._end.wait(_PAUSE * seconds)
 
 
 class _EndError(Exception):

@@ -38,6 +38,8 @@ _STARTUP_SECONDS = 20.0  # of all trials before a worker serves
 _PAUSE = 2.0  # times as long as a run, before the next
 _LOOK_SECONDS = 5.0  # between looks for choices that other workers made
 _MOST_SITES = 4096
+_MOST_SIZES = 64  # of one lane
+_NO_SITES: dict[Any, Any] = {}  # of a lane whose operator eager alone can run
 
 
 class Site:
@@ -124,15 +126,17 @@ class Tuner:
 
     def site(self, key: LaneKey, tensors: Sequence[Any]) -> Site | None:
         """Where a batch runs; None where eager is all there is."""
-        sites = key.kernels
+        sites: dict[Any, Site] | None = key.kernels
         if sites is None:
-            sites = key.kernels = {}
-        size = tensors[0].shape[0].bit_length() if key.merge is Merge.ROWS else 0
-        try:
-            return sites[size]  # type: ignore[no-any-return]
-        except KeyError:
-            site = sites[size] = self._find(key, tensors, size)
-            return site
+            sites = key.kernels = {} if _is_tunable(key) else _NO_SITES
+        if sites is _NO_SITES:
+            return None
+        shape = tensors[0].shape
+        size = shape[0].bit_length() if key.merge is Merge.ROWS else shape
+        site = sites.get(size)
+        if site is None and len(sites) < _MOST_SIZES:
+            site = sites[size] = self._find(key, tensors)
+        return site
 
     def count(self, site: Site, tensors: Sequence[Any], seconds: float) -> None:
         """A batch ran there; where it is hot by now, its inputs are copied for a trial."""
@@ -194,16 +198,11 @@ class Tuner:
         if site.sample is None and _nbytes(tensors) <= _MOST_BYTES:
             site.sample = tuple(_random_like(tensor) for tensor in tensors)
 
-    def _find(self, key: LaneKey, tensors: Sequence[Any], size: int) -> Site | None:
-        operator = key.operator
-        if key.deterministic and (operator.tile_rows is not None or not operator.kernels_are_exact):
-            return None
-        kernels = operator.kernels()
-        if not kernels:
-            return None
-        name = _name(key, tensors, size)
+    def _find(self, key: LaneKey, tensors: Sequence[Any]) -> Site:
+        name = _name(key, tensors)
         site = self._sites.get(name)
         if site is None:
+            operator, kernels = key.operator, key.operator.kernels()
             site = self._sites[name] = Site(
                 name, operator, kernels, has_rows=key.merge is Merge.ROWS, is_open=self._is_open
             )
@@ -307,12 +306,19 @@ class _EndError(Exception):
     """The worker ends."""
 
 
+def _is_tunable(key: LaneKey) -> bool:
+    operator = key.operator
+    if key.deterministic and (operator.tile_rows is not None or not operator.kernels_are_exact):
+        return False
+    return bool(operator.kernels())
+
+
 def _in_inference_mode(work: Callable[[], Any]) -> Any:
     with torch.inference_mode():
         return work()
 
 
-def _name(key: LaneKey, tensors: Sequence[Any], size: int) -> str:
+def _name(key: LaneKey, tensors: Sequence[Any]) -> str:
     """What is tuned, in words that are the same in every worker and after a restart."""
     parts = []
     for role, tensor in zip(key.operator.inputs, tensors, strict=True):
@@ -320,7 +326,7 @@ def _name(key: LaneKey, tensors: Sequence[Any], size: int) -> str:
             continue  # left out, or a program's weights, which its digest stands for
         shape: list[int | str] = list(tensor.shape)
         if key.merge is Merge.ROWS and not role.shared:
-            shape[0] = f"<{1 << size}"
+            shape[0] = f"<{1 << tensor.shape[0].bit_length()}"
         parts.append(f"{str(tensor.dtype).removeprefix('torch.')}[{', '.join(map(str, shape))}]")
     return f"{key.operator!r} {' '.join(parts)}"
 

@@ -15,9 +15,9 @@ import layerwire
 from layerwire_bench.sending import mix, operators, programs
 from layerwire_bench.sending.tensors import SampleSettings, StoredTensor
 from layerwire_bench.workload import Terms, Workload
-from tools.benchmarks import bare
+from tools.benchmarks import networks
+from tools.benchmarks.loads import WEIGHTS
 
-WEIGHTS = {"w": bare.WEIGHT.numpy(), "b": bare.BIAS.numpy()}
 SETTINGS = SampleSettings(fetch=WEIGHTS.get)
 
 
@@ -62,7 +62,7 @@ def linear(*, deterministic: bool) -> Callable[[str], Workload]:
 def lenet(address: str) -> Workload:
     """A deployed LeNet; the bare server has the torch module."""
     with layerwire.Client(address) as client:
-        client.deploy("lenet", bare.network(), torch.cat([bare.IMAGE] * 2))
+        client.deploy("lenet", networks.lenet(), torch.cat([networks.IMAGE] * 2))
         return mix.workload([programs.entry_for(programs.stored_program(client, "lenet"))])
 
 

@@ -75,8 +75,8 @@ def costs(tree: Tree, target: Server, words: list[str], callers: int, seconds: f
     measured = point(tester(tree, target, [*words, "--concurrency", str(callers)], seconds), seconds)
     time.sleep(1.5)  # counters come to the page with a delay
     used, count = processes.growth(before, processes.by_role(pids)), calls_total(target) - calls
-    rows = [(f"{callers}", f"{measured['throughput']:,.0f}", f"{measured['p50'] * 1e3:.3g}", "client",
-             f"{measured['client'] * 1e6:.1f}", "", "", "")]  # fmt: skip
+    first = f"{callers}", f"{measured['throughput']:,.0f}", f"{measured['p50'] * 1e3:.3g}"
+    rows: list[tuple[str, ...]] = [(*first, "client", f"{measured['client'] * 1e6:.1f}", "", "", "")]
     for name, usage in used.items():
         own, kernel = usage.user_seconds / count * 1e6, usage.system_seconds / count * 1e6
         waits = f"{usage.waits / count:.2f}"

@@ -13,7 +13,7 @@ import layerwire
 from tools.benchmarks import networks
 
 WEIGHTS = {"w": networks.WEIGHT.numpy(), "b": networks.BIAS.numpy()}
-LENET, SMALL_CNN = "lenet", "small-cnn"
+LENET, SMALL_CNN, DEEP_CNN = "lenet", "small-cnn", "deep-cnn"
 LINEAR = "linear --shape 1,512 --weight name:w --bias name:b"
 DETERMINISTIC = Path(__file__).parent.with_name("deterministic.toml")
 LOADS = {  # title -> words; by the native protocol
@@ -38,3 +38,4 @@ def prepare(address: str) -> None:
             client.put_weights(name, array)
         client.deploy(LENET, networks.lenet(), examples)
         client.deploy(SMALL_CNN, networks.small_cnn(), examples)
+        client.deploy(DEEP_CNN, networks.deep_cnn(), examples[:, :, :16, :16])

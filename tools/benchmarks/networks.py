@@ -55,3 +55,12 @@ def small_cnn() -> nn.Sequential:
         norm.running_var.uniform_(0.5, 1.5)
     layers = nn.Conv2d(3, 16, 3, padding=1), norm, nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4096, 10)
     return nn.Sequential(*layers).eval()
+
+
+def deep_cnn() -> nn.Sequential:
+    """Five convolutions on little data, so that the server is the bottleneck. Shape: [N, 3, 16, 16] -> [N, 10]."""
+    torch.manual_seed(5)
+    layers: list[nn.Module] = [nn.Conv2d(3, 64, 3, padding=1), nn.ReLU()]
+    for _ in range(4):
+        layers += [nn.Conv2d(64, 64, 3, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.MaxPool2d(4), nn.Flatten(), nn.Linear(1024, 10)).eval()

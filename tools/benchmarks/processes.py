@@ -36,11 +36,13 @@ class Usage(NamedTuple):
 
     def since(self, before: Usage) -> Usage:
         """What was added."""
-        return Usage(*(now - then for now, then in zip(self, before, strict=True)))
+        user, system, waits = self
+        return Usage(user - before.user_seconds, system - before.system_seconds, waits - before.waits)
 
     def plus(self, other: Usage) -> Usage:
         """Of two processes together."""
-        return Usage(*(one + another for one, another in zip(self, other, strict=True)))
+        user, system, waits = self
+        return Usage(user + other.user_seconds, system + other.system_seconds, waits + other.waits)
 
 
 def usage(pid: int) -> Usage:

@@ -40,27 +40,12 @@ class Tree(NamedTuple):
 THIS = Tree(ROOT, sys.executable)
 
 
-class Addresses(NamedTuple):
-    """host:port of each."""
-
-    bare: str
-    layerwire: str
-    metrics: str
-
-
 class Server(NamedTuple):
     """A server that runs: host:port, that of its metrics ("" where it has none), and its first process."""
 
     address: str
     metrics: str
     pid: int
-
-
-@contextlib.contextmanager
-def both() -> Iterator[Addresses]:
-    """Both servers, while they run."""
-    with server(*BARE) as bare, server(*LAYERWIRE) as layerwire:
-        yield Addresses(bare.address, layerwire.address, layerwire.metrics)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,114 @@
+"""Calls that come when they like: the highest Poisson rate that keeps a bound, and what an overload leaves of a server.
+
+It knows open loops and rates; neither peers nor how results are shown.
+"""
+
+from __future__ import annotations
+
+import statistics
+
+from rich.console import Console
+
+from layerwire_bench import display
+from layerwire_bench.conductor import Conductor, LatencyBound, Plan
+from layerwire_bench.measuring.measurement import TargetLostError
+from layerwire_bench.plan import Job, Pace, TargetSpec
+from layerwire_bench.result import Load, Run
+from layerwire_bench.workload import Workload
+from tools.benchmarks import lines, loads
+from tools.benchmarks.contenders import Session, Turn
+from tools.benchmarks.lines import BARE, STREAM
+from tools.benchmarks.results import Claim, Result, Watch
+from tools.benchmarks.servers import Server
+
+BOUND_SECONDS = 0.005
+SEARCH_TITLE = "relu (1, 10), Poisson arrivals, highest rate with p99 at most 5 ms"
+SEARCHES = 2  # a contender; they are long
+_SEARCH_PACE = Pace(warmup_seconds=0.5, window_seconds=0.5, duration_seconds=2.0)
+
+DEADLINE_SECONDS = 1.0
+OVERLOADS = (1.5, 3.0, 6.0)
+CAPACITY = "capacity: 64 callers that wait"
+OVERLOAD_TITLE = "deep CNN (1, 3, 16, 16), a program, Poisson arrivals over capacity, deadlines of 1 s"
+_CAPACITY_CALLERS = 64
+_BEFORE = {1.5: "0.10 to 0.16", 3.0: "0.07", 6.0: "0.02"}
+
+
+def search(ours: Server, bare: Server, watch: Watch) -> Result:
+    """The search for both, there and back."""
+    watch(SEARCH_TITLE)
+    workload = lines.operator("relu", 1, 10)(ours.address)
+    turns: dict[str, list[Turn]] = {STREAM: [], BARE: []}
+    specs = {STREAM: TargetSpec("stream", ours.address), BARE: TargetSpec("unary", bare.address)}
+    for name in (STREAM, BARE, BARE, STREAM)[: 2 * SEARCHES]:
+        turns[name].append(_searched(workload, specs[name]))
+        watch(f"{name}: {turns[name][-1].throughput:,.0f}/s")
+    claim = Claim("relu, Poisson arrivals, highest rate with p99 at most 5 ms, against bare grpc.aio",
+                  (STREAM,), (BARE,), 3.0, "0.42")  # fmt: skip
+    return Result(SEARCH_TITLE, turns, (claim,))
+
+
+def _searched(workload: Workload, spec: TargetSpec) -> Turn:
+    """The highest rate that kept the bound, 1 where none did, with the latencies at it."""
+    job = Job((spec,), workload, "sample", 0, 30.0)
+    plan = Plan(job, (), _SEARCH_PACE, 1, 1, LatencyBound(BOUND_SECONDS), (None,), (), "make bench")
+    with display.display(Console(stderr=True), plan.points) as watcher:
+        run: Run = Conductor(plan, watcher).run()
+    if run.failure is not None or run.interrupted or run.wrong or run.search is None:
+        raise SystemExit(f"the search ended early: {run.failure or 'interrupted, or a wrong answer'}")
+    rate = run.search.best_rate
+    point = next((run.points[trial.point] for trial in run.search.trials if trial.rate == rate), None)
+    if rate is None or point is None or point.latency is None:
+        return Turn(1.0, 0.0, 0.0)
+    return Turn(rate, point.latency.p50_seconds, point.latency.p99_seconds, checks=point.verified)
+
+
+def overload(ours: Server, count: int, seconds: float, watch: Watch) -> Result:
+    """Calls a second that were answered within their deadline, at several times the capacity measured beside it."""
+    watch(OVERLOAD_TITLE)
+    workload = lines.program(loads.DEEP_CNN)(ours.address)
+    turns: dict[str, list[Turn]] = {CAPACITY: [], **{_name(times): [] for times in OVERLOADS}}
+    notes = []
+    session = Session(workload, [TargetSpec("stream", ours.address)], DEADLINE_SECONDS)
+    steady = Pace(1.0, 0.25, duration_seconds=seconds)
+    try:
+        for number in range(1, count + 1):
+            closed = session.outcome(0, Load("closed", callers=_CAPACITY_CALLERS), steady).point
+            assert closed.latency is not None
+            capacity = closed.throughput
+            turns[CAPACITY].append(Turn(capacity, closed.latency.p50_seconds, closed.latency.p99_seconds))
+            watch(f"round {number} of {count}, capacity {capacity:,.0f}/s")
+            for times in OVERLOADS:
+                turn, unsent = _overload_turn(session, times * capacity, max(seconds, 3.0))
+                turns[_name(times)].append(turn)
+                share = turn.throughput / capacity
+                watch(f"round {number} of {count}, {times:g} times: {share:.0%} of capacity, {turn.failures:,} failed")
+                if unsent:
+                    notes.append(f"at {times:g} times the load tester could not send {unsent:,} calls")
+    finally:
+        session.close()
+    claims = tuple(
+        Claim(f"goodput at {times:g} times the capacity, of the capacity", (_name(times),), (CAPACITY,), 0.9,
+              _BEFORE[times])
+        for times in OVERLOADS
+    )  # fmt: skip
+    mean = statistics.mean(turn.throughput for turn in turns[CAPACITY])
+    notes.append(f"capacity {mean:,.0f} calls/s; p50 and p99 are of calls that were answered")
+    return Result(OVERLOAD_TITLE, turns, claims, notes=notes)
+
+
+def _overload_turn(session: Session, rate: float, seconds: float) -> tuple[Turn, int]:
+    """Calls a second that were answered in time, nothing where it was none at all; and how many were never sent."""
+    pace = Pace(2.0, 1.0, duration_seconds=seconds)
+    try:
+        outcome = session.outcome(0, Load("poisson", rate=rate), pace, DEADLINE_SECONDS)
+    except TargetLostError as lost:  # which is what the load tester makes of windows without an answer
+        return Turn(0.0, 0.0, 0.0, failures=0 if lost.point is None else lost.point.failures), 0
+    point, latency = outcome.point, outcome.point.latency
+    p50, p99 = (0.0, 0.0) if latency is None else (latency.p50_seconds, latency.p99_seconds)
+    goodput = outcome.within_bound / point.seconds
+    return Turn(goodput, p50, p99, failures=point.failures, checks=point.verified), point.unsent
+
+
+def _name(times: float) -> str:
+    return f"{times:g} times the capacity, answered in time"

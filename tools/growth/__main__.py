@@ -21,7 +21,6 @@ from tools.growth.curve import Growth, Point, cliffs, from_best
 from tools.growth.measurements import GROWTHS
 from tools.growth.picture import draw
 
-
 HEAD = """# Growth
 
 What `make bench-growth` measured. A cliff is a step at which throughput or latency worsens by more than what grew

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 SLACK = 1.5  # by which noise of a shared machine may make a point worse than what grew explains
@@ -45,7 +46,7 @@ class Growth:
 def cliffs(growth: Growth, points: Sequence[Point]) -> list[str]:
     """Each cliff as a sentence: a step at which throughput or latency worsened by more than the step explains."""
     sentences = []
-    for before, after in zip(points, points[1:], strict=False):
+    for before, after in pairwise(points):
         ratio = after.size / before.size
         least = before.throughput * growth.keeps(ratio) / SLACK
         most = before.p50_seconds * growth.latency(ratio) * SLACK

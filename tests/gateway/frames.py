@@ -78,6 +78,20 @@ def calls(requests):
     return pb.StreamRequest(calls=pb.Calls(calls=messages)).SerializeToString()
 
 
+def group(ids, *data, request=None):
+    """A group of calls of relu, or of another request: `data` has a piece for each tensor."""
+    template = pb.Call(activate=relu(b"") if request is None else request)
+    template.activate.input.ClearField("data")
+    packed = b"".join(call_id.to_bytes(8, "little") for call_id in ids)
+    return pb.CallGroup(template=template.SerializeToString(), ids=packed, data=data)
+
+
+def group_message(*groups, requests=None):
+    """A message of calls by themselves, {id: request}, and of groups."""
+    singles = [pb.Call(id=call_id, activate=request) for call_id, request in (requests or {}).items()]
+    return pb.StreamRequest(calls=pb.Calls(calls=singles, groups=groups)).SerializeToString()
+
+
 def cancel(*ids):
     return pb.StreamRequest(cancel=pb.Cancellation(ids=ids)).SerializeToString()
 

@@ -12,6 +12,8 @@ from tests.gateway.frames import (
     ask,
     calls,
     cancel,
+    group,
+    group_message,
     relu,
     statuses,
     up,
@@ -66,6 +68,38 @@ def test_calls_of_a_waiting_frame_expire_at_their_time(router, metrics):
     assert frame.ordinals == (0, 2)
 
 
+def test_calls_in_groups_are_given_up_one_by_one(router):
+    payload = group_message(group([2, 3], b"aabb"), group([4, 2], b"ccdd"), requests={1: relu()})
+    pending = ask(router, payload=payload)
+    router.cancel_calls([pending], 0, cancel(2, 4, 77))
+    assert statuses(pending) == {2: "CANCELLED", 4: "CANCELLED"}
+    (frame,) = up(router).take()
+    assert frame.ordinals == (1, 3, 4)  # id 2 stands in both groups
+    assert frame.payload == payload
+
+
+def test_a_frame_whose_groups_are_given_up_is_done(router):
+    pending = ask(router, payload=group_message(group([2, 3], b"aabb")))
+    router.cancel_calls([pending], 0, cancel(3))
+    router.cancel_calls([pending], 0, cancel(2))
+    assert [last for _, last in pending.answers] == [False, True]
+    assert up(router).take() == []
+
+
+def test_a_group_expires_as_a_whole_at_its_time(router, metrics):
+    groups = [group([2, 3], b"aabb", request=relu(timeout_seconds=1.0)), group([4], b"cc")]
+    pending = ask(router, payload=group_message(*groups, requests={1: relu(timeout_seconds=2.0)}), arrived=50.0)
+    router.expire(50.9)
+    assert statuses(pending) == {}
+    router.expire(51.0)
+    assert statuses(pending) == {2: "DEADLINE_EXCEEDED", 3: "DEADLINE_EXCEEDED"}
+    router.expire(52.0)
+    assert statuses(pending).keys() == {1, 2, 3}
+    assert metrics.counter("layerwire_rejected_total", reason="unavailable").value == 3
+    (frame,) = up(router).take()
+    assert frame.ordinals == (0, 1, 2)
+
+
 def test_answered_calls_of_a_waiting_frame_are_not_answered_again(router):
     worker = up(router)
     pending = ask(router, payload=calls({1: relu(timeout_seconds=1.0), 2: relu(timeout_seconds=2.0)}))
@@ -89,7 +123,10 @@ def test_a_waiting_unary_request_expires_at_its_time(router, metrics):
     assert metrics.counter("layerwire_rejected_total", reason="unavailable").value == 1
 
 
-@pytest.mark.parametrize("payload", [b"", b"\x12\x05\x0a\xff", b"\x0a\x03\x0a\x01\x07", b"\xff" * 20])
+@pytest.mark.parametrize(
+    "payload",
+    [b"", b"\x12\x05\x0a\xff", b"\x0a\x03\x0a\x01\x07", b"\xff" * 20, b"\x0a\x04\x12\x02\x12\x09", b"\x0a\x02\x12\x00"],
+)
 def test_messages_that_cannot_be_followed_wait_and_go_on(router, payload):
     pending = ask(router, payload=payload)
     router.cancel_calls([pending], 0, payload)

@@ -8,19 +8,30 @@ from layerwire_server.link import QUARANTINED, Family, Flag, Kind
 from tests.gateway.frames import (
     ask,
     calls,
+    group,
+    group_message,
     kill_twice,
     relu,
     up,
 )
 
+# fmt: off
 SAME = {  # what a call that killed may look like when it comes again
     "alone": (calls({9: relu(b"kill")}), Family.NONE, [0]),
     "among others": (calls({1: relu(b"good"), 2: relu(b"kill"), 3: relu(b"longer")}), Family.NONE, [1]),
     "with options": (calls({5: relu(b"kill", timeout_seconds=9.0, priority=-3)}), Family.NONE, [0]),
+    "in a group": (group_message(group([7, 8, 9], b"goodkillmore")), Family.NONE, [1]),
+    "in a group with options": (
+        group_message(group([1], b"kill", request=relu(priority=2)), requests={5: relu()}), Family.NONE, [1],
+    ),
+    "in groups and by itself": (
+        group_message(group([1], b"long calls"), group([2, 3], b"killkill"), requests={5: relu(b"kill")}),
+        Family.NONE, [0, 2, 3],
+    ),
     "unary": (relu(b"kill").SerializeToString(), Family.ACTIVATE, [0]),
     "unary, with options": (relu(b"kill", return_timing=True).SerializeToString(), Family.ACTIVATE, [0]),
 }
-
+# fmt: on
 
 OTHERS = {
     "other data": (calls({9: relu(b"fine")}), Family.NONE),
@@ -28,15 +39,22 @@ OTHERS = {
     "other operator": (calls({9: relu(b"kill")}).replace(b"\x1a", b"\x22", 1), Family.NONE),
     "other method": (relu(b"kill").SerializeToString(), Family.LINEAR),
     "estimate": (relu(b"kill").SerializeToString(), Family.ESTIMATE),
+    "other data in a group": (group_message(group([1, 2], b"finekilt")), Family.NONE),
+    "data of the wrong length in a group": (group_message(group([1, 2], b"killkil")), Family.NONE),
+    "data of more tensors in a group": (group_message(group([1], b"ki", b"ll")), Family.NONE),
+    "a group without calls": (group_message(group([], b"kill")), Family.NONE),
     "no message": (b"\x0a\xff" + bytes(30), Family.NONE),
 }
 
 
-@pytest.mark.parametrize("learnt", ["stream", "unary"])
+@pytest.mark.parametrize("learnt", ["stream", "group", "unary"])
 @pytest.mark.parametrize(("payload", "family", "ordinals"), SAME.values(), ids=SAME)
 def test_a_call_that_killed_is_not_run_when_it_comes_again(router, learnt, payload, family, ordinals):
     if learnt == "stream":
         router.abandon(kill_twice(router, 1, payload=calls({1: relu(), 2: relu(b"kill", priority=1)})))
+    elif learnt == "group":
+        killer = group_message(group([4, 5], b"calmkill", request=relu(timeout_seconds=3.0)), requests={1: relu()})
+        router.abandon(kill_twice(router, 2, payload=killer))
     else:
         kill_twice(router, 0, kind=Kind.UNARY, payload=relu(b"kill").SerializeToString(), family=Family.ACTIVATE)
     worker = up(router)

@@ -20,6 +20,19 @@ def test_a_frame_goes_out_as_it_came_in_and_its_answers_back(router):
     assert pending.answers == [(b"a", False), (b"b", True)]
 
 
+def test_the_last_answers_need_not_say_to_which_calls(router, metrics):
+    worker = up(router)
+    pending = ask(router)
+    router.deliver(worker, answers(pending, 2, payload=b"a"))
+    router.deliver(worker, answers(pending, last=True, payload=b"all others"))
+    assert pending.answers == [(b"a", False), (b"all others", True)]
+    router.deliver(worker, answers(pending, last=True, payload=b"again"))
+    assert len(pending.answers) == 2
+    assert metrics.counter("layerwire_dropped_answers_total").value == 1
+    router.down(worker, 1.0)
+    assert up(router).take() == []
+
+
 def test_the_least_loaded_worker_gets_the_next_frame(router):
     workers = [up(router), up(router)]
     ask(router, payload=b"x" * 100_000)

@@ -55,6 +55,27 @@ async def test_answers_come_as_workers_give_them(rig):
     assert await stream.code() is grpc.StatusCode.OK
 
 
+async def test_a_stream_says_that_it_takes_groups_before_its_client_says_anything(rig):
+    it = await rig()
+    stream = it.stub.Stream()
+    metadata = await asyncio.wait_for(stream.initial_metadata(), 10)
+    assert dict(iter(metadata))["layerwire-call-groups"] == "1"
+    stream.cancel()
+
+
+async def test_groups_pass_unopened(rig):
+    it = await rig()
+    stream = it.stub.Stream()
+    message = pb.StreamRequest(calls=pb.Calls(groups=[pb.CallGroup(template=b"\xff no protobuf", ids=b"12345")]))
+    await stream.write(message)
+    frame = await it.workers[0].next(Kind.CALLS)
+    assert pb.StreamRequest.FromString(frame.payload) == message
+    answer = pb.StreamResponse(groups=[pb.AnswerGroup(template=b"\xff", ids=bytes(8), data=[b"1", b""])])
+    it.workers[0].answer(frame, answer.SerializeToString())
+    assert await asyncio.wait_for(stream.read(), 10) == answer
+    stream.cancel()
+
+
 async def test_a_client_that_has_said_all_still_gets_its_answers(rig):
     it = await rig()
     stream = it.stub.Stream()

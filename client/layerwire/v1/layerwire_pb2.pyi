@@ -307,10 +307,22 @@ class StreamRequest(_message.Message):
     def __init__(self, calls: _Optional[_Union[Calls, _Mapping]] = ..., cancel: _Optional[_Union[Cancellation, _Mapping]] = ...) -> None: ...
 
 class Calls(_message.Message):
-    __slots__ = ("calls",)
+    __slots__ = ("calls", "groups")
     CALLS_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
     calls: _containers.RepeatedCompositeFieldContainer[Call]
-    def __init__(self, calls: _Optional[_Iterable[_Union[Call, _Mapping]]] = ...) -> None: ...
+    groups: _containers.RepeatedCompositeFieldContainer[CallGroup]
+    def __init__(self, calls: _Optional[_Iterable[_Union[Call, _Mapping]]] = ..., groups: _Optional[_Iterable[_Union[CallGroup, _Mapping]]] = ...) -> None: ...
+
+class CallGroup(_message.Message):
+    __slots__ = ("template", "ids", "data")
+    TEMPLATE_FIELD_NUMBER: _ClassVar[int]
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    template: bytes
+    ids: bytes
+    data: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, template: _Optional[bytes] = ..., ids: _Optional[bytes] = ..., data: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class Cancellation(_message.Message):
     __slots__ = ("ids",)
@@ -341,10 +353,22 @@ class Call(_message.Message):
     def __init__(self, id: _Optional[int] = ..., pool: _Optional[_Union[PoolRequest, _Mapping]] = ..., unpool: _Optional[_Union[UnpoolRequest, _Mapping]] = ..., linear: _Optional[_Union[LinearRequest, _Mapping]] = ..., activate: _Optional[_Union[ActivateRequest, _Mapping]] = ..., convolve: _Optional[_Union[ConvolveRequest, _Mapping]] = ..., normalize: _Optional[_Union[NormalizeRequest, _Mapping]] = ..., run: _Optional[_Union[RunRequest, _Mapping]] = ..., differentiate: _Optional[_Union[DifferentiateRequest, _Mapping]] = ...) -> None: ...
 
 class StreamResponse(_message.Message):
-    __slots__ = ("answers",)
+    __slots__ = ("answers", "groups")
     ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
     answers: _containers.RepeatedCompositeFieldContainer[Answer]
-    def __init__(self, answers: _Optional[_Iterable[_Union[Answer, _Mapping]]] = ...) -> None: ...
+    groups: _containers.RepeatedCompositeFieldContainer[AnswerGroup]
+    def __init__(self, answers: _Optional[_Iterable[_Union[Answer, _Mapping]]] = ..., groups: _Optional[_Iterable[_Union[AnswerGroup, _Mapping]]] = ...) -> None: ...
+
+class AnswerGroup(_message.Message):
+    __slots__ = ("template", "ids", "data")
+    TEMPLATE_FIELD_NUMBER: _ClassVar[int]
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    template: bytes
+    ids: bytes
+    data: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, template: _Optional[bytes] = ..., ids: _Optional[bytes] = ..., data: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class Status(_message.Message):
     __slots__ = ("code", "message", "details")

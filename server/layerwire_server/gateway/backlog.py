@@ -22,9 +22,10 @@ from layerwire_server.gateway.pending import Pending
 from layerwire_server.gateway.spans import (
     UNARY_NUMBERS,
     Span,
-    call_spans,
     cancelled_ids,
+    contents,
     envelope,
+    group_ids,
     timeout_seconds,
 )
 from layerwire_server.link import Kind
@@ -111,9 +112,8 @@ class _WaitingFrame:
         if self._ids is None:
             self._ids = {}
             with contextlib.suppress(MalformedError):
-                for ordinal, span in enumerate(call_spans(self.pending.payload)):
-                    with contextlib.suppress(MalformedError):
-                        call_id = envelope(self.pending.payload, span).call_id
+                for ordinal, call_id in enumerate(_ids(self.pending.payload)):
+                    if call_id is not None:
                         self._ids.setdefault(call_id, []).append(ordinal)
         return [ordinal for call_id in ids & self._ids.keys() for ordinal in self._ids[call_id]]
 
@@ -126,11 +126,11 @@ class _WaitingFrame:
         open_ordinals = [ordinal for ordinal in ordinals if ordinal not in pending.answered_ordinals]
         if not open_ordinals:
             return False
-        spans = call_spans(pending.payload)
+        ids = _ids(pending.payload)
         pending.answered_ordinals.update(open_ordinals)
         pending.quarantined_ordinals.difference_update(open_ordinals)
-        last = len(pending.answered_ordinals) == len(spans)
-        pending.answer(_answers(pending.payload, [spans[ordinal] for ordinal in open_ordinals], error), last)
+        last = len(pending.answered_ordinals) == len(ids)
+        pending.answer(_answers([ids[ordinal] or 0 for ordinal in open_ordinals], error), last)
         return last
 
     def _read_deadlines(self) -> None:
@@ -139,22 +139,42 @@ class _WaitingFrame:
         if pending.kind is Kind.UNARY:
             number = UNARY_NUMBERS.get(pending.family)
             if number is not None:
-                self._note(0, number, (0, len(payload)))
+                self._note((0,), number, (0, len(payload)))
             return
-        for ordinal, span in enumerate(call_spans(payload)):
-            with contextlib.suppress(MalformedError):
-                _, number, request = envelope(payload, span)
-                self._note(ordinal, number, request)
+        places = contents(payload)
+        for ordinal, span in enumerate(places.calls):
+            self._note_call(range(ordinal, ordinal + 1), span)
+        for first, group in places.groups_from():
+            self._note_call(range(first, first + group.call_count), group.template)
         self._deadlines.sort(reverse=True)
 
-    def _note(self, ordinal: int, number: int, request: Span) -> None:
+    def _note_call(self, ordinals: Iterable[int], call: Span) -> None:
+        with contextlib.suppress(MalformedError):
+            _, number, request = envelope(self.pending.payload, call)
+            self._note(ordinals, number, request)
+
+    def _note(self, ordinals: Iterable[int], number: int, request: Span) -> None:
         pending = self.pending
         deadline = min(pending.deadline, pending.arrived + timeout_seconds(pending.payload, number, request))
         if deadline < math.inf:
-            self._deadlines.append((deadline, ordinal))
+            self._deadlines.extend((deadline, ordinal) for ordinal in ordinals)
 
 
-def _answers(payload: bytes, spans: Iterable[Span], error: LayerwireError) -> bytes:
+def _ids(payload: bytes) -> list[int | None]:
+    """The ids of a message's calls by ordinal, None where one can't be made out."""
+    ids: list[int | None] = []
+    places = contents(payload)
+    for span in places.calls:
+        try:
+            ids.append(envelope(payload, span).call_id)
+        except MalformedError:
+            ids.append(None)
+    for group in places.groups:
+        ids.extend(group_ids(payload, group))
+    return ids
+
+
+def _answers(ids: Iterable[int], error: LayerwireError) -> bytes:
     status = layerwire_pb2.Status.FromString(to_status(error).SerializeToString())
-    answers = [layerwire_pb2.Answer(id=envelope(payload, span).call_id, status=status) for span in spans]
+    answers = [layerwire_pb2.Answer(id=call_id, status=status) for call_id in ids]
     return layerwire_pb2.StreamResponse(answers=answers).SerializeToString()

@@ -187,6 +187,7 @@ class InferStreams(Streams):
     """The RPC, and all its streams that are open."""
 
     method = "ModelStreamInfer"
+    initial_metadata = ()
 
     def begin(self, context: Context) -> InferStream:
         """See Streams."""

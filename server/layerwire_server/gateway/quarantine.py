@@ -1,6 +1,6 @@
 """Calls that two workers died of, remembered for a while, so that the same call sent again kills no more.
 
-It knows calls by the digest of their bytes, without id and options; nothing of workers. Each gateway learns for itself.
+It knows calls by their fingerprints; nothing of workers. Each gateway learns for itself.
 
 It helps against a program that tries again, not against an enemy, who changes a byte. While nothing is in quarantine
 it costs nothing; else a call is hashed only if its length is right.
@@ -9,27 +9,49 @@ it costs nothing; else a call is hashed only if its length is right.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import math
+from bisect import bisect_right
 from collections import OrderedDict
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from layerwire.wire.protobuf import MalformedError
-from layerwire_server.gateway import spans
-from layerwire_server.gateway.spans import Envelope
+from layerwire_server.gateway import fingerprint, spans
+from layerwire_server.gateway.spans import Envelope, Group, Span
 from layerwire_server.link import Family
 
 _SECONDS = 600.0  # then it may be tried again: the weights that it names may be others now
 _MOST_CALLS = 256
-_MOST_ENVELOPE_BYTES = 64  # of a call beside its request without options: 9 for the id, 6 for a tag and a length, 26
+# What a call by itself has beside what its fingerprint is of: 9 bytes for the id, 6 for a tag and a length, 26 for
+# options; and for each tensor tag and length of its data, and longer lengths of what that is in.
+_MOST_ENVELOPE_BYTES, _MOST_TENSOR_BYTES = 64, 24
+
+
+class _DeadlyCall(NamedTuple):
+    """A call that killed.
+
+    Attributes:
+        until: how long that counts.
+        size: the bytes that its fingerprint is of, and its tensors.
+        most_bytes: the most that it may have by itself.
+    """
+
+    until: float
+    size: tuple[int, int]
+    most_bytes: int
 
 
 class Quarantine:
     """The calls that killed."""
 
     def __init__(self) -> None:
-        self._calls: OrderedDict[bytes, tuple[float, int]] = OrderedDict()  # digest -> until when, bytes; oldest first
-        self._sizes: frozenset[int] = frozenset()  # bytes of them
-        self._lengths: frozenset[int] = frozenset()  # bytes that one of them has with id and options
+        self._calls: OrderedDict[bytes, _DeadlyCall] = OrderedDict()  # by fingerprint; oldest first
+        self._sizes: frozenset[tuple[int, int]] = frozenset()
+        self._most_bytes = 0  # that a fingerprint of them is of
+        self._least_bytes = math.inf
+        # Bytes that one of them may have by itself, as ranges that don't meet: where each begins, and where it ends.
+        self._range_starts: list[int] = []
+        self._range_ends: list[int] = []
 
     def __len__(self) -> int:
         """How many there are."""
@@ -45,13 +67,11 @@ class Quarantine:
             now: the time, in seconds.
         """
         with contextlib.suppress(MalformedError, IndexError):
-            if family is Family.NONE:
-                call = spans.envelope(payload, spans.call_spans(payload)[ordinal])
-            else:
-                call = _unary(payload, family)
-            pieces = _pieces(payload, call)
-            digest = _digest(call.number, pieces)
-            self._calls[digest] = now + _SECONDS, sum(map(len, pieces))
+            number, template, data = _call(payload, family, ordinal)
+            digest = fingerprint.digest(number, template, _views(payload, data))
+            nbytes = len(template) + _length(data)
+            most_bytes = nbytes + _MOST_ENVELOPE_BYTES + _MOST_TENSOR_BYTES * len(data)
+            self._calls[digest] = _DeadlyCall(now + _SECONDS, (nbytes, len(data)), most_bytes)
             self._calls.move_to_end(digest)
             if len(self._calls) > _MOST_CALLS:
                 self._calls.popitem(last=False)
@@ -61,34 +81,83 @@ class Quarantine:
         """The ordinals of a message's calls that are in quarantine."""
         self._forget(now)
         ordinals: set[int] = set()
-        if len(payload) < min(self._sizes, default=math.inf):
+        if len(payload) < self._least_bytes:
             return ordinals
         with contextlib.suppress(MalformedError):
             if family is not Family.NONE:
                 return {0} if self._knows(payload, _unary(payload, family)) else ordinals
-            for ordinal, span in enumerate(spans.call_spans(payload)):
-                if span[1] - span[0] in self._lengths and self._knows(payload, spans.envelope(payload, span)):
-                    ordinals.add(ordinal)
+            places = spans.contents(payload)
+            for ordinal, span in enumerate(places.calls):
+                if self._may_be(span[1] - span[0]):
+                    with contextlib.suppress(MalformedError):
+                        if self._knows(payload, spans.envelope(payload, span)):
+                            ordinals.add(ordinal)
+            for first, group in places.groups_from():
+                with contextlib.suppress(MalformedError):
+                    ordinals.update(first + index for index in self._guilty_rows(payload, group))
         return ordinals
+
+    def _guilty_rows(self, payload: bytes, group: Group) -> list[int]:
+        """Which of a group's calls are in quarantine."""
+        if not group.call_count or _length(group.row(0)) > self._most_bytes:
+            return []
+        call = spans.envelope(payload, group.template)
+        template = fingerprint.request(payload, call).template
+        if (len(template) + _length(group.row(0)), len(group.data)) not in self._sizes:
+            return []
+        rows = (_views(payload, group.row(index)) for index in range(group.call_count))
+        digests = (fingerprint.digest(call.number, template, row) for row in rows)
+        return [index for index, digest in enumerate(digests) if digest in self._calls]
 
     def _knows(self, payload: bytes, call: Envelope) -> bool:
         start, end = call.request
-        if end - start not in self._lengths:
+        if not self._may_be(end - start):
             return False
-        pieces = _pieces(payload, call)
-        return sum(map(len, pieces)) in self._sizes and _digest(call.number, pieces) in self._calls
+        template, data = fingerprint.request(payload, call)
+        if (len(template) + _length(data), len(data)) not in self._sizes:
+            return False
+        return fingerprint.digest(call.number, template, _views(payload, data)) in self._calls
+
+    def _may_be(self, nbytes: int) -> bool:
+        """Whether a call that has so many bytes may be in quarantine."""
+        index = bisect_right(self._range_starts, nbytes)
+        return index > 0 and nbytes <= self._range_ends[index - 1]
 
     def _forget(self, now: float) -> None:
         while self._calls:
-            digest, (until, _) = next(iter(self._calls.items()))
-            if now < until:
+            digest, entry = next(iter(self._calls.items()))
+            if now < entry.until:
                 break
             del self._calls[digest]
             self._measure()
 
     def _measure(self) -> None:
-        self._sizes = frozenset(nbytes for _, nbytes in self._calls.values())
-        self._lengths = frozenset(nbytes + more for nbytes in self._sizes for more in range(_MOST_ENVELOPE_BYTES))
+        self._sizes = frozenset(entry.size for entry in self._calls.values())
+        self._least_bytes = min((nbytes for nbytes, _ in self._sizes), default=math.inf)
+        self._most_bytes = max((nbytes for nbytes, _ in self._sizes), default=0)
+        self._range_starts, self._range_ends = [], []
+        for start, end in sorted((entry.size[0], entry.most_bytes) for entry in self._calls.values()):
+            if self._range_ends and start <= self._range_ends[-1]:
+                self._range_ends[-1] = max(end, self._range_ends[-1])
+            else:
+                self._range_starts.append(start)
+                self._range_ends.append(end)
+
+
+def _call(payload: bytes, family: Family, ordinal: int) -> tuple[int, bytes, list[Span]]:
+    """A call of a message: which field of Call its request is, its template, and where its data lie."""
+    if family is not Family.NONE:
+        call = _unary(payload, family)
+        return call.number, *fingerprint.request(payload, call)
+    places = spans.contents(payload)
+    if ordinal < len(places.calls):
+        call = spans.envelope(payload, places.calls[ordinal])
+        return call.number, *fingerprint.request(payload, call)
+    for first, group in places.groups_from():
+        if ordinal < first + group.call_count:
+            call = spans.envelope(payload, group.template)
+            return call.number, fingerprint.request(payload, call).template, group.row(ordinal - first)
+    raise IndexError
 
 
 def _unary(payload: bytes, family: Family) -> Envelope:
@@ -98,18 +167,10 @@ def _unary(payload: bytes, family: Family) -> Envelope:
     return Envelope(0, number, (0, len(payload)))
 
 
-def _pieces(payload: bytes, call: Envelope) -> list[memoryview]:
-    """The bytes of a request without its options."""
+def _length(data: Iterable[Span]) -> int:
+    return sum(end - start for start, end in data)
+
+
+def _views(payload: bytes, data: Iterable[Span]) -> list[memoryview]:
     view = memoryview(payload)
-    pieces, (start, end) = [], call.request
-    for (before, after), _ in spans.options(payload, call.number, call.request):
-        pieces.append(view[start:before])
-        start = after
-    return [*pieces, view[start:end]]
-
-
-def _digest(number: int, pieces: list[memoryview]) -> bytes:
-    digest = hashlib.sha256(bytes([number]))  # twice as fast as blake2b where processors have instructions for it
-    for piece in pieces:
-        digest.update(piece)
-    return digest.digest()
+    return [view[start:end] for start, end in data]

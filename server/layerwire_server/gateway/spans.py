@@ -1,7 +1,8 @@
 """The calls of a message as far as a gateway tells them apart: where each lies, its id, how long its answer is of use.
 
 It knows the wire format of StreamRequest down to a call's options; nothing of operators and tensors. Lengths are
-followed, nothing is parsed.
+followed, nothing is parsed. A call's ordinal is its place in the message: those by themselves first, then those of
+each group in the order of its ids.
 
 Nothing here runs while all is well. What can't be followed, or has more fields than any message of ours, raises
 MalformedError: a worker will say what is wrong with it.
@@ -12,18 +13,25 @@ from __future__ import annotations
 import contextlib
 import math
 import struct
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from layerwire.v1 import layerwire_pb2
 from layerwire.wire.protobuf import DELIMITED, FIXED64, MalformedError, fields, tag
 from layerwire_server.link import MAX_CALLS, Family
 
+_ID_BYTES = 8
 _MOST_FIELDS = 16  # of a call or options: none of ours has as many
 _MOST_REQUEST_FIELDS = 1200  # of a request: Differentiate may want 1024 gradients by 64 others
+_MOST_GROUP_FIELDS = 16 * MAX_CALLS  # of all groups of a message
 # Tags of fields.
 _CALLS = tag(layerwire_pb2.StreamRequest.CALLS_FIELD_NUMBER)
 _CANCEL = tag(layerwire_pb2.StreamRequest.CANCEL_FIELD_NUMBER)
 _CALL = tag(layerwire_pb2.Calls.CALLS_FIELD_NUMBER)
+_GROUP = tag(layerwire_pb2.Calls.GROUPS_FIELD_NUMBER)
+_TEMPLATE = tag(layerwire_pb2.CallGroup.TEMPLATE_FIELD_NUMBER)
+_GROUP_IDS = tag(layerwire_pb2.CallGroup.IDS_FIELD_NUMBER)
+_DATA = tag(layerwire_pb2.CallGroup.DATA_FIELD_NUMBER)
 _ID = tag(layerwire_pb2.Call.ID_FIELD_NUMBER, FIXED64)
 _IDS = {tag(layerwire_pb2.Cancellation.IDS_FIELD_NUMBER, wire_type) for wire_type in (DELIMITED, FIXED64)}
 _TIMEOUT = tag(layerwire_pb2.CallOptions.TIMEOUT_SECONDS_FIELD_NUMBER, FIXED64)
@@ -67,23 +75,93 @@ class Envelope(NamedTuple):
     request: Span
 
 
-def call_spans(payload: bytes) -> list[Span]:
+class Group(NamedTuple):
+    """Where the parts of a CallGroup lie: its template, its ids of 8 bytes each, the data of each of its tensors."""
+
+    template: Span
+    ids: Span
+    data: tuple[Span, ...]
+
+    @property
+    def call_count(self) -> int:
+        """How many calls it has."""
+        return (self.ids[1] - self.ids[0]) // _ID_BYTES
+
+    def row(self, index: int) -> list[Span]:
+        """Where the data of one of its calls lie, by its place among the ids.
+
+        Raises:
+            MalformedError: a tensor's data can't be divided among the calls.
+        """
+        spans = []
+        for start, end in self.data:
+            size, rest = divmod(end - start, self.call_count)
+            if rest:
+                raise MalformedError
+            spans.append((start + index * size, start + (index + 1) * size))
+        return spans
+
+
+class Contents(NamedTuple):
+    """Where the calls of a StreamRequest lie: those by themselves, and those in groups."""
+
+    calls: list[Span]
+    groups: list[Group]
+
+    @property
+    def call_count(self) -> int:
+        """How many calls there are."""
+        return len(self.calls) + sum(group.call_count for group in self.groups)
+
+    def groups_from(self) -> Iterator[tuple[int, Group]]:
+        """The groups, each with the ordinal of its first call."""
+        ordinal = len(self.calls)
+        for group in self.groups:
+            yield ordinal, group
+            ordinal += group.call_count
+
+
+def contents(payload: bytes) -> Contents:
     """Where the calls of a StreamRequest lie, in order.
 
     Raises:
-        MalformedError: it is none, or holds something else too.
+        MalformedError: it is none, or holds something else too, or too many calls.
     """
-    spans: list[Span] = []
+    found = Contents([], [])
+    room = _MOST_GROUP_FIELDS
     for mark, start, end in fields(payload, 0, len(payload), _MOST_FIELDS):
         if mark != _CALLS:
             raise MalformedError
         for inner_mark, *span in fields(payload, start, end, MAX_CALLS):
-            if inner_mark != _CALL:
+            if inner_mark == _CALL:
+                found.calls.append((span[0], span[1]))
+            elif inner_mark == _GROUP:
+                group = _group(payload, (span[0], span[1]), min(room, _MOST_REQUEST_FIELDS))
+                room -= 2 + len(group.data)
+                found.groups.append(group)
+            else:
                 raise MalformedError
-            spans.append((span[0], span[1]))
-    if len(spans) > MAX_CALLS:
+    if found.call_count > MAX_CALLS:
         raise MalformedError
-    return spans
+    return found
+
+
+def _group(payload: bytes, span: Span, most_fields: int) -> Group:
+    template = ids = (span[0], span[0])
+    data: list[Span] = []
+    for mark, start, end in fields(payload, *span, most_fields):
+        if mark == _TEMPLATE:
+            template = start, end
+        elif mark == _GROUP_IDS:
+            ids = start, end
+        elif mark == _DATA:
+            data.append((start, end))
+    return Group(template, ids, tuple(data))
+
+
+def group_ids(payload: bytes, group: Group) -> tuple[int, ...]:
+    """The ids of a group's calls, in their order."""
+    return struct.unpack_from(f"<{group.call_count}Q", payload, group.ids[0])
 
 
 def envelope(payload: bytes, call: Span) -> Envelope:

@@ -28,6 +28,7 @@ from layerwire_server.gateway.refusal import code_of, refuse, status_of
 from layerwire_server.gateway.rpc import Services
 from layerwire_server.link import Kind, request_id
 
+GROUPS_KEY = "layerwire-call-groups"  # in a stream's initial metadata: this server takes groups of calls
 _CALLS_TAG, _CANCEL_TAG = 0x0A, 0x12  # StreamRequest's fields 1 and 2, both length-delimited
 _MESSAGE_BYTES = 1024**2  # answers are put together up to here
 _FRAME_BYTES = 1024  # what a frame costs beside its bytes
@@ -60,9 +61,11 @@ class Streams:
 
     Attributes:
         method: the RPC's name, for metrics.
+        initial_metadata: what each stream begins with, before its client has sent anything.
     """
 
     method = "Stream"
+    initial_metadata: tuple[tuple[str, str], ...] = ((GROUPS_KEY, "1"),)
 
     def __init__(self, services: Services, max_stream_bytes: int) -> None:
         self.services = services
@@ -138,6 +141,8 @@ class Stream:
         """Reads and writes until both are done, or the stream fails."""
         self._reader = asyncio.create_task(self._read())
         try:
+            if self._streams.initial_metadata:
+                await self._context.send_initial_metadata(self._streams.initial_metadata)
             await self._write()
         finally:
             self._reader.cancel()

@@ -41,4 +41,4 @@ def test_triton_is_told_each_function(name):
 
 def test_without_an_environment_no_peer_is_installed(tmp_path, monkeypatch):
     monkeypatch.setattr(launch, "PYTHON", tmp_path / "python")
-    assert launch.installed() == {}
+    assert launch.versions() == {}

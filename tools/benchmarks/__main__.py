@@ -68,7 +68,7 @@ def absent() -> list[str]:
     sentences = []
     if not driver.available():
         sentences.append("h2load isn't installed (`make peers`): no peers, and no unary calls by a client in C.")
-    if not launch.installed():
+    if not launch.versions():
         sentences.append(f"No peers in {launch.FOLDER} (`make peers`): nothing is compared with them.")
     return sentences
 
@@ -77,7 +77,7 @@ def head(busy: float) -> list[str]:
     """Where, when and how."""
     command = " ".join(["python -m tools.benchmarks", *map(shlex.quote, sys.argv[1:])])
     today = dt.datetime.now(dt.UTC).date().isoformat()
-    peers = ", ".join(f"{name} {version}" for name, version in launch.installed().items())
+    peers = ", ".join(f"{name} {version}" for name, version in launch.versions().items())
     return [
         f"Measured on {today} by `{command}`: {tables.machine(machine())}" + (f" Peers: {peers}." if peers else ""),
         f"Load average before: {busy:.1f}.",

@@ -41,14 +41,14 @@ def search(ours: Server, bare: Server, watch: Watch) -> Result:
     turns: dict[str, list[Turn]] = {STREAM: [], BARE: []}
     specs = {STREAM: TargetSpec("stream", ours.address), BARE: TargetSpec("unary", bare.address)}
     for name in (STREAM, BARE, BARE, STREAM)[: 2 * SEARCHES]:
-        turns[name].append(_searched(workload, specs[name]))
+        turns[name].append(_search_turn(workload, specs[name]))
         watch(f"{name}: {turns[name][-1].throughput:,.0f}/s")
     claim = Claim("relu, Poisson arrivals, highest rate with p99 at most 5 ms, against bare grpc.aio",
                   (STREAM,), (BARE,), 3.0, "0.42")  # fmt: skip
     return Result(SEARCH_TITLE, turns, (claim,))
 
 
-def _searched(workload: Workload, spec: TargetSpec) -> Turn:
+def _search_turn(workload: Workload, spec: TargetSpec) -> Turn:
     """The highest rate that kept the bound, 1 where none did, with the latencies at it."""
     job = Job((spec,), workload, "sample", 0, 30.0)
     plan = Plan(job, (), _SEARCH_PACE, 1, 1, LatencyBound(BOUND_SECONDS), (None,), (), "make bench")

@@ -133,7 +133,9 @@ def measure(line: Line, ours: Server, bare: Server, count: int, seconds: float, 
             title = f"{line.title}, {callers} caller{'s' if callers > 1 else ''}"
             watch(title)
             more = line.more.get(callers, ())
-            present = [one for name, one in contenders.items() if name in line.testers or name in more or _driven(name)]
+            present = [
+                one for name, one in contenders.items() if name in line.testers or name in more or _is_for_driver(name)
+            ]
             for contender in present:
                 contender.turn(callers, SETTLE_SECONDS)
             length = max(seconds, LARGE_SECONDS) if line.is_large else seconds
@@ -141,7 +143,7 @@ def measure(line: Line, ours: Server, bare: Server, count: int, seconds: float, 
             yield Result(title, turns, line.claims.get(callers, ()))
 
 
-def _driven(name: str) -> bool:
+def _is_for_driver(name: str) -> bool:
     return name == UNARY_DRIVEN or name in PEERS
 
 
@@ -176,19 +178,19 @@ def _driven_contenders(
         return {}
     sample = workload.samples[0]
     post, ask = unary_post(workload, ours.address, folder)
-    driven: dict[str, Contender] = {
+    contenders: dict[str, Contender] = {
         UNARY_DRIVEN: DriverContender(UNARY_DRIVEN, post, ask, sample, ours.pid, is_large=line.is_large)
     }
-    if launch.installed():
+    if launch.versions():
         (x,) = (one for one in sample.request.tensors.values() if not isinstance(one, str))
         expected = sample.expected
         assert expected is not None
-        for peer in stack.enter_context(launch.serving(line.function, x, folder)):
+        for peer in stack.enter_context(launch.servers(line.function, x, folder)):
             question = _question(peer, expected)
-            driven[peer.name] = DriverContender(
+            contenders[peer.name] = DriverContender(
                 peer.name, peer.post, question, sample, peer.pid, is_large=line.is_large
             )
-    return driven
+    return contenders
 
 
 def _question(peer: launch.Peer, expected: Arrays) -> Callable[[], Arrays]:

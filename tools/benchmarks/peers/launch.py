@@ -30,7 +30,7 @@ from tools.benchmarks.servers import ROOT
 
 Array: TypeAlias = npt.NDArray[np.float32]
 
-FOLDER = Path(os.environ.get("LAYERWIRE_PEERS", ROOT / ".peers"))
+FOLDER = Path(os.environ.get("PEERS_FOLDER", ROOT / ".peers"))
 PYTHON = FOLDER / "bin" / "python"
 START_SECONDS, END_SECONDS = 90.0, 3.0
 LARGE_BYTES = 1 << 20  # from which on Triton is faster by HTTP/1.1 than by gRPC, whose frames are small
@@ -92,7 +92,7 @@ def _arrays(payload: bytes, expected: Arrays) -> Arrays:
     return arrays
 
 
-def installed() -> Mapping[str, str]:
+def versions() -> Mapping[str, str]:
     """The peers that are there, with their versions."""
     if not PYTHON.exists():
         return {}
@@ -105,7 +105,7 @@ def installed() -> Mapping[str, str]:
 
 
 @contextlib.contextmanager
-def serving(function: str, x: Array, folder: Path) -> Iterator[list[Peer]]:
+def servers(function: str, x: Array, folder: Path) -> Iterator[list[Peer]]:
     """All peers with a function, while they run; `x` is the input of the calls, `folder` a scratch one."""
     body = folder / "mosec.body"
     body.write_bytes(x.tobytes())

@@ -15,7 +15,7 @@ FUNCTION = os.environ["PEER_FUNCTION"]
 BATCH, WAIT_MS = int(os.environ["PEER_BATCH"]), int(os.environ["PEER_WAIT_MS"])
 
 
-class Single(Worker):
+class CallWorker(Worker):
     """Calls the function for each request."""
 
     def deserialize(self, data):
@@ -28,7 +28,7 @@ class Single(Worker):
         return functions.answers(FUNCTION, [data])[0]
 
 
-class Batching(Single):
+class BatchWorker(CallWorker):
     """Calls it for several."""
 
     def forward(self, data):
@@ -38,7 +38,7 @@ class Batching(Single):
 if __name__ == "__main__":
     server = Server()
     if BATCH == 1:
-        server.append_worker(Single)
+        server.append_worker(CallWorker)
     else:
-        server.append_worker(Batching, max_batch_size=BATCH, max_wait_time=WAIT_MS)
+        server.append_worker(BatchWorker, max_batch_size=BATCH, max_wait_time=WAIT_MS)
     server.run()

@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import statistics
 
-from rich.console import Console
-
-from layerwire_bench import display
-from layerwire_bench.conductor import Conductor, LatencyBound, Plan
+from layerwire_bench.conductor import LatencyBound, why_missed
 from layerwire_bench.measuring.measurement import TargetLostError
-from layerwire_bench.plan import Job, Pace, TargetSpec
-from layerwire_bench.result import Load, Run
-from layerwire_bench.workload import Workload
+from layerwire_bench.measuring.search import Bisection
+from layerwire_bench.plan import Pace, TargetSpec
+from layerwire_bench.result import Load
 from tools.benchmarks import lines, loads
 from tools.benchmarks.contenders import Session, Turn
 from tools.benchmarks.lines import BARE, STREAM
@@ -23,8 +20,10 @@ from tools.benchmarks.servers import Server
 
 BOUND_SECONDS = 0.005
 SEARCH_TITLE = "relu (1, 10), Poisson arrivals, highest rate with p99 at most 5 ms"
-SEARCHES = 2  # a contender; they are long
-_SEARCH_PACE = Pace(warmup_seconds=0.5, window_seconds=0.5, duration_seconds=2.0)
+SEARCHES = 2  # of both; they are long
+_SEARCH_PACE = Pace(warmup_seconds=0.5, window_seconds=0.5, duration_seconds=1.5)
+_CAPACITY_PACE = Pace(warmup_seconds=0.5, window_seconds=0.5, duration_seconds=1.0)
+_START_SHARE = 0.4  # of what callers that wait get, at which a search begins
 
 DEADLINE_SECONDS = 1.0
 OVERLOADS = (1.5, 3.0, 6.0)
@@ -35,32 +34,54 @@ _BEFORE = {1.5: "0.10 to 0.16", 3.0: "0.07", 6.0: "0.02"}
 
 
 def search(ours: Server, bare: Server, watch: Watch) -> Result:
-    """The search for both, there and back."""
+    """Searches for both, trial by trial in turn, so that both meet the same neighbours on the machine."""
     watch(SEARCH_TITLE)
     workload = lines.operator("relu", 1, 10)(ours.address)
+    specs = [TargetSpec("stream", ours.address), TargetSpec("unary", bare.address)]
     turns: dict[str, list[Turn]] = {STREAM: [], BARE: []}
-    specs = {STREAM: TargetSpec("stream", ours.address), BARE: TargetSpec("unary", bare.address)}
-    for name in (STREAM, BARE, BARE, STREAM)[: 2 * SEARCHES]:
-        turns[name].append(_search_turn(workload, specs[name]))
-        watch(f"{name}: {turns[name][-1].throughput:,.0f}/s")
+    session = Session(workload, specs)
+    try:
+        for number in range(1, SEARCHES + 1):
+            for name, turn in zip(turns, _search_turns(session, watch), strict=True):
+                turns[name].append(turn)
+                watch(f"search {number} of {SEARCHES}, {name}: {turn.throughput:,.0f}/s")
+    finally:
+        session.close()
     claim = Claim("relu, Poisson arrivals, highest rate with p99 at most 5 ms, against bare grpc.aio",
                   (STREAM,), (BARE,), 3.0, "0.42")  # fmt: skip
-    return Result(SEARCH_TITLE, turns, (claim,))
+    notes = ["A rate is tried again before it counts as missed, since neighbours on the machine can only spoil it"]
+    return Result(SEARCH_TITLE, turns, (claim,), notes=notes)
 
 
-def _search_turn(workload: Workload, spec: TargetSpec) -> Turn:
-    """The highest rate that kept the bound, 1 where none did, with the latencies at it."""
-    job = Job((spec,), workload, "sample", 0, 30.0)
-    plan = Plan(job, (), _SEARCH_PACE, 1, 1, LatencyBound(BOUND_SECONDS), (None,), (), "make bench")
-    with display.display(Console(stderr=True), plan.points) as watcher:
-        run: Run = Conductor(plan, watcher).run()
-    if run.failure is not None or run.interrupted or run.wrong or run.search is None:
-        raise SystemExit(f"the search ended early: {run.failure or 'interrupted, or a wrong answer'}")
-    rate = run.search.best_rate
-    point = next((run.points[trial.point] for trial in run.search.trials if trial.rate == rate), None)
-    if rate is None or point is None or point.latency is None:
-        return Turn(1.0, 0.0, 0.0)
-    return Turn(rate, point.latency.p50_seconds, point.latency.p99_seconds, checks=point.verified)
+def _search_turns(session: Session, watch: Watch) -> list[Turn]:
+    """The highest rates that kept the bound, 1 where none did, with the latencies at them; by target."""
+    rates = [session.outcome(target, Load("closed", callers=32), _CAPACITY_PACE).point.throughput for target in (0, 1)]
+    bisections = [Bisection(rate * _START_SHARE) for rate in rates]
+    best = [Turn(1.0, 0.0, 0.0), Turn(1.0, 0.0, 0.0)]
+    searches = {0, 1}
+    while searches:
+        for target in sorted(searches):
+            rate = bisections[target].next_rate()
+            if rate is None:
+                searches.remove(target)
+                continue
+            turn = _trial(session, target, rate) or _trial(session, target, rate)
+            bisections[target].record(rate, success=turn is not None)
+            best[target] = turn if turn is not None and rate >= best[target].throughput else best[target]
+            watch(f"{(STREAM, BARE)[target]}, {rate:,.0f}/s: {'missed' if turn is None else 'kept'}")
+    return best
+
+
+def _trial(session: Session, target: int, rate: float) -> Turn | None:
+    """What a rate gave where it kept the bound."""
+    try:
+        outcome = session.outcome(target, Load("poisson", rate=rate), _SEARCH_PACE, BOUND_SECONDS)
+    except TargetLostError:
+        return None
+    latency = outcome.point.latency
+    if why_missed(outcome, LatencyBound(BOUND_SECONDS)) is not None or latency is None:
+        return None
+    return Turn(rate, latency.p50_seconds, latency.p99_seconds, checks=outcome.point.verified)
 
 
 def overload(ours: Server, count: int, seconds: float, watch: Watch) -> Result:

@@ -16,14 +16,20 @@ from pathlib import Path
 
 import click
 
+from layerwire.errors import LayerwireError
+from layerwire_bench.calling.processes import ClientProcessError
 from layerwire_bench.machine import machine
+from layerwire_bench.measuring.measurement import EarlyEndError
 from tools.benchmarks import arrivals, chain, driver, footprint, lines, loads, same_host, servers, tables, upload
+from tools.benchmarks.contenders import WrongAnswerError
+from tools.benchmarks.driver import DriverError
 from tools.benchmarks.peers import launch
 from tools.benchmarks.results import Result
 from tools.benchmarks.servers import THIS, Tree
 
 FILE = Path(__file__).parents[2] / "BENCHMARKS.md"
 START, END = "<!-- figures -->\n", "<!-- /figures -->\n"
+FAILURES = (RuntimeError, OSError, DriverError, WrongAnswerError, EarlyEndError, ClientProcessError, LayerwireError)
 CHAIN_TITLE, UPLOAD_TITLE, FOOTPRINT_TITLE = "LeNet layer by layer", "upload of weights", "idle server"
 
 
@@ -32,8 +38,8 @@ def watch(sentence: str) -> None:
     click.echo(f"{time.strftime('%H:%M:%S')} {sentence}", err=True)
 
 
-def results(tree: Tree, only: str, count: int, seconds: float) -> Iterator[Result]:
-    """What was asked for, measured; servers are started when something needs them."""
+def results(tree: Tree, only: str, count: int, seconds: float, failures: list[str]) -> Iterator[Result]:
+    """What was asked for, measured; a part that fails is named in `failures`, and the others go on."""
     parts: list[tuple[str, Callable[[servers.Server, servers.Server], Iterator[Result]]]] = [
         (line.title, partial(lines.measure, line, count=count, seconds=seconds, watch=watch)) for line in lines.LINES
     ]
@@ -47,8 +53,12 @@ def results(tree: Tree, only: str, count: int, seconds: float) -> Iterator[Resul
         return
     with servers.server(*servers.BARE) as bare, servers.server(*servers.LAYERWIRE, tree=tree) as ours:
         loads.prepare(ours.address)
-        for _, measure in parts:
-            yield from measure(ours, bare)
+        for title, measure in parts:
+            try:
+                yield from measure(ours, bare)
+            except FAILURES as error:
+                failures.append(f"{title}: {type(error).__name__}: {error}")
+                watch(failures[-1])
 
 
 def texts(only: str, rounds: int, seconds: float) -> Iterator[str]:
@@ -99,20 +109,25 @@ def main(rounds: int, seconds: float, only: str, directory: Path | None, file: P
     paragraphs = head(os.getloadavg()[0])
     for sentence in absent():
         watch(sentence)
-    measured = list(results(tree, only, rounds, seconds))
+    failures: list[str] = []
+    measured = []
+    for result in results(tree, only, rounds, seconds, failures):
+        measured.append(result)
+        if file is not None:  # what was measured stays, whatever becomes of the rest
+            found = {"head": paragraphs, "machine": asdict(machine()), "results": [one.json() for one in measured]}
+            file.write_text(json.dumps(found, indent=1))
     others = [] if directory is not None else list(texts(only, rounds, seconds))
-    if not measured and not others:
+    if not measured and not others and not failures:
         raise click.UsageError(f"nothing has {only!r} in its title")
     parts = [tables.claims(measured)] if any(result.claims for result in measured) else []
+    parts += [f"NOT MEASURED: {failure}" for failure in failures]
     parts += [*map(tables.result, measured), *others]
     text = "\n".join(paragraphs) + "\n\n" + "\n\n".join(parts) + "\n"
     click.echo(text)
-    if file is not None:
-        found = {"head": paragraphs, "machine": asdict(machine()), "results": [result.json() for result in measured]}
-        file.write_text(json.dumps(found, indent=1))
     if not only and directory is None:
         before, rest = FILE.read_text().split(START)
         FILE.write_text(f"{before}{START}\n{text}\n{END}{rest.partition(END)[2]}")
+    sys.exit(1 if failures else 0)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from tools.benchmarks.results import Claim, Result, Watch
 from tools.benchmarks.servers import Server
 
 BOUND_SECONDS = 0.005
-SEARCH_TITLE = "relu (1, 10), Poisson arrivals, highest rate with p99 at most 5 ms"
+SEARCH_TITLE = "Poisson arrivals of relu, highest rate with p99 at most 5 ms"
 SEARCHES = 2  # of both; they are long
 _SEARCH_PACE = Pace(warmup_seconds=0.5, window_seconds=0.5, duration_seconds=1.5)
 _CAPACITY_PACE = Pace(warmup_seconds=0.5, window_seconds=0.5, duration_seconds=1.0)
@@ -28,7 +28,7 @@ _START_SHARE = 0.4  # of what callers that wait get, at which a search begins
 DEADLINE_SECONDS = 1.0
 OVERLOADS = (1.5, 3.0, 6.0)
 CAPACITY = "capacity: 64 callers that wait"
-OVERLOAD_TITLE = "deep CNN (1, 3, 16, 16), a program, Poisson arrivals over capacity, deadlines of 1 s"
+OVERLOAD_TITLE = "overload: Poisson arrivals of a deep CNN over capacity, deadlines of 1 s"
 _CAPACITY_CALLERS = 64
 _BEFORE = {1.5: "0.10 to 0.16", 3.0: "0.07", 6.0: "0.02"}
 

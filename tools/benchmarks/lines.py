@@ -24,14 +24,21 @@ from layerwire_bench.sending.tensors import SampleSettings, StoredTensor
 from layerwire_bench.targets.unary import UnaryTarget
 from layerwire_bench.workload import Arrays, Terms, Workload
 from tools.benchmarks import driver, loads, networks, results
-from tools.benchmarks.contenders import Contender, DriverContender, InProcessContender, LoadTesterContender, Session
+from tools.benchmarks.contenders import (
+    Contender,
+    DriverContender,
+    InProcessContender,
+    LoadTesterContender,
+    Session,
+    WrongAnswerError,
+)
 from tools.benchmarks.driver import Post
 from tools.benchmarks.peers import launch
 from tools.benchmarks.results import Claim, Result, Watch
 from tools.benchmarks.servers import Server
 
 STREAM, UNARY, UNARY_DRIVEN = "Layerwire, stream", "Layerwire, unary", "Layerwire, unary by h2load"
-INFERENCE = "Layerwire, inference protocol"
+INFERENCE, MAP = "Layerwire, inference protocol", "Layerwire, 256 at once by lw.map"
 BARE, EAGER_ROWS, LOCAL = "bare grpc.aio", "torch eager in process, 32 rows", "torch in the client's process"
 PEERS = (launch.MOSEC, launch.MOSEC_SINGLE, launch.TRITON)
 OURS = (STREAM, UNARY_DRIVEN)
@@ -103,7 +110,7 @@ _LARGE = Claim("max_pool2d on 25.7 MB by gRPC, against the best peer", OURS, PEE
 _NAMED: dict[str, Any] = {"weight": StoredTensor("w"), "bias": StoredTensor("b")}
 _BESIDE = (STREAM, UNARY, BARE, LOCAL)
 LINES = (
-    Line("relu (1, 10)", operator("relu", 1, 10), "relu", more={1: (UNARY, BARE), 256: (BARE,)}, claims=_RELU),
+    Line("relu (1, 10)", operator("relu", 1, 10), "relu", more={1: (UNARY, BARE), 256: (BARE, MAP)}, claims=_RELU),
     Line("linear 512 to 512, named weights", operator("linear", 1, 512, **_NAMED), "linear",
          claims=_against_peers("linear 512", "1.55", "1.20", 2.0)),
     Line("max_pool2d with indices (1, 3, 32, 32)",
@@ -165,6 +172,8 @@ def _contenders(
     }
     if EAGER_ROWS in names:
         contenders[EAGER_ROWS] = eager_rows()
+    if MAP in names:
+        contenders |= map_contenders(stack, workload, ours)
     if line.function:
         contenders |= _driven_contenders(stack, line, workload, ours, folder)
     return contenders
@@ -210,6 +219,21 @@ def unary_post(workload: Workload, address: str, folder: Path) -> tuple[Post, Ca
             return call.read(rpc(call.payload))
 
     return Post(f"http://{address}{call.path}", body, http1=False, headers=driver.GRPC), ask
+
+
+def map_contenders(stack: contextlib.ExitStack, workload: Workload, ours: Server) -> dict[str, Contender]:
+    """The SDK's call for many arrays at once, where it has one; each array counts like a call."""
+    client = stack.enter_context(layerwire.Client(ours.address))
+    sample = workload.samples[0]
+    (x,) = sample.request.tensors.values()
+    arrays, method = [x] * 256, getattr(getattr(client, "map", None), sample.request.function, None)
+    if method is None:
+        return {}
+    assert sample.expected is not None
+    for answer in method(arrays):
+        if not np.array_equal(answer, sample.expected["output"]):
+            raise WrongAnswerError(f"{MAP}: another answer than torch's")
+    return {MAP: InProcessContender(MAP, lambda: method(arrays), len(arrays))}
 
 
 def eager_rows() -> Contender:

@@ -14,11 +14,17 @@ def claim(bound, figure="throughput", theirs=("peer", "other peer")):
 
 
 def test_the_best_of_ours_stands_against_the_best_of_theirs():
-    assert claim(2.0).ratio(TURNS) == ("stream", "peer", 2.4, 2.0, 6.0)
+    assert claim(2.0).ratio(TURNS) == ("stream", "peer", 2.4, 2.0, 6.0, None)
 
 
 def test_of_latencies_the_least_is_the_best():
-    assert claim(1.1, "p50_seconds").ratio(TURNS) == ("stream", "peer", 0.5, 0.5, 0.5)
+    assert claim(1.1, "p50_seconds").ratio(TURNS) == ("stream", "peer", 0.5, 0.5, 0.5, None)
+
+
+def test_a_call_that_costs_half_is_twice_as_cheap():
+    ours = [Turn(100, 0.01, 0.02, {"client": 10.0, "worker": 20.0})] * 3
+    theirs = [Turn(50, 0.02, 0.02, {"client": 15.0, "mosec": 45.0})] * 3
+    assert claim(2.0).ratio({"stream": ours, "peer": theirs}).cheaper == 2.0
 
 
 @pytest.mark.parametrize(

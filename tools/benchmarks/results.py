@@ -18,13 +18,19 @@ Watch = Callable[[str], None]
 
 
 class Ratio(NamedTuple):
-    """Ours to theirs: of medians, and least and most of single rounds."""
+    """Ours to theirs: of medians, and least and most of single rounds.
+
+    Attributes:
+        cheaper: how many times the processor time of our call theirs takes, client and server together; None where it
+            isn't known. It moves less than rates do when neighbours make noise.
+    """
 
     ours: str
     theirs: str
     median: float
     least: float
     most: float
+    cheaper: float | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,9 @@ class Claim:
         single = [
             one / another for one, another in zip(self._figures(turns[mine]), self._figures(turns[other]), strict=True)
         ]
-        return Ratio(mine, other, median(mine) / median(other), min(single), max(single))
+        costs = [_cost(turns[name]) for name in (mine, other)]
+        cheaper = costs[1] / costs[0] if all(costs) else None
+        return Ratio(mine, other, median(mine) / median(other), min(single), max(single), cheaper)
 
     def is_reached(self, ratio: Ratio) -> bool:
         """Whether the ratio of medians keeps the bound."""
@@ -73,6 +81,11 @@ class Claim:
 
     def _figures(self, turns: Sequence[Turn]) -> list[float]:
         return [getattr(turn, self.figure) for turn in turns]
+
+
+def _cost(turns: Sequence[Turn]) -> float:
+    """Microseconds of processor time a call, of all processes."""
+    return statistics.median(sum(turn.cpu_microseconds.values()) for turn in turns)
 
 
 @dataclass(frozen=True)

@@ -18,17 +18,19 @@ _MOST_PROCESSES = 6  # in a cell
 def claims(results: Sequence[Result]) -> str:
     """What must be reached, and what was."""
     rows = [_claim(claim, result) for result in results for claim in result.claims]
-    return table(("", "must be", "is (least to most)", "before", "reached", "of"), rows)
+    heads = "", "must be", "is (least to most)", "before", "reached", "times cheaper in processor time", "of"
+    return table(heads, rows)
 
 
 def _claim(claim: Claim, result: Result) -> tuple[str, ...]:
     must = f"at {'most' if claim.at_most else 'least'} {claim.bound:g}"
     ratio = claim.ratio(result.turns)
     if ratio is None:
-        return claim.title, must, "not measured: `make peers`", claim.before, "-", "-"
+        return claim.title, must, "not measured: `make peers`", claim.before, "-", "-", "-"
     spread = f"**{ratio.median:.2f}** ({ratio.least:.2f} to {ratio.most:.2f})"
     reached = "yes" if claim.is_reached(ratio) else "no"
-    return claim.title, must, spread, claim.before, reached, f"{ratio.ours} / {ratio.theirs}"
+    cheaper = "-" if ratio.cheaper is None else f"{ratio.cheaper:.2f}"
+    return claim.title, must, spread, claim.before, reached, cheaper, f"{ratio.ours} / {ratio.theirs}"
 
 
 def result(one: Result) -> str:

@@ -59,7 +59,7 @@ check: lint test ## lint and test
 peers: $(READY) ## Make .peers with mosec and Triton from PyPI, and install h2load from Debian, for `make bench`
 	tools/peers.sh $(PYTHON)
 
-bench: $(READY) ## Measure what must be reached and rewrite BENCHMARKS.md; takes 25 minutes
+bench: $(READY) ## Measure what must be reached and rewrite BENCHMARKS.md; takes 20 minutes
 	$(BIN)/python -m tools.benchmarks $(ARGS)
 
 bench-growth: $(READY) ## Measure how speed changes with callers, bytes, lanes, processes; plots in docs/growth

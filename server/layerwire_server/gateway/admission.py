@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import deque
+from collections.abc import Callable
 
 from layerwire.errors import ResourceExhaustedError
 from layerwire_server.config import Settings, flag
@@ -68,7 +68,7 @@ class Admission:
         self._max_requests = settings.max_requests_in_flight
         self._drained_bytes = DrainRate()
         self._drained_requests = DrainRate()
-        self._readers: deque[asyncio.Future[None]] = deque()
+        self._readers: list[Callable[[], None]] = []  # that wait for room
         self._max_message_bytes = int(settings.max_message_bytes)
         self.rejections = metrics.rejections("gateway")
 
@@ -142,21 +142,24 @@ class Admission:
         self.nbytes -= nbytes
         self._drained_bytes.add(nbytes, now)
         if self._readers and not self.full:
-            while self._readers:
-                future = self._readers.popleft()
-                if not future.done():
-                    future.set_result(None)
+            readers, self._readers = self._readers, []
+            for read_on in readers:
+                read_on()
 
     @property
     def full(self) -> bool:
         """Whether streams have to wait."""
         return self.nbytes >= self._max_bytes
 
+    def on_room(self, read_on: Callable[[], None]) -> None:
+        """Calls back when streams may be read again; by then another may have filled the room."""
+        self._readers.append(read_on)
+
     async def room(self) -> None:
         """Waits until streams may be read again."""
         while self.full:
-            future = asyncio.get_running_loop().create_future()
-            self._readers.append(future)
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self.on_room(lambda future=future: None if future.done() else future.set_result(None))  # type: ignore[misc]
             await future
 
     def _refusal(self, reason: str, unit: str, limit: int, seconds: float) -> ResourceExhaustedError:

@@ -45,7 +45,9 @@ PATH = [
 TOOLS = {
     "layerwire/calls/arguments.py",  # checks of single arguments
     "layerwire/transport/background.py",  # whether the engine's thread is of this process
+    "layerwire/transport/deadlines.py",  # the line of deadlines that each call adds to
     "layerwire/transport/retry.py",  # the budget that each call adds to
+    "layerwire/transport/templates.py",  # what the call and its answer have in common with others
     "layerwire/wire/arrays.py",
     "layerwire/wire/dtypes.py",
     "layerwire/wire/protobuf.py",
@@ -54,9 +56,11 @@ TOOLS = {
     "layerwire_server/gateway/server.py",  # gRPC's server
     "layerwire_server/metrics.py",
     "layerwire_server/operators/spatial.py",
+    "layerwire_server/worker/call.py",  # calls that are alike, as one value
     "layerwire_server/worker/lanes/fair_shares.py",
     "layerwire_server/worker/measures.py",
     "layerwire_server/worker/reading/parse_limits.py",  # looks at large messages only
+    "layerwire_server/worker/reading/requests.py",  # a frame's parts, unopened
     "layerwire_server/worker/request_kinds/kind.py",  # what the kinds have in common
     "layerwire_server/worker/tensors.py",
 }

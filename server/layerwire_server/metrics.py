@@ -6,6 +6,7 @@ It knows neither Prometheus nor other processes; exposition.py merges the snapsh
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 # 10 us to 50 s in steps of 1, 2, 5: a relu takes tens of microseconds, a hung device tens of seconds.
@@ -91,6 +92,7 @@ REJECTIONS: dict[str, dict[str, str]] = {
 }
 
 Snapshot: TypeAlias = dict[str, list[list[Any]]]  # name -> [label values, what the child's `state` gave]
+_PART = 64  # values looked at in one turn of a loop: 0.1 ms, and as much again for their JSON
 
 
 class Counter:
@@ -159,6 +161,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._children: dict[tuple[str, tuple[str, ...]], Counter | Gauge | Histogram] = {}
+        self._last_states: dict[tuple[str, tuple[str, ...]], Any] = {}
 
     def counter(self, name: str, **labels: str) -> Counter:
         """The counter of these label values; keep it, looking up costs more than counting.
@@ -197,3 +200,18 @@ class Metrics:
         for (name, values), child in self._children.items():
             snapshot.setdefault(name, []).append([list(values), child.state()])
         return snapshot
+
+    def changes(self) -> Iterator[Snapshot]:
+        """What is another than when it was last given here, as JSON, part by part; parts without a change are empty.
+
+        Two hundred operators have 1,600 values, which take 5 ms to look at: between parts others may have their turn.
+        """
+        children, states = list(self._children.items()), self._last_states
+        for start in range(0, len(children), _PART):
+            part: Snapshot = {}
+            for key, child in children[start : start + _PART]:
+                state = child.state()
+                if state != states.get(key):
+                    states[key] = state
+                    part.setdefault(key[0], []).append([list(key[1]), state])
+            yield part

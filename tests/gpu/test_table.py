@@ -11,7 +11,7 @@ import torch
 
 from layerwire.errors import InvalidArgumentError, LayerwireError
 from layerwire_server.operators.operator import Merge
-from layerwire_server.worker.call import Call
+from layerwire_server.worker.call import CallGroup
 from layerwire_server.worker.plan import LaneKey
 from layerwire_server.worker.running.device import open_device
 from tests.operator_cases import Bad, Case, T, bad_cases, cases
@@ -46,7 +46,7 @@ def expected_of(case: Case) -> tuple[torch.Tensor, ...]:
     return tuple(value.cpu() for value in (answer if isinstance(answer, tuple) else (answer,)))
 
 
-def decoded(local: Local, case: Case) -> Call:
+def decoded(local: Local, case: Case) -> CallGroup:
     try:
         return local.decode(case)
     except InvalidArgumentError as error:
@@ -67,7 +67,7 @@ def test_alone_is_torch(local: Local, case: Case) -> None:
 @pytest.mark.parametrize("mode", ["local", "deterministic"])
 def test_batched_is_alone(request: pytest.FixtureRequest, mode: str) -> None:
     local: Local = request.getfixturevalue(mode)
-    lanes: dict[LaneKey, list[tuple[Case, Call]]] = defaultdict(list)
+    lanes: dict[LaneKey, list[tuple[Case, CallGroup]]] = defaultdict(list)
     for case in CASES:
         for _ in range(3):
             try:

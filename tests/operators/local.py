@@ -15,7 +15,7 @@ from layerwire.transport.options import Options
 from layerwire.v1 import layerwire_pb2 as pb
 from layerwire.wire.protobuf import prefix
 from layerwire_server.operators.operator import TORCH_DTYPES
-from layerwire_server.worker.call import Call
+from layerwire_server.worker.call import CallGroup
 from layerwire_server.worker.plan import CallLimits, Plans
 from layerwire_server.worker.reading.decoder import CallDecoder
 from layerwire_server.worker.request_kinds import KINDS
@@ -69,20 +69,20 @@ class Local:
         plans = Plans(CallLimits(1 << 26, 2e11), self.device.kind)
         self.decoder = CallDecoder(plans, NO_STORE, deterministic=deterministic)
 
-    def decode(self, case: Case | Bad) -> Call:
+    def decode(self, case: Case | Bad) -> CallGroup:
         """The worker's call of a case."""
         message = message_of(request_of(case))
         family = message.WhichOneof("request")
         assert family is not None
         return self.decoder.decode(KINDS[family], getattr(message, family), time.monotonic(), math.inf)
 
-    def run(self, calls: Sequence[Call]) -> list[tuple[torch.Tensor, ...]]:
+    def run(self, calls: Sequence[CallGroup]) -> list[tuple[torch.Tensor, ...]]:
         """The answers of calls of one lane, run as one batch."""
         results = execute(self.device, calls[0].key, calls).results
         return [_tensors(call, result) for call, result in zip(calls, results, strict=True)]
 
 
-def _tensors(call: Call, result: Any) -> tuple[torch.Tensor, ...]:
+def _tensors(call: CallGroup, result: Any) -> tuple[torch.Tensor, ...]:
     assert isinstance(result, list), result
     tensors = []
     for spec, data in zip(call.plan.outputs, result, strict=True):

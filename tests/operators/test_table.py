@@ -10,7 +10,7 @@ import torch
 
 from layerwire.errors import LayerwireError
 from layerwire_server.operators.operator import Merge
-from layerwire_server.worker.call import Call
+from layerwire_server.worker.call import CallGroup
 from layerwire_server.worker.plan import LaneKey
 from tests.operator_cases import Bad, Case, bad_cases, cases
 from tests.operators.local import Local, same_bits
@@ -47,8 +47,8 @@ def test_alone_is_torch(local: Local, case: Case) -> None:
         torch.testing.assert_close(got[0], torch.as_tensor(case.expected, dtype=got[0].dtype), rtol=1e-6, atol=1e-6)
 
 
-def _lanes(local: Local) -> dict[LaneKey, list[tuple[Case, Call]]]:
-    lanes: dict[LaneKey, list[tuple[Case, Call]]] = defaultdict(list)
+def _lanes(local: Local) -> dict[LaneKey, list[tuple[Case, CallGroup]]]:
+    lanes: dict[LaneKey, list[tuple[Case, CallGroup]]] = defaultdict(list)
     for case in CASES:
         for _ in range(3):
             call = local.decode(case)

@@ -16,7 +16,7 @@ from layerwire.v1 import program_pb2
 from layerwire_server.programs.check import ProgramLimits
 from layerwire_server.programs.variant import Facts
 from layerwire_server.storage import Store
-from layerwire_server.worker.call import Call
+from layerwire_server.worker.call import CallGroup
 from layerwire_server.worker.plan import CallLimits, Plans
 from layerwire_server.worker.reading.decoder import CallDecoder
 from layerwire_server.worker.request_kinds import KINDS
@@ -51,11 +51,11 @@ class Worker:
         self.store.put_program(name, program.SerializeToString(deterministic=True), set())
         self._runner.run(self.catalog.refresh())
 
-    def decode(self, request: Request | pb.Call) -> Call:
+    def decode(self, request: Request | pb.Call) -> CallGroup:
         """The call, once all that it needs is there; raises what its caller would get."""
         return self._runner.run(self._call(message_of(request) if isinstance(request, Request) else request))
 
-    async def _call(self, message: pb.Call) -> Call:
+    async def _call(self, message: pb.Call) -> CallGroup:
         family = message.WhichOneof("request")
         assert family is not None
         while True:
@@ -66,7 +66,7 @@ class Worker:
                 if error is not None:
                     raise error from None
 
-    def answers(self, calls: Sequence[Call]) -> list[dict[str, torch.Tensor]]:
+    def answers(self, calls: Sequence[CallGroup]) -> list[dict[str, torch.Tensor]]:
         """What calls of one lane give by name, run as one batch; raises the first one's error."""
         assert all(call.key == calls[0].key for call in calls)
         results = execute(self._device, calls[0].key, calls).results

@@ -10,12 +10,19 @@ from tests.transport.fake_server import FakeServer
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[..., FakeServer]]:
+def takes_groups() -> bool:
+    """Whether servers take groups of calls; modules whose rules hold either way have both."""
+    return False
+
+
+@pytest.fixture
+def serve(takes_groups) -> Iterator[Callable[..., FakeServer]]:
     """Starts servers that end with the test."""
     servers: list[FakeServer] = []
 
     def start(*args, **options) -> FakeServer:
         server = FakeServer(*args, **options)
+        server.takes_groups = takes_groups
         servers.append(server)
         return server.start()
 

@@ -7,6 +7,7 @@ and event loops alike; `python -m tests.transport.fake_server` runs it alone, fo
 from __future__ import annotations
 
 import asyncio
+import struct
 import threading
 from collections.abc import Callable
 from typing import Any, Self
@@ -18,6 +19,7 @@ import numpy as np
 from layerwire.errors import LayerwireError, to_status
 from layerwire.v1 import layerwire_pb2 as pb
 from layerwire.wire import arrays, dtypes, framing
+from tests.transport import groups
 
 SERVICE = "layerwire.v1.LayerwireService"
 HEALTH = "grpc.health.v1.Health"
@@ -32,13 +34,34 @@ class FakeStream:
         self.server = server
         self.metadata = dict(context.invocation_metadata())
         self.outgoing: asyncio.Queue[Any] = asyncio.Queue()
+        self.group_ids: set[int] = set()  # of calls that came in groups, whose answers go in groups
+        self._answers: list[pb.Answer] = []
 
     def reply(self, call: pb.Call) -> None:
         """The right answer, if the call is an activation: that of relu."""
-        self.outgoing.put_nowait(relu(call))
+        if call.id in self.group_ids:
+            self.answer(id=call.id, activate=pb.StreamResponse.FromString(relu(call)).answers[0].activate)
+        else:
+            self.outgoing.put_nowait(relu(call))
 
     def answer(self, **fields: Any) -> None:
-        self.outgoing.put_nowait(pb.StreamResponse(answers=[pb.Answer(**fields)]).SerializeToString())
+        answer = pb.Answer(**fields)
+        if answer.id in self.group_ids:
+            if not self._answers:
+                asyncio.get_running_loop().call_soon(self._flush)
+            self._answers.append(answer)
+        else:
+            self.outgoing.put_nowait(pb.StreamResponse(answers=[answer]).SerializeToString())
+
+    def answer_group(self, template: bytes, ids: list[int], *data: bytes) -> None:
+        packed = struct.pack(f"<{len(ids)}Q", *ids)
+        self.send(
+            pb.StreamResponse(groups=[pb.AnswerGroup(template=template, ids=packed, data=data)]).SerializeToString()
+        )
+
+    def _flush(self) -> None:
+        answers, self._answers = self._answers, []
+        self.send(pb.StreamResponse(groups=groups.of_answers(answers)).SerializeToString())
 
     def refuse(self, call: pb.Call, error: LayerwireError) -> None:
         status = pb.Status.FromString(to_status(error).SerializeToString())
@@ -77,6 +100,8 @@ class FakeServer:
         unary: method name -> what answers its bytes.
         health: the health service's answer; None: there is no such service.
         credentials: what TLS is spoken with; None: none is.
+        takes_groups: whether streams that are opened from now on take groups of calls.
+        groups: all groups that came.
     """
 
     def __init__(
@@ -95,6 +120,8 @@ class FakeServer:
         self.unary: dict[str, Callable[[bytes], bytes]] = {}
         self.health = health
         self.credentials = credentials
+        self.takes_groups = False
+        self.groups: list[pb.CallGroup] = []
         self.port = 0
         self._changed = threading.Condition()
         self._loop = asyncio.new_event_loop()
@@ -187,6 +214,8 @@ class FakeServer:
     async def _stream(self, _: Any, context: Any) -> None:
         stream = FakeStream(self, context)
         self.streams.append(stream)
+        if self.takes_groups:
+            await context.send_initial_metadata([("layerwire-call-groups", "1")])
         reader = asyncio.ensure_future(self._read(stream, context))
         self.changed()
         try:
@@ -204,8 +233,13 @@ class FakeServer:
         while (message := await context.read()) is not grpc.aio.EOF:
             request = pb.StreamRequest.FromString(message)
             self.cancelled += request.cancel.ids
-            self.frames.append(len(request.calls.calls))
-            for call in request.calls.calls:
+            calls = list(request.calls.calls)
+            for group in request.calls.groups:
+                self.groups.append(group)
+                calls += groups.calls_of(group)
+                stream.group_ids.update(groups.ids_of(group))
+            self.frames.append(len(calls))
+            for call in calls:
                 self.calls.append(call)
                 self.script(stream, call)
             self.changed()
@@ -215,13 +249,27 @@ class Fast(FakeServer):
     """One that keeps nothing, for benchmarks."""
 
     async def _read(self, stream: FakeStream, context: Any) -> None:
+        templates: dict[bytes, bytes] = {}
         while (message := await context.read()) is not grpc.aio.EOF:
-            request = pb.StreamRequest.FromString(message)
-            stream.send(b"".join([relu(call) for call in request.calls.calls]))
+            calls = pb.StreamRequest.FromString(message).calls
+            for group in calls.groups:
+                template = templates.get(group.template)
+                if template is None:
+                    (answer,) = groups.of_answers(
+                        [pb.StreamResponse.FromString(relu(groups.calls_of(group)[0])).answers[0]]
+                    )
+                    template = templates[group.template] = answer.template
+                data = np.maximum(np.frombuffer(group.data[0], np.float32), 0).tobytes()
+                response = pb.AnswerGroup(template=template, ids=group.ids, data=[data])
+                stream.send(pb.StreamResponse(groups=[response]).SerializeToString())
+            if calls.calls:
+                stream.send(b"".join([relu(call) for call in calls.calls]))
 
 
 def main() -> None:
-    with Fast() as server:
+    server = Fast()
+    server.takes_groups = True
+    with server:
         print(server.address, flush=True)
         input()
 

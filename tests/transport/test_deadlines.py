@@ -1,4 +1,4 @@
-"""Calls expire in order, and those that are over leave the heap."""
+"""Calls expire in order, and those that are over are let go."""
 
 from __future__ import annotations
 
@@ -47,4 +47,14 @@ async def test_finished_calls_do_not_pile_up():
     for number in range(20_000):
         deadlines.add(Timed(number, time.monotonic() + 1000, is_finished=True))
         assert len(deadlines._heap) <= 1026
+    deadlines.close()
+
+
+async def test_finished_calls_do_not_pile_up_behind_one_that_waits():
+    deadlines = Deadlines(asyncio.get_running_loop(), lambda call: None)
+    now = time.monotonic()
+    deadlines.add(Timed(0, now + 900))
+    for number in range(1, 20_000):
+        deadlines.add(Timed(number, now + 1000 - number % 2, is_finished=True))
+        assert len(deadlines._line) + len(deadlines._heap) <= 1027
     deadlines.close()

@@ -17,6 +17,11 @@ from tests.transport.fake_server import FakeStream
 from tests.transport.rows import ROW, assert_own_answers, keep, numbered
 
 
+@pytest.fixture(params=[False, True], ids=["singles", "groups"])
+def takes_groups(request):
+    return request.param
+
+
 async def test_answers_in_any_order_reach_their_calls(serve):
     held = []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -23,7 +24,7 @@ from layerwire_server.metrics import Metrics
 from layerwire_server.programs.check import ProgramLimits
 from layerwire_server.programs.variant import Facts
 from layerwire_server.storage import Store
-from layerwire_server.worker.call import Call
+from layerwire_server.worker.call import CallGroup
 from layerwire_server.worker.lanes.lane import Limits
 from layerwire_server.worker.lanes.lanes import Lanes
 from layerwire_server.worker.loop import WorkerLoop
@@ -35,6 +36,7 @@ from layerwire_server.worker.running.device import CpuDevice, Device
 from layerwire_server.worker.weights.catalog import Catalog
 from layerwire_server.worker.weights.stored_tensors import StoredTensors
 from layerwire_server.worker.weights.weights_cache import WeightsCache
+from tests.worker.groups import answers_of
 
 MAX_ANSWER_BYTES = 1 << 16
 LIMITS = Limits(64, 1 << 20, 1e9, queue_calls=64, queue_bytes=1 << 20)
@@ -51,11 +53,11 @@ class HeldDevice(CpuDevice):
         self.started = threading.Semaphore(0)
         self.gate = threading.Event()
         self.gate.set()
-        self.fault: Callable[[Sequence[Call]], None] = lambda calls: None
+        self.fault: Callable[[Sequence[CallGroup]], None] = lambda calls: None
 
-    def hold(self, calls: Sequence[Call]) -> None:
+    def hold(self, calls: Sequence[CallGroup]) -> None:
         """Called before calls run as a batch."""
-        self.batches.append(len(calls))
+        self.batches.append(sum(call.count for call in calls))
         self.started.release()
         assert self.gate.wait(300)
         self.fault(calls)
@@ -67,6 +69,7 @@ class Gateway:
     def __init__(self) -> None:
         self.link: Link
         self.answers: dict[int, pb.Answer] = {}
+        self.groups: list[pb.AnswerGroup] = []
         self.unary: dict[int, Frame] = {}  # by number, frames whose answers are no StreamResponse
         self.frames: asyncio.Queue[Frame] = asyncio.Queue()
         self.started: list[tuple[int, ...]] = []
@@ -79,7 +82,9 @@ class Gateway:
     def on_frame(self, link: Link, frame: Frame) -> None:
         """link.Receiver."""
         if frame.kind is Kind.ANSWERS and not frame.flags & Flag.ERROR and frame.frame not in self.unary:
-            for answer in pb.StreamResponse.FromString(frame.payload).answers:
+            response = pb.StreamResponse.FromString(frame.payload)
+            self.groups += response.groups
+            for answer in [*response.answers, *itertools.chain(*map(answers_of, response.groups))]:
                 assert answer.id not in self.answers, "no call is answered twice"
                 self.answers[answer.id] = answer
         if frame.kind is Kind.STARTED:
@@ -89,10 +94,10 @@ class Gateway:
     def on_disconnect(self, link: Link, error: Exception | None) -> None:
         """link.Receiver."""
 
-    def send(self, calls: Sequence[pb.Call], **fields: Any) -> int:
+    def send(self, calls: Sequence[pb.Call], *groups: pb.CallGroup, **fields: Any) -> int:
         """Sends calls as one frame and returns its number."""
         number = next(self._numbers)
-        message = pb.StreamRequest(calls=pb.Calls(calls=calls)).SerializeToString()
+        message = pb.StreamRequest(calls=pb.Calls(calls=calls, groups=groups)).SerializeToString()
         now = asyncio.get_running_loop().time()
         self.link.send(Frame(Kind.CALLS, number, message, stream=1, **({"arrived": now} | fields)))
         return number
@@ -131,7 +136,9 @@ def relu(call_id: int, *values: float, **options: Any) -> pb.Call:
 class WorkerRig:
     """A worker's loop, its device, and a gateway's end of the link."""
 
-    def __init__(self, device: HeldDevice, loop: WorkerLoop, gateway: Gateway, lanes: Lanes[Call], metrics: Metrics):
+    def __init__(
+        self, device: HeldDevice, loop: WorkerLoop, gateway: Gateway, lanes: Lanes[CallGroup], metrics: Metrics
+    ):
         self.device = device
         self.loop = loop
         self.gateway = gateway
@@ -150,13 +157,13 @@ async def rig(tmp_path: Path) -> AsyncIterator[WorkerRig]:
         yield rig
 
 
-def worker_loop(device: Device, metrics: Metrics, folder: Path) -> tuple[WorkerLoop, Lanes[Call]]:
+def worker_loop(device: Device, metrics: Metrics, folder: Path) -> tuple[WorkerLoop, Lanes[CallGroup]]:
     """A worker's loop on the running loop, with a store of its own, and its lanes."""
     store = Store(folder / "store")
     stored_tensors = StoredTensors(store)
     facts = Facts(ProgramLimits(1 << 20, 1 << 22, 1e9), "cpu")
     catalog = Catalog(store, stored_tensors, WeightsCache(stored_tensors, device.upload, 1 << 20), facts)
-    lanes: Lanes[Call] = Lanes(LIMITS)
+    lanes: Lanes[CallGroup] = Lanes(LIMITS)
     loop = WorkerLoop(
         0,
         device,
@@ -185,7 +192,7 @@ async def open_rig(tmp_path: Path) -> AsyncIterator[WorkerRig]:
     assert (await gateway.kind(Kind.HELLO)).payload == b'{"index": 0}'
     real = execution.run_batch
 
-    def run_batch(_: Device, key: LaneKey, calls: Sequence[Call]) -> execution.Execution:
+    def run_batch(_: Device, key: LaneKey, calls: Sequence[CallGroup]) -> execution.Execution:
         device.hold(calls)
         return real(device, key, calls)
 

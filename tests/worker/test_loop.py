@@ -14,7 +14,7 @@ import uvloop
 
 from layerwire.v1 import layerwire_pb2 as pb
 from layerwire_server.link import QUARANTINED, Flag, Frame, Kind
-from layerwire_server.worker.call import Call
+from layerwire_server.worker.call import CallGroup, id_numbers
 from layerwire_server.worker.lanes.lanes import Lanes
 from tests.worker.conftest import LIMITS, MAX_ANSWER_BYTES, WorkerRig, open_rig, relu
 
@@ -54,8 +54,8 @@ async def test_waiting_calls_make_one_batch(rig: WorkerRig) -> None:
 
 @pytest.mark.parametrize("culprit", range(0, 64, 7))
 async def test_only_the_guilty_call_fails(rig: WorkerRig, culprit: int) -> None:
-    def fault(calls: Sequence[Call]) -> None:
-        if any(call.call_id == culprit for call in calls):
+    def fault(calls: Sequence[CallGroup]) -> None:
+        if any(culprit in id_numbers(call.ids) for call in calls):
             raise RuntimeError("this one is bad")
 
     rig.device.fault = fault
@@ -71,7 +71,7 @@ async def test_only_the_guilty_call_fails(rig: WorkerRig, culprit: int) -> None:
 
 
 async def test_short_of_memory_halves_and_remembers(rig: WorkerRig) -> None:
-    def fault(calls: Sequence[Call]) -> None:
+    def fault(calls: Sequence[CallGroup]) -> None:
         if len(calls) > 10:
             raise torch.OutOfMemoryError("no")
 
@@ -92,7 +92,7 @@ async def test_short_of_memory_halves_and_remembers(rig: WorkerRig) -> None:
 
 
 async def test_memory_that_one_call_lacks_is_its_own_error(rig: WorkerRig) -> None:
-    def fault(calls: Sequence[Call]) -> None:
+    def fault(calls: Sequence[CallGroup]) -> None:
         raise torch.OutOfMemoryError("no")
 
     rig.device.fault = fault
@@ -220,7 +220,7 @@ async def test_canary_sings(rig: WorkerRig) -> None:
 
 
 async def test_canary_tells_of_wrong_answers(rig: WorkerRig) -> None:
-    def fault(calls: Sequence[Call]) -> None:
+    def fault(calls: Sequence[CallGroup]) -> None:
         raise RuntimeError("broken")
 
     rig.device.fault = fault

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from layerwire_server.worker import warmup
-from layerwire_server.worker.call import Call
+from layerwire_server.worker.call import CallGroup
 from layerwire_server.worker.lanes.lane import Batch
 from layerwire_server.worker.plan import LaneKey
 from layerwire_server.worker.running import execution
@@ -30,7 +30,7 @@ def local() -> Local:
     return Local()
 
 
-def batch(local: Local, case: Case, calls: int) -> Batch[Call]:
+def batch(local: Local, case: Case, calls: int) -> Batch[CallGroup]:
     some = [local.decode(case) for _ in range(calls)]
     return Batch(some[0].key, some, sum(call.rows for call in some), 1.0, "drained")
 
@@ -57,7 +57,7 @@ def test_what_was_frequent_runs_again(local, tmp_path, monkeypatch):
     frequent = history_of(local, tmp_path, (POOL, 1), (RELU, 5), (RELU, 5))
     batches: list[tuple[str, int]] = []
 
-    def run_batch(device: Device, key: LaneKey, calls: Sequence[Call]) -> execution.Execution:
+    def run_batch(device: Device, key: LaneKey, calls: Sequence[CallGroup]) -> execution.Execution:
         batches.append((calls[0].plan.operator.title, len(calls)))
         return real(device, key, calls)
 

@@ -26,8 +26,10 @@ _STREAM = "/layerwire.v1.LayerwireService/Stream"
 # A frame is a batch that arrives at once, but the first call in it waits for the last to be there: a bounded one.
 MAX_FRAME_CALLS = 512
 WHOLE_FRAME_CALLS = 16  # so few go together: a frame costs as much as they do
+WHOLE_GROUPS_CALLS = 64  # and so many where calls that are alike are one group, for less than a frame
 MAX_FRAME_BYTES = 1 << 20
-FRAME_OVERHEAD_BYTES = 16  # tag and length of Calls in a StreamRequest, with room to spare
+FRAME_OVERHEAD_BYTES = 32  # of a call's frame beyond the call: tags and lengths of Calls and of a group, with room
+GROUPS_KEY = "layerwire-call-groups"  # metadata of a stream whose server takes groups
 _MAX_CANCELLATIONS = 4096
 
 
@@ -55,6 +57,7 @@ class Connection:
         available: whether calls may be given to it now.
         failures: streams that failed in a row, without an answer between them.
         sent_calls: calls on the stream, by id.
+        takes_groups: whether the stream's server is known to take groups of calls.
     """
 
     def __init__(self, settings: Settings, address: str, owner: Owner, *, watches_health: bool) -> None:
@@ -63,6 +66,7 @@ class Connection:
         self.available = not watches_health
         self.failures = 0
         self.sent_calls: dict[int, Call] = {}
+        self.takes_groups = False
         self._queue: deque[Call] = deque()
         self._cancelled_ids: list[int] = []
         self._metadata = settings.metadata
@@ -140,8 +144,10 @@ class Connection:
         """One stream from beginning to end, and how it ended."""
         method: Any = self.channel.stream_stream(_STREAM)  # of bytes, for which its type has no words
         stream = method(metadata=self._metadata)
+        self.takes_groups = False
         writer = self._loop.create_task(self._write(stream))
         try:
+            self.takes_groups = any(key == GROUPS_KEY for key, _ in await stream.initial_metadata())
             while (frame := await stream.read()) is not grpc.aio.EOF:
                 self._owner.on_response(self, frame)
                 self.failures = 0
@@ -176,27 +182,28 @@ class Connection:
             ids = self._cancelled_ids[:_MAX_CANCELLATIONS]
             del self._cancelled_ids[:_MAX_CANCELLATIONS]
             return messages.StreamRequest(cancel=messages.Cancellation(ids=ids)).SerializeToString()
-        parts: list[bytes | memoryview] = [b""]
+        calls = self._next_calls()
+        return None if not calls else _groups(calls) if self.takes_groups else _singles(calls)
+
+    def _next_calls(self) -> list[Call]:
+        """The calls of the next frame, which are sent from now on."""
+        calls: list[Call] = []
         queue, sent_calls = self._queue, self.sent_calls
-        ncalls = nbytes = 0
+        nbytes = 0
         # At most half of what is unanswered goes at once: callers that wait for their answers would else move in step,
         # and client, gateway and worker take turns at idling (measured: 1.7 times the rate with it at 256 callers).
-        most = min(max((len(sent_calls) + len(queue) + 1) // 2, WHOLE_FRAME_CALLS), MAX_FRAME_CALLS)
-        while queue and ncalls < most:
+        whole = WHOLE_GROUPS_CALLS if self.takes_groups else WHOLE_FRAME_CALLS
+        most = min(max((len(sent_calls) + len(queue) + 1) // 2, whole), MAX_FRAME_CALLS)
+        while queue and len(calls) < most:
             call = queue[0]
-            if ncalls and nbytes + call.nbytes > MAX_FRAME_BYTES:
+            if calls and nbytes + call.nbytes > MAX_FRAME_BYTES:
                 break
             queue.popleft()
-            if call.is_finished:
-                continue
-            sent_calls[call.id] = call
-            parts += call.entry.parts(call.id, call.data)
-            ncalls += 1
-            nbytes += call.entry.nbytes
-        if not ncalls:
-            return None
-        parts[0] = prefix(1, nbytes)
-        return b"".join(parts)
+            if not call.is_finished:
+                sent_calls[call.id] = call
+                calls.append(call)
+                nbytes += call.nbytes
+        return calls
 
     async def _watch(self) -> None:
         failures = 0
@@ -241,6 +248,29 @@ class Connection:
             return UnavailableError(f"{self.address}: the server ended the stream")
         error = make(code, f"{self.address}: {reasons.explain(details, tls=self._tls)}")
         return UnavailableError(error.message) if retry.may_resend(code, details) else error
+
+
+def _singles(calls: Sequence[Call]) -> bytes:
+    """A StreamRequest of calls by themselves."""
+    parts: list[bytes | memoryview] = [prefix(1, sum(call.entry.nbytes for call in calls))]
+    for call in calls:
+        parts += call.entry.parts(call.id, call.data)
+    return b"".join(parts)
+
+
+def _groups(calls: Sequence[Call]) -> bytes:
+    """A StreamRequest of groups of calls that are alike. Those that bring weights along are groups of one."""
+    groups: dict[Any, list[Call]] = {}
+    for call in calls:
+        groups.setdefault(call if call.template.shares_inputs else call.entry, []).append(call)
+    parts: list[bytes | memoryview] = [b""]
+    nbytes = 0
+    for group in groups.values():
+        pieces, length = group[0].entry.group_parts([call.id for call in group], [call.data for call in group])
+        parts += pieces
+        nbytes += length
+    parts[0] = prefix(1, nbytes)
+    return b"".join(parts)
 
 
 def _is_cancelled() -> bool:

@@ -11,9 +11,10 @@ import random
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from heapq import heapify, heappop, heappush
+from collections.abc import Iterable, Sequence
+from copy import copy
 from itertools import count
+from typing import Any
 
 import grpc
 
@@ -27,12 +28,13 @@ from layerwire.errors import (
 from layerwire.transport.admission import Admission
 from layerwire.transport.call import Call
 from layerwire.transport.connection import FRAME_OVERHEAD_BYTES, Connection
+from layerwire.transport.deadlines import Deadlines
 from layerwire.transport.retry import Budget
 from layerwire.transport.settings import Settings
-from layerwire.v1 import layerwire_pb2 as messages
+from layerwire.transport.templates import AnswerTemplate, CallTemplate, answer_template, single_answer
+from layerwire.wire import framing
 
 _FAILURES_BEFORE_ANSWER = 3  # streams that must fail before an address that never answered is given up
-_SPARE = 1024  # finished calls that the heap of deadlines may hold before it is swept
 _TOO_LARGE = re.compile(r"larger than max \(\d+ vs\. (\d+)\)")
 
 
@@ -123,32 +125,50 @@ class Engine:
     def on_response(self, connection: Connection, frame: bytes) -> None:
         """Connection: a StreamResponse came. Ids that nobody waits for are passed over."""
         self._had_answer = True
-        sent_calls = connection.sent_calls
+        singles, groups = framing.answers(frame)
+        pop = connection.sent_calls.pop
+        for group in groups:
+            calls = [pop(call_id, None) for call_id in group.ids]
+            self._on_answers(calls, answer_template(group.template), group.data)
+        for single in singles:
+            call_id, answer, data = single_answer(single)
+            self._on_answers([pop(call_id, None)], answer, data)
+
+    def _on_answers(
+        self, calls: Sequence[Call | None], answer: AnswerTemplate, data: Sequence[bytes | memoryview]
+    ) -> None:
+        """Ends calls that were answered alike, in the order of their data; None for those that nobody waits for."""
+        if answer.result == "status":
+            self._on_errors(calls, answer)
+            return
+        results: dict[CallTemplate, list[Any] | Exception] = {}  # nearly always of one template
         ncalls = nbytes = 0
-        for answer in messages.StreamResponse.FromString(frame).answers:
-            call = sent_calls.pop(answer.id, None)
-            if call is None or (answer.HasField("status") and self._again(call, answer)):
+        for row, call in enumerate(calls):
+            if call is None:
                 continue
-            call.is_finished = True
-            call.connection = None
-            call.data = ()
+            values = results.get(call.template)
+            if values is None:
+                values = results[call.template] = _values(call.template, answer, len(calls), data)
             ncalls += 1
             nbytes += call.nbytes
-            promise = call.promise
-            try:
-                value = call.value(answer)
-            except LayerwireError as error:
-                error.operator = error.operator or call.function
-                if not promise.done():
-                    promise.set_exception(error)
-            except Exception as error:  # whatever it is, it is this caller's, not the neighbours'
-                if not promise.done():
-                    promise.set_exception(error)
-            else:
-                if not promise.done():
-                    promise.set_result(value)
+            promise = call.finish()
+            if promise.done():
+                continue
+            if isinstance(values, list):
+                promise.set_result(values[row])
+            else:  # whatever it is, it is these callers', not the neighbours'
+                promise.set_exception(copy(values))
         if ncalls:
             self.admission.leave(ncalls, nbytes)
+
+    def _on_errors(self, calls: Sequence[Call | None], answer: AnswerTemplate) -> None:
+        """Ends calls that an error was answered to, or sends them again."""
+        for call in calls:
+            if call is None:
+                continue
+            error = call.template.error(answer)
+            if not self._again(call, error):
+                self._finish(call, error)
 
     def on_loss(self, connection: Connection, calls: Sequence[Call], error: LayerwireError, *, resend: bool) -> None:
         """Connection: the stream ended and with it these calls."""
@@ -196,9 +216,8 @@ class Engine:
         while inbox:
             self.submit(inbox.popleft())
 
-    def _again(self, call: Call, answer: messages.Answer) -> bool:
-        """Whether an answered call is sent again, later."""
-        error = call.error(answer)
+    def _again(self, call: Call, error: LayerwireError) -> bool:
+        """Whether a call that an error was answered to is sent again, later."""
         now = time.monotonic()
         delay = self._budget.delay_seconds(error, call.tries, call.deadline - now, self._chance)
         if delay is None:
@@ -248,73 +267,26 @@ class Engine:
             self._finish(call, error_of_call)
 
     def _finish(self, call: Call, error: LayerwireError) -> None:
-        call.is_finished = True
-        call.data = ()
         if call.connection is not None:
             call.connection.give_up(call)
-            call.connection = None
         self._retries.discard(call)
+        promise = call.finish()
         self.admission.leave(1, call.nbytes)
-        if not call.promise.done():
-            call.promise.set_exception(error)
+        if not promise.done():
+            promise.set_exception(error)
 
 
-class Deadlines:
-    """Calls `expire` with each call whose deadline passes before it is finished.
-
-    A heap of deadlines under one timer of the loop, so that a call costs no timer of its own.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, expire: Callable[[Call], None]) -> None:
-        self._loop = loop
-        self._expire = expire
-        self._heap: list[tuple[float, int, Call]] = []
-        self._sweep_at = _SPARE
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_deadline = math.inf
-
-    def add(self, call: Call) -> None:
-        """Watches a call."""
-        deadline = call.deadline
-        if deadline == math.inf:
-            return
-        heappush(self._heap, (deadline, call.id, call))
-        if deadline < self._timer_deadline:
-            self._set_timer(deadline)
-        if len(self._heap) > self._sweep_at:
-            self._sweep()
-
-    def close(self) -> None:
-        """Watches nothing any more."""
-        self._heap.clear()
-        self._clear_timer()
-
-    def _sweep(self) -> None:
-        # Most calls are answered long before they expire: without this, those of the last 30 seconds would pile up.
-        self._heap = [item for item in self._heap if not item[2].is_finished]
-        heapify(self._heap)
-        self._sweep_at = 2 * len(self._heap) + _SPARE
-
-    def _set_timer(self, deadline: float) -> None:
-        self._clear_timer()
-        self._timer_deadline = deadline
-        self._timer = self._loop.call_later(max(deadline - time.monotonic(), 0.0), self._fire)
-
-    def _clear_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = None
-        self._timer_deadline = math.inf
-
-    def _fire(self) -> None:
-        self._clear_timer()
-        now = time.monotonic()
-        while self._heap and (self._heap[0][0] <= now or self._heap[0][2].is_finished):
-            call = heappop(self._heap)[2]
-            if not call.is_finished:
-                self._expire(call)
-        if self._heap:
-            self._set_timer(self._heap[0][0])
+def _values(
+    template: CallTemplate, answer: AnswerTemplate, count: int, data: Sequence[bytes | memoryview]
+) -> list[Any] | Exception:
+    """What calls of a template return, or why they can't."""
+    try:
+        return template.values(answer, count, data)
+    except LayerwireError as error:
+        error.operator = error.operator or template.function
+        return error
+    except Exception as error:  # no memory, or a device that is gone
+        return error
 
 
 def until(deadline: float) -> float | None:

@@ -81,7 +81,7 @@ def message_without_data(request: Request, options: Options) -> Any:
         message = messages.RunRequest.FromString(request.operator.SerializeToString())
     else:
         message = REQUESTS[request.family](operator=request.operator)
-    for name, content in call.signature.tensors:
+    for name, content in call.template.signature.tensors:
         tensor = message.inputs[name] if request.family == "run" else getattr(message, name)
         if isinstance(content, str):
             tensor.name = content

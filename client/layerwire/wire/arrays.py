@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,7 +22,11 @@ from layerwire.wire.safetensors import Content
 
 # Wire dtype and shape, as a plain tuple: a NamedTuple costs three times as much to make, and each call makes one.
 Spec: TypeAlias = tuple[int, tuple[int, ...]]
-Maker: TypeAlias = Callable[[tensor_pb2.Tensor], Any]  # makes an array of an answer's tensor
+# Makes the arrays of so many answers, of their spec and their data one after another.
+Maker: TypeAlias = Callable[[Spec, int, bytes | memoryview], list[Any]]
+
+# Answers share the memory of their column up to here; of a larger one, whoever keeps one row would keep all.
+SHARED_BYTES = 1 << 14
 
 # dtype objects of this machine's byte order to wire dtypes. bfloat16 joins when the first array of it comes by.
 WIRE_DTYPES: dict[Any, int] = {np.dtype(name): value for name, value in DTYPES.items() if name != "bfloat16"}
@@ -82,15 +87,26 @@ def to_numpy(tensor: tensor_pb2.Tensor) -> npt.NDArray[Any]:
     return of_buffer(tensor.dtype, tuple(tensor.shape), bytearray(tensor.data))
 
 
-def of_buffer(dtype_code: int, shape: tuple[int, ...], data: bytearray) -> npt.NDArray[Any]:
-    """A writable array on the data; raises as `to_numpy`."""
+def numpy_rows(spec: Spec, count: int, data: bytes | memoryview) -> list[npt.NDArray[Any]]:
+    """Writable arrays of answers that came one after another; raises as `to_numpy`."""
+    dtype_code, shape = spec
+    if count == 1:
+        return [of_buffer(dtype_code, shape, bytearray(data))]
+    is_shared = len(data) <= SHARED_BYTES
+    column = of_buffer(dtype_code, (count, *shape), bytearray(data) if is_shared else data)
+    rows = list(column) if shape else [column[row, ...] for row in range(count)]  # `list` would make scalars of these
+    return rows if is_shared else [row.copy() for row in rows]
+
+
+def of_buffer(dtype_code: int, shape: tuple[int, ...], data: bytes | bytearray | memoryview) -> npt.NDArray[Any]:
+    """An array on the data, writable if they are; raises as `to_numpy`."""
     try:
         dtype = _NUMPY_DTYPES.get(dtype_code) or numpy_dtype(dtype_code)
         array: npt.NDArray[Any] = np.ndarray(shape, dtype, data)
     except (KeyError, TypeError, ValueError, OverflowError):
-        raise _disagreement() from None
+        raise disagreement() from None
     if array.nbytes != len(data) or array.shape != shape:  # numpy takes -1 for "as much as there is"
-        raise _disagreement()
+        raise disagreement()
     return array
 
 
@@ -189,24 +205,30 @@ def _strangeness(tensor: Any) -> str:
     return next(what for what, so in table.items() if so)
 
 
+@lru_cache(maxsize=64)
 def _torch_maker(device: Any) -> Maker:
     torch = sys.modules["torch"]
 
-    def make(message: tensor_pb2.Tensor) -> Any:
+    def rows(spec: Spec, count: int, data: bytes | memoryview) -> list[Any]:
+        dtype_code, shape = spec
         try:
-            dtype = getattr(torch, DTYPE_NAMES[message.dtype])
-            shape, data = tuple(message.shape), bytearray(message.data)
-            if math.prod(shape) * dtype.itemsize != len(data) or min(shape, default=0) < 0:
-                raise _disagreement()
-            flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
-            return flat.reshape(shape).to(device)
-        except (KeyError, OverflowError):
-            raise _disagreement() from None
+            dtype = getattr(torch, DTYPE_NAMES[dtype_code])
+        except KeyError:
+            raise disagreement() from None
+        nbytes = math.prod(shape) * dtype.itemsize
+        if nbytes * count != len(data) or min(shape, default=0) < 0:
+            raise disagreement()
+        if not nbytes:
+            return [torch.empty(shape, dtype=dtype, device=device) for _ in range(count)]
+        # A storage of its own for each, which is what torch saves, resizes and shares of a tensor.
+        pieces = (bytearray(data[at : at + nbytes]) for at in range(0, len(data), nbytes))
+        return [torch.frombuffer(piece, dtype=dtype).reshape(shape).to(device) for piece in pieces]
 
-    return make
+    return rows
 
 
-def _disagreement() -> InternalError:
+def disagreement() -> InternalError:
+    """The error of an answer that makes no sense."""
     return InternalError("the server's answer holds a tensor whose dtype, shape and bytes don't agree")
 
 

@@ -10,25 +10,11 @@ from typing import Any
 
 from layerwire.calls import Request
 from layerwire.errors import LayerwireError
-from layerwire.transport.call import MAPS, Call
+from layerwire.transport.call import MAPS, NOBODY, Call
 from layerwire.transport.options import Options
 from layerwire.wire import arrays
 from layerwire.wire.dtypes import DTYPE_NAMES
 from layerwire_bench.workload import Arrays, Entry, Sample
-
-
-class _Nobody:
-    """The promise of a call that is only copied."""
-
-    def done(self) -> bool:
-        return True
-
-    def set_result(self, result: Any) -> None: ...
-
-    def set_exception(self, exception: Any) -> None: ...
-
-
-NOBODY = _Nobody()
 
 
 def call(sample: Sample, entry: Entry, timeout_seconds: float | None) -> Call:
@@ -44,15 +30,18 @@ def outputs(request: Request, response: Any) -> Arrays:
     """The tensors of a family's response, by output name; raises ValueError if one can't be an array."""
     if request.family in MAPS:
         tensors: Mapping[str, Any] = getattr(response, MAPS[request.family])
-        return {name: _array(name, tensors[name]) for name in request.outputs or tensors if name in tensors}
-    return {name: _array(name, getattr(response, name)) for name in request.outputs if response.HasField(name)}
+        named = {name: tensors[name] for name in request.outputs or tensors if name in tensors}
+    else:
+        named = {name: getattr(response, name) for name in request.outputs if response.HasField(name)}
+    return {name: array(name, tensor.dtype, tuple(tensor.shape), tensor.data) for name, tensor in named.items()}
 
 
-def _array(name: str, tensor: Any) -> Any:
+def array(name: str, dtype: int, shape: tuple[int, ...], data: bytes | memoryview) -> Any:
+    """One tensor of an answer; raises ValueError if it can't be an array."""
     try:
-        if tensor.dtype in DTYPE_NAMES:
-            arrays.numpy_dtype(tensor.dtype)
-        return arrays.to_numpy(tensor)
+        if dtype in DTYPE_NAMES:
+            arrays.numpy_dtype(dtype)
+        return arrays.of_buffer(dtype, shape, bytearray(data))
     except TypeError:
         raise ValueError(f"{name}: answers of bfloat16 can't be read without the package ml_dtypes") from None
     except LayerwireError as error:

@@ -61,7 +61,7 @@ def _message(call: Call, sample: Sample, entry: Entry) -> messages.ModelInferReq
         message.model_version = str(program.version)  # type: ignore[attr-defined]
     if entry.priority:
         message.parameters["priority"].uint64_param = _MIDDLE_PRIORITY - entry.priority
-    for name, content in call.signature.tensors:
+    for name, content in call.template.signature.tensors:
         if isinstance(content, str):
             raise ValueError(  # noqa: TRY004  # its type is right, its value isn't
                 f"{call.function}: {name} is stored weights, which the Open Inference Protocol can't name"

@@ -8,17 +8,18 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Self, TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias
 
 from layerwire.calls import Request
 from layerwire.errors import LayerwireError, ResourceExhaustedError
 from layerwire.transport.admission import Ticket
-from layerwire.transport.call import Call
+from layerwire.transport.call import NOBODY, Call
 from layerwire.transport.engine import Engine
 from layerwire.transport.sessions import LoopSession
 from layerwire.transport.settings import Settings
-from layerwire.v1 import layerwire_pb2 as messages
+from layerwire.transport.templates import AnswerTemplate, CallTemplate
 from layerwire_bench.targets import channels, contract
 from layerwire_bench.targets.target import CLOSED, Callback, Target
 from layerwire_bench.workload import Arrays, Entry, Sample
@@ -50,6 +51,7 @@ class StreamTarget(Target):
         self._session = LoopSession(settings)
         self._engine: Engine | None = None
         self._line: dict[_CopiedCall, Ticket] = {}
+        self._templates: dict[CallTemplate, _UnreadTemplate] = {}
 
     async def __aenter__(self) -> Self:
         self._engine = self._session.engine()
@@ -69,6 +71,8 @@ class StreamTarget(Target):
     def prepare(self, sample: Sample, entry: Entry) -> StreamCall:
         """The call, spelled out but for its id, and its request."""
         call = contract.call(sample, entry, self._timeout_seconds)
+        template = call.template
+        call.template = self._templates.setdefault(template, _UnreadTemplate(template))
         try:
             if self._engine is not None:
                 self._engine.check(call)
@@ -88,9 +92,11 @@ class StreamTarget(Target):
         else:
             self._wait(engine, copy)
 
-    def outputs(self, call: StreamCall, answer: Any) -> Arrays:
+    def outputs(self, call: StreamCall, answer: _Answer) -> Arrays:
         request = call[1]
-        return contract.outputs(request, getattr(answer, request.family))
+        tensors = answer.tensors()
+        names = request.outputs or tensors
+        return {name: contract.array(name, *tensors[name]) for name in names if name in tensors}
 
     def _wait(self, engine: Engine, call: _CopiedCall) -> None:
         def admit() -> None:
@@ -102,6 +108,41 @@ class StreamTarget(Target):
             self._line[call] = ticket
 
 
+class _Answer(NamedTuple):
+    """An answer as it came: its row of those that are alike."""
+
+    template: AnswerTemplate
+    data: Sequence[bytes | memoryview]
+    rows: int
+    row: int
+
+    def tensors(self) -> dict[str, tuple[int, tuple[int, ...], bytes | memoryview]]:
+        """Dtype, shape and data of each tensor; raises ValueError if they don't agree with one another."""
+        template, columns, rows, row = self
+        if len(columns) != len(template.tensors) or any(len(column) % rows for column in columns):
+            raise ValueError("a group of answers has other data than its template says")
+        sizes = [len(column) // rows for column in columns]
+        return {
+            name: (dtype, shape, column[row * size : (row + 1) * size])
+            for (name, (dtype, shape)), column, size in zip(template.tensors, columns, sizes, strict=True)
+        }
+
+
+class _UnreadTemplate(CallTemplate):
+    """A template whose calls are answered with what came, unread."""
+
+    __slots__ = ()
+
+    def __init__(self, of: CallTemplate) -> None:
+        super().__init__(of.signature, of.entry, of.options, of.function, of.outputs, of.make)
+
+    def values(self, answer: AnswerTemplate, count: int, data: Sequence[bytes | memoryview]) -> list[Any]:
+        """The answers; raises the error that they are."""
+        if answer.result != self.signature.family:
+            raise self.error(answer)
+        return [_Answer(answer, data, count, row) for row in range(count)]
+
+
 class _CopiedCall(Call):
     """A copy of a call that was made ready, and its own promise: one object for each call that is made."""
 
@@ -109,32 +150,22 @@ class _CopiedCall(Call):
 
     def __init__(self, of: Call, callback: Callback) -> None:
         self._callback = callback
-        self.id = 0
+        self.template = template = of.template
         self.entry = of.entry
         self.data = of.data
         self.nbytes = of.nbytes
-        timeout = of.options.timeout
+        timeout = template.options.timeout
         self.deadline = math.inf if timeout is None else _now() + timeout
-        self.signature = of.signature
-        self.options = of.options
-        self.function = of.function
         self.promise = self
-        self.tries = 0
+        self.id = self.tries = 0
         self.connection = None
         self.is_finished = False
-
-    def value(self, answer: messages.Answer) -> messages.Answer:
-        """The answer, unopened; raises the error that it is."""
-        if answer.WhichOneof("result") != self.signature.family:
-            raise self.error(answer)
-        return answer
 
     def done(self) -> bool:
         """As a promise: somebody waits."""
         return False
 
     def set_result(self, result: Any) -> None:
-        self.promise = contract.NOBODY  # or the call would hold itself, and wait for the garbage collector
         self._callback(result, "OK", "")
 
     def set_exception(self, exception: Any) -> None:
@@ -144,5 +175,5 @@ class _CopiedCall(Call):
             self.end("INTERNAL", f"the client failed: {exception!r}")
 
     def end(self, status: str, message: str) -> None:
-        self.promise = contract.NOBODY
+        self.promise = NOBODY  # or the call would hold itself, and wait for the garbage collector
         self._callback(None, status, message)

@@ -16,8 +16,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from layerwire_server.child import control, log, process_stats
-from layerwire_server.child.heap import Heap
+from layerwire_server.child import control, heap, log, process_stats
 from layerwire_server.config import Settings
 from layerwire_server.metrics import Metrics
 
@@ -53,6 +52,7 @@ class Child:
         self.stop_event = asyncio.Event()
         self.before_snapshot: Callable[[], None] = lambda: None
         self._control: control.Control | None = None
+        self._pushes: set[asyncio.Task[None]] = set()  # the loop keeps none alive
 
     def worker_path(self, index: int) -> str:
         """Path of the unix socket that a worker listens on."""
@@ -60,6 +60,7 @@ class Child:
 
     def ready(self, info: dict[str, Any] | None = None) -> None:
         """Tells the supervisor that this child does its work from now on."""
+        heap.settle()
         self.tell("ready", info=info or {})
 
     def tell(self, kind: str, **values: Any) -> None:
@@ -67,11 +68,15 @@ class Child:
         if self._control is not None:
             self._control.send(kind, **values)
 
-    def push_metrics(self, request: int = 0) -> None:
-        """Sends the supervisor a snapshot; `before_snapshot` may bring gauges up to date first."""
-        self.before_snapshot()
-        process_stats.measure(self.metrics, f"{self.role}-{self.index}")
-        self.tell("metrics", snapshot=self.metrics.snapshot(), request=request)
+    async def push_metrics(self, request: int = 0) -> None:
+        """Sends the supervisor what has changed of all metrics; `before_snapshot` may bring gauges up to date first.
+
+        Args:
+            request: number of the request for a snapshot that this answers, 0 for none.
+        """
+        self._measure()
+        await self._push_changes()
+        self.tell("metrics", snapshot={}, request=request)
 
     async def live(self, end: socket.socket, run: Callable[[Child], Coroutine[Any, Any, None]]) -> None:
         """Runs `run` beside the conversation with the supervisor."""
@@ -79,18 +84,23 @@ class Child:
         tasks = [asyncio.create_task(work) for work in (self._obey(self._control), self._beat(), self._report())]
         try:
             await run(self)
-            self.push_metrics()
+            await self.push_metrics()
         finally:
             for task in tasks:
                 task.cancel()
 
     async def _obey(self, conversation: control.Control) -> None:
         actions: dict[str, Callable[[control.Message], None]] = {
-            "snapshot": lambda message: self.push_metrics(message["request"]),
+            "snapshot": self._on_snapshot,
             "stop": lambda _: self.stop_event.set(),
         }
         await conversation.receive(lambda message: actions[message["kind"]](message))
         os._exit(1)  # the supervisor is gone: nobody restarts, drains or counts us any more
+
+    def _on_snapshot(self, message: control.Message) -> None:
+        push = asyncio.create_task(self.push_metrics(message["request"]))
+        self._pushes.add(push)
+        push.add_done_callback(self._pushes.discard)
 
     async def _beat(self) -> None:
         while True:
@@ -98,17 +108,34 @@ class Child:
             await asyncio.sleep(BEAT_SECONDS)
 
     async def _report(self) -> None:
-        last, last_seconds = self.metrics.snapshot(), time.monotonic()
-        heap = Heap(time.monotonic(), time.process_time())
+        last_seconds = time.monotonic()
+        memory = heap.Heap(time.monotonic(), time.process_time())
         pause_seconds = COUNTS_SECONDS
         while True:
             await asyncio.sleep(pause_seconds)
             now = time.monotonic()
-            if now - last_seconds >= METRICS_SECONDS or self.metrics.snapshot() != last:
-                self.push_metrics()
-                last, last_seconds = self.metrics.snapshot(), now
-            heap.give_back_when_idle(now, time.process_time())
-            pause_seconds = max((time.monotonic() - now) / _COUNTING_SHARE, COUNTS_SECONDS)
+            if now - last_seconds >= METRICS_SECONDS:
+                last_seconds = now
+                self._measure()
+                memory.collect_when_grown(process_stats.resident_bytes())
+            seconds = await self._push_changes()
+            memory.give_back_when_idle(now, time.process_time())
+            pause_seconds = max(seconds / _COUNTING_SHARE, COUNTS_SECONDS)
+
+    def _measure(self) -> None:
+        self.before_snapshot()
+        process_stats.measure(self.metrics, f"{self.role}-{self.index}")
+
+    async def _push_changes(self) -> float:
+        """Tells what has changed, with turns for others between its parts; how long that took without those."""
+        seconds, start = 0.0, time.perf_counter()
+        for part in self.metrics.changes():
+            if part:
+                self.tell("metrics", snapshot=part, request=0)
+            seconds += time.perf_counter() - start
+            await asyncio.sleep(0)
+            start = time.perf_counter()
+        return seconds
 
 
 def _set_up_process() -> None:

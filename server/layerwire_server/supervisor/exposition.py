@@ -24,28 +24,26 @@ Values: TypeAlias = dict[tuple[str, ...], Any]  # label values -> number, or [co
 
 
 class Snapshots:
-    """The last snapshot of each process, and what those that are gone had counted, so that no total ever shrinks."""
+    """The last values of each process, and what those that are gone had counted, so that no total ever shrinks."""
 
     def __init__(self) -> None:
-        self._past: Snapshot = {}
-        self._current: dict[str, Snapshot] = {}
+        self._past: dict[str, Values] = {}
+        self._current: dict[str, dict[str, Values]] = {}
         self._lock = threading.Lock()  # pages are made in threads of the HTTP server
 
     def update(self, process: str, snapshot: Snapshot) -> None:
-        """A process counted so much since it started."""
+        """A process counted so much since it started; what the snapshot doesn't name is as it was."""
         with self._lock:
-            self._current[process] = snapshot
+            values_by_name = self._current.setdefault(process, {})
+            for name, values in snapshot.items():
+                values_by_name.setdefault(name, {}).update((tuple(labels), state) for labels, state in values)
 
     def retire(self, process: str) -> None:
         """The process is gone: its totals stay, its gauges don't."""
         with self._lock:
             last = self._current.pop(process, {})
             counts = {name: values for name, values in last.items() if METRICS[name].kind != "gauge"}
-            sums = merge([self._past, counts])
-            self._past = {
-                name: [[list(key), state] for key, state in values_by_labels.items()]
-                for name, values_by_labels in sums.items()
-            }
+            self._past = merge([self._past, counts])
 
     def totals(self) -> dict[str, Values]:
         """All of it added up."""
@@ -53,14 +51,13 @@ class Snapshots:
             return merge([self._past, *self._current.values()])
 
 
-def merge(snapshots: Iterable[Snapshot]) -> dict[str, Values]:
-    """Snapshots added up, by metric and label values."""
+def merge(processes: Iterable[dict[str, Values]]) -> dict[str, Values]:
+    """The values of several processes added up, by metric and label values."""
     sums: dict[str, Values] = {}
-    for snapshot in snapshots:
-        for name, values in snapshot.items():
+    for values_by_name in processes:
+        for name, values in values_by_name.items():
             values_by_labels = sums.setdefault(name, {})
-            for labels, state in values:
-                key = tuple(labels)
+            for key, state in values.items():
                 values_by_labels[key] = _sum(values_by_labels[key], state) if key in values_by_labels else state
     return sums
 

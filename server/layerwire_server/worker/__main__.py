@@ -21,7 +21,7 @@ from layerwire_server.programs.check import ProgramLimits
 from layerwire_server.programs.variant import Facts
 from layerwire_server.storage import Store
 from layerwire_server.worker import canary
-from layerwire_server.worker.call import Call
+from layerwire_server.worker.call import CallGroup
 from layerwire_server.worker.lanes.lane import Limits
 from layerwire_server.worker.lanes.lanes import Lanes
 from layerwire_server.worker.loop import WorkerLoop
@@ -113,7 +113,7 @@ def _open(
         settings.max_queue_bytes,
         settings.max_delay_seconds,
     )
-    lanes: Lanes[Call] = Lanes(limits)
+    lanes: Lanes[CallGroup] = Lanes(limits)
     about = _about(process, device)
     loop = WorkerLoop(
         process.index,
@@ -156,7 +156,7 @@ def _about(process: child.Child, device: Device) -> dict[str, object]:
     }
 
 
-def _gauge(process: child.Child, device: Device, loop: WorkerLoop, lanes: Lanes[Call], catalog: Catalog) -> None:
+def _gauge(process: child.Child, device: Device, loop: WorkerLoop, lanes: Lanes[CallGroup], catalog: Catalog) -> None:
     worker = str(process.index)
     metrics = process.metrics
     metrics.gauge("layerwire_calls_in_flight", worker=worker).set(loop.calls_in_flight)

@@ -1,4 +1,4 @@
-"""A call: what waits in a lane, and how it is to be treated.
+"""Calls that are alike, as they wait in a lane and run: one value with a count. A single call is a group of one.
 
 It knows plans and what inputs are made of; neither messages nor lanes' order nor devices.
 """
@@ -6,14 +6,17 @@ It knows plans and what inputs are made of; neither messages nor lanes' order no
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple, TypeAlias
+import struct
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Self, TypeAlias
 
 from layerwire_server.worker.lanes.lane import LaneItem
 from layerwire_server.worker.plan import LaneKey, Plan
 from layerwire_server.worker.weights.weights_cache import CachedWeights
 
+ID_BYTES = 8
 # bytes from the message, what the worker has cached, or nothing where an optional input was left out
-Content: TypeAlias = bytes | CachedWeights | None
+Content: TypeAlias = bytes | memoryview | CachedWeights | None
 
 
 class Options(NamedTuple):
@@ -39,23 +42,71 @@ class OutputSelection(NamedTuple):
     outputs: tuple[int, ...]
 
 
-class Call(LaneItem):
-    """A checked call. `contents` stand one an input of the operator."""
+class CallGroup(LaneItem):
+    """Checked calls that differ in their ids and data only. What waits of a group, or runs of it, is a group too.
 
-    __slots__ = ("call_id", "contents", "model", "options", "ordinal", "output_selection", "plan", "reply")
+    Attributes:
+        plan: of each of the calls.
+        contents: one an input of the operator; the data of all calls, one after another, where each brings its own.
+        options: how each is to be treated.
+        model: in whose statistics they count.
+        output_selection: of the Open Inference Protocol alone.
+        ordinal: of the first call in its frame; the others follow it.
+        ids: the calls' ids, 8 bytes each, as they came; b"" of a call that came in no stream.
+        is_grouped: whether they came in a CallGroup, and are answered by an AnswerGroup.
+        reply: the Reply that gets their answers, which knows them.
+    """
+
+    __slots__ = (
+        "contents", "ids", "is_grouped", "model", "options", "ordinal", "output_selection", "plan", "reply",
+    )  # fmt: skip
 
     key: LaneKey
     plan: Plan
     contents: list[Content]
     options: Options
-    model: Model | None  # whose statistics it counts in
-    output_selection: OutputSelection | None  # of the Open Inference Protocol alone
-    call_id: int
+    model: Model | None
+    output_selection: OutputSelection | None
     ordinal: int
-    reply: Any  # the Reply that gets its answer, which knows calls
+    ids: bytes
+    is_grouped: bool
+    reply: Any
 
     @property
     def request_id(self) -> str:
-        """The id of its request in logs; "" of a call that came in no frame."""
-        reply = getattr(self, "reply", None)
-        return "" if reply is None else str(reply.frame.id)
+        """The id of their request in logs; "" of calls that came in no frame."""
+        return "" if self.reply is None else str(self.reply.frame.id)
+
+    def part(self, start: int, stop: int) -> Self:
+        """Some of the calls as a group of their own, data uncopied."""
+        piece = type(self)()
+        for name in _FIELDS:
+            setattr(piece, name, getattr(self, name))
+        piece.keep(start, stop)
+        return piece
+
+    def keep(self, start: int, stop: int) -> None:
+        """Gives all other calls up."""
+        if stop - start == self.count:
+            return
+        self.contents = content_slices(self.contents, self.plan.input_bytes, start, stop)
+        self.ids = self.ids[ID_BYTES * start : ID_BYTES * stop]
+        self.ordinal += start
+        self.order += start
+        self.count = stop - start
+
+
+_FIELDS = (*LaneItem.__slots__, *CallGroup.__slots__)
+
+
+def content_slices(contents: Sequence[Content], input_bytes: Sequence[int], start: int, stop: int) -> list[Content]:
+    """The contents of some calls of a group, uncopied."""
+    return [
+        memoryview(content)[nbytes * start : nbytes * stop] if isinstance(content, bytes | memoryview) else content
+        for content, nbytes in zip(contents, input_bytes, strict=True)
+    ]
+
+
+def id_numbers(ids: bytes) -> tuple[int, ...]:
+    """The numbers that ids of 8 bytes each stand for."""
+    return struct.unpack(f"<{len(ids) // ID_BYTES}Q", ids)

@@ -18,7 +18,7 @@ from typing import Any
 
 from layerwire.errors import DeadlineExceededError, LayerwireError
 from layerwire_server.worker.answering.reply import BatchTiming, Reply
-from layerwire_server.worker.call import Call
+from layerwire_server.worker.call import CallGroup
 from layerwire_server.worker.lanes.lane import Batch
 from layerwire_server.worker.lanes.lanes import Lanes
 from layerwire_server.worker.measures import Measures
@@ -47,10 +47,10 @@ class Dispatcher:
         self,
         index: int,
         device: Device,
-        lanes: Lanes[Call],
+        lanes: Lanes[CallGroup],
         measures: Measures,
         send: Callable[[Reply], None],
-        on_batch: Callable[[Batch[Call]], None],
+        on_batch: Callable[[Batch[CallGroup]], None],
         hang_seconds: float,
     ) -> None:
         self._index = index
@@ -83,10 +83,10 @@ class Dispatcher:
         self._is_paused = False
         self.wake()
 
-    async def run_alone(self, call: Call) -> None:
+    async def run_alone(self, call: CallGroup) -> None:
         """Runs a call that never was in a lane, on a device thread, and gives its reply the answer."""
         launch_time = time.monotonic()
-        batch: Batch[Call] = Batch(call.key, [call], call.rows, call.cost, "single")
+        batch: Batch[CallGroup] = Batch(call.key, [call], call.rows, call.cost, "single")
         number = self._begin(launch_time, _expected_seconds(batch))
         try:
             execution = await self._loop.run_in_executor(self._threads, execute, self._device, batch.key, batch.calls)
@@ -134,7 +134,7 @@ class Dispatcher:
             self._launch(batch, now, expected_seconds)
         self._set_timer(now)
 
-    def _launch(self, batch: Batch[Call], launch_time: float, expected_seconds: float) -> None:
+    def _launch(self, batch: Batch[CallGroup], launch_time: float, expected_seconds: float) -> None:
         number = self._begin(launch_time, expected_seconds)
 
         def on_done(future: Future[Execution]) -> None:
@@ -147,7 +147,7 @@ class Dispatcher:
         self._batches[self._number] = launch_time + max(self._hang_seconds, 10 * expected_seconds)
         return self._number
 
-    def _on_return(self, number: int, batch: Batch[Call], launch_time: float, future: Future[Execution]) -> None:
+    def _on_return(self, number: int, batch: Batch[CallGroup], launch_time: float, future: Future[Execution]) -> None:
         del self._batches[number]
         try:
             execution = future.result()
@@ -156,7 +156,7 @@ class Dispatcher:
         self._deliver(batch, launch_time, execution)
         self._pump()
 
-    def _deliver(self, batch: Batch[Call], launch_time: float, execution: Execution) -> None:
+    def _deliver(self, batch: Batch[CallGroup], launch_time: float, execution: Execution) -> None:
         """Sends the answers of a batch that ran."""
         seconds = execution.phases.seconds
         self._lanes.charge(batch, seconds)
@@ -164,7 +164,10 @@ class Dispatcher:
         batch.key.row_seconds += (row_seconds - batch.key.row_seconds) * (0.2 if batch.key.row_seconds else 1.0)
         if execution.bearable_rows is not None:
             self._lanes.bear_at_most(batch.key, execution.bearable_rows)
-        timing = BatchTiming(launch_time, len(batch.calls), batch.rows, self._index, self._device.name)
+        for call in batch.calls:
+            call.reply.forget(call)
+        batch = batch._replace(calls=list(execution.calls or batch.calls))
+        timing = BatchTiming(launch_time, batch.call_count, batch.rows, self._index, self._device.name)
         replies: dict[Reply, None] = {}
         for index, (call, result) in enumerate(zip(batch.calls, execution.results, strict=True)):
             reply: Reply = call.reply
@@ -176,8 +179,8 @@ class Dispatcher:
                 reply.answer(call, result, execution.phases, timing)
             except LayerwireError as error:
                 execution.results[index] = error
-                self._measures.count_failure(call, error)
-                reply.fail(call.ordinal, call.call_id, error)
+                self._measures.count_failure(call, error, call.count)
+                reply.fail(call, error)
             replies[reply] = None
         for reply in replies:
             self._send(reply)
@@ -188,8 +191,8 @@ class Dispatcher:
         replies: dict[Reply, None] = {}
         for call in self._lanes.expire(now):
             error = deadline_error(call)
-            self._measures.count_failure(call, error)
-            call.reply.fail(call.ordinal, call.call_id, error)
+            self._measures.count_failure(call, error, call.count)
+            call.reply.fail(call, error)
             replies[call.reply] = None
         for reply in replies:
             self._send(reply)
@@ -222,15 +225,15 @@ class Dispatcher:
         os._exit(_LOST_STATUS)
 
 
-def _expected_seconds(batch: Batch[Call]) -> float:
+def _expected_seconds(batch: Batch[CallGroup]) -> float:
     seconds: float = batch.key.row_seconds * batch.rows
     if seconds:
         return seconds
-    nbytes = sum(call.nbytes for call in batch.calls)
+    nbytes = sum(call.nbytes * call.count for call in batch.calls)
     return batch.cost / _GUESSED_OPERATIONS_PER_SECOND + nbytes / _GUESSED_BYTES_PER_SECOND
 
 
-def deadline_error(call: Call) -> DeadlineExceededError:
-    """The error of a call whose time is up."""
+def deadline_error(call: CallGroup) -> DeadlineExceededError:
+    """The error of calls whose time is up."""
     title = call.plan.operator.title
     return DeadlineExceededError(f"{title}: the deadline passed before the call ran", operator=title)

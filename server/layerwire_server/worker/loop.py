@@ -6,6 +6,7 @@ It knows where each frame goes: decoder, lanes, dispatcher, reply, other_request
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import secrets
 import time
@@ -15,15 +16,16 @@ from collections.abc import Callable
 from layerwire.errors import CallCancelledError, InternalError, LayerwireError, ResourceExhaustedError
 from layerwire.v1 import layerwire_pb2
 from layerwire_server.link import Flag, Frame, Kind, Link
-from layerwire_server.worker.answering.reply import Reply
-from layerwire_server.worker.call import Call
+from layerwire_server.worker.answering.reply import Answerable, Reply
+from layerwire_server.worker.call import CallGroup, id_numbers
 from layerwire_server.worker.dispatcher import Dispatcher, deadline_error
 from layerwire_server.worker.lanes.lane import Batch
 from layerwire_server.worker.lanes.lanes import Full, Lanes
 from layerwire_server.worker.measures import Measures
 from layerwire_server.worker.other_requests.handler import OtherRequests
 from layerwire_server.worker.other_requests.models import Models
-from layerwire_server.worker.reading.decoder import CallDecoder, Request, parse, requests_of
+from layerwire_server.worker.reading.decoder import CallDecoder, Failure
+from layerwire_server.worker.reading.requests import Request, parse, requests_of
 from layerwire_server.worker.running.device import Device
 from layerwire_server.worker.weights.catalog import Catalog
 from layerwire_server.worker.weights.weights_cache import CacheMiss, load_error
@@ -40,14 +42,14 @@ class WorkerLoop:
         self,
         index: int,
         device: Device,
-        lanes: Lanes[Call],
+        lanes: Lanes[CallGroup],
         decoder: CallDecoder,
         catalog: Catalog,
         measures: Measures,
         *,
         hello: bytes,
         hang_seconds: float,
-        on_batch: Callable[[Batch[Call]], None],
+        on_batch: Callable[[Batch[CallGroup]], None],
         max_answer_bytes: int,
     ) -> None:
         self._lanes = lanes
@@ -149,10 +151,26 @@ class WorkerLoop:
             return  # the gateway let it through by its first byte; it cancels nothing
         now = time.monotonic()
         for reply in [r for r in self._replies.values() if r.link is link and r.frame.stream == frame.stream]:
-            for call in [call for call in reply.calls.values() if call.call_id in ids]:
-                if self._lanes.withdraw(call, now):
-                    self._fail(reply, call.ordinal, call.call_id, CallCancelledError("cancelled by the client"), call)
+            for call in [call for call in reply.groups if not call.is_gone]:
+                self._cancel(reply, call, ids, now)
             self._flush(reply)
+
+    def _cancel(self, reply: Reply, call: CallGroup, ids: set[int], now: float) -> None:
+        """Takes the calls with these ids out of their group; the others wait on in its place."""
+        runs = [
+            (is_cancelled, [index for index, _ in run])
+            for is_cancelled, run in itertools.groupby(enumerate(id_numbers(call.ids)), lambda each: each[1] in ids)
+        ]
+        if not any(is_cancelled for is_cancelled, _ in runs):
+            return
+        parts = [(is_cancelled, call.part(run[0], run[-1] + 1)) for is_cancelled, run in runs]
+        pieces = [part for is_cancelled, part in parts if not is_cancelled]
+        self._lanes.replace(call, pieces, now)
+        reply.forget(call)
+        reply.groups.update(pieces)
+        for is_cancelled, part in parts:
+            if is_cancelled:
+                self._fail(reply, part, CallCancelledError("cancelled by the client"), part)
 
     # from frames to lanes
 
@@ -165,76 +183,81 @@ class WorkerLoop:
             reply.refuse(error)
             del self._replies[reply.link, reply.frame.frame]
             return []
-        reply.unanswered_count = len(requests)
+        reply.unanswered_count = sum(request.count for request, _ in requests)
         if not requests:
             reply.send_message(b"")
             del self._replies[reply.link, reply.frame.frame]
         return requests
 
-    def _call(self, reply: Reply, frame: Frame, request: Request) -> Call | None:
-        """The call, ready to wait or run; None if it is wrong or too late, which has been answered.
+    def _calls(self, reply: Reply, frame: Frame, request: Request) -> list[CallGroup]:
+        """The calls, ready to wait or run, without those that are wrong or too late, which has been answered.
 
         Raises:
-            CacheMiss: what it needs has to be loaded first.
+            CacheMiss: what they need has to be loaded first.
         """
-        call = self._decoder.call_or_error(request, frame)
-        if isinstance(call, LayerwireError):
-            self._fail(reply, request.ordinal, request.call_id, call, None)
-            return None
-        call.reply = reply
-        call.caller = reply.link, frame.stream
-        if call.deadline <= time.monotonic():
-            self._fail(reply, call.ordinal, call.call_id, deadline_error(call), call)
-            return None
-        return call
+        calls = []
+        for call in self._decoder.calls(request, frame):
+            if isinstance(call, Failure):
+                self._fail(reply, call.request, call.error, None)
+                continue
+            call.reply = reply
+            call.caller = reply.link, frame.stream
+            if call.deadline <= time.monotonic():
+                self._fail(reply, call, deadline_error(call), call)
+                continue
+            calls.append(call)
+        return calls
 
     def _admit(self, reply: Reply, frame: Frame, request: Request, now: float) -> None:
         try:
-            call = self._call(reply, frame, request)
+            calls = self._calls(reply, frame, request)
         except CacheMiss as miss:
             self._other_requests.start(self._admit_later(reply, frame, request, miss))
             return
-        if call is not None:
+        for call in calls:
             self._offer(reply, call, now)
 
     async def _admit_later(self, reply: Reply, frame: Frame, request: Request, miss: CacheMiss) -> None:
-        call = await self._call_after_loads(reply, frame, request, miss)
+        calls = await self._calls_after_loads(reply, frame, request, miss)
         if reply.is_dropped:
             return
-        if call is not None:
+        for call in calls:
             self._offer(reply, call, time.monotonic())
         self._flush(reply)
         self._dispatcher.wake()
 
-    async def _call_after_loads(self, reply: Reply, frame: Frame, request: Request, miss: CacheMiss) -> Call | None:
-        """The call, once what it needs is in memory; None if it is wrong or too late, which has been answered."""
+    async def _calls_after_loads(
+        self, reply: Reply, frame: Frame, request: Request, miss: CacheMiss
+    ) -> list[CallGroup]:
+        """The same, once what they need is in memory."""
         for _ in range(_MAX_LOADS):
             error = await load_error(miss)
             if reply.is_dropped:
-                return None
+                return []
             if error is not None:
-                self._fail(reply, request.ordinal, request.call_id, error, None)
-                return None
+                self._fail(reply, request, error, None)
+                return []
             try:
-                return self._call(reply, frame, request)
+                return self._calls(reply, frame, request)
             except CacheMiss as another:
                 miss = another
         error = ResourceExhaustedError("weights are put out as fast as they come in: --max-weights-bytes is too small")
-        self._fail(reply, request.ordinal, request.call_id, error, None)
-        return None
+        self._fail(reply, request, error, None)
+        return []
 
-    def _offer(self, reply: Reply, call: Call, now: float) -> None:
-        reply.calls[call.ordinal] = call
+    def _offer(self, reply: Reply, call: CallGroup, now: float) -> None:
+        reply.groups.add(call)
         try:
             self._lanes.offer(call, call.key.max_rows, now)
         except Full as full:
-            self._measures.count_rejection(full.reason)
+            rest: CallGroup = full.rest
+            self._measures.count_rejection(full.reason, rest.count)
             error = ResourceExhaustedError(
                 f"{call.plan.operator.title}: the queue is full by --max-queue-{full.reason}",
                 operator=call.plan.operator.title,
                 retry_after_seconds=full.retry_after_seconds,
             )
-            self._fail(reply, call.ordinal, call.call_id, error, call)
+            self._fail(reply, rest, error, rest)
 
     async def _run_isolated(self) -> None:
         """Runs the calls of frames that a worker died with, one at a time, each announced to the gateway first."""
@@ -256,15 +279,22 @@ class WorkerLoop:
             if is_quarantined:
                 self._refuse_quarantined(reply, request)
                 continue
-            await self._announce(reply, request.ordinal)
-            try:
-                call = self._call(reply, frame, request)
-            except CacheMiss as miss:
-                call = await self._call_after_loads(reply, frame, request, miss)
-            if call is not None and not reply.is_dropped:
-                await self._dispatcher.run_alone(call)
+            for single in request.singles():
+                await self._run_single(reply, frame, single)
         if not reply.is_dropped:
             self._flush(reply)
+
+    async def _run_single(self, reply: Reply, frame: Frame, request: Request) -> None:
+        if reply.is_dropped:
+            return
+        await self._announce(reply, request.ordinal)
+        try:
+            calls = self._calls(reply, frame, request)
+        except CacheMiss as miss:
+            calls = await self._calls_after_loads(reply, frame, request, miss)
+        for call in calls:
+            if not reply.is_dropped:
+                await self._dispatcher.run_alone(call)
 
     async def _announce(self, reply: Reply, ordinal: int | None) -> None:
         """Returns when the announcement has left this process, which the call may be about to end."""
@@ -275,16 +305,16 @@ class WorkerLoop:
 
     # answers that are errors, and ends
 
-    def _fail(self, reply: Reply, ordinal: int, call_id: int, error: LayerwireError, call: Call | None) -> None:
-        self._measures.count_failure(call, error)
+    def _fail(self, reply: Reply, calls: Answerable, error: LayerwireError, call: CallGroup | None) -> None:
+        self._measures.count_failure(call, error, calls.count)
         if call is not None and not error.operator:
             error.operator = call.plan.operator.title
-        reply.fail(ordinal, call_id, error)
+        reply.fail(calls, error)
 
     def _refuse_quarantined(self, reply: Reply, request: Request) -> None:
-        self._measures.count_rejection("quarantined")
-        error = _quarantine_error(reply.frame, request.ordinal)
-        self._fail(reply, request.ordinal, request.call_id, error, None)
+        for single in request.singles():  # each error has an id of its own
+            self._measures.count_rejection("quarantined")
+            self._fail(reply, single, _quarantine_error(reply.frame, single.ordinal), None)
 
     def _flush(self, reply: Reply) -> None:
         """Sends what has been gathered; forgets the reply if that was all."""
@@ -296,10 +326,10 @@ class WorkerLoop:
         now = time.monotonic()
         reply.is_dropped = True
         del self._replies[reply.link, reply.frame.frame]
-        calls, reply.calls = reply.calls, {}  # they know each other: only a collection would free their bytes
-        for call in calls.values():
+        calls, reply.groups = reply.groups, set()  # they know each other: only a collection would free their bytes
+        for call in calls:
             if self._lanes.withdraw(call, now):
-                self._measures.count_failure(call, CallCancelledError("cancelled by the client"))
+                self._measures.count_failure(call, CallCancelledError("cancelled by the client"), call.count)
                 call.contents = []
 
 

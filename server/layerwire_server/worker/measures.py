@@ -11,7 +11,7 @@ from typing import NamedTuple
 from layerwire.errors import LayerwireError
 from layerwire_server.errors import OverLimitError
 from layerwire_server.metrics import Counter, Histogram, Metrics
-from layerwire_server.worker.call import Call
+from layerwire_server.worker.call import CallGroup
 from layerwire_server.worker.lanes.lane import Batch
 from layerwire_server.worker.model_statistics import ModelCounters
 from layerwire_server.worker.request_kinds import KINDS
@@ -50,26 +50,26 @@ class Measures:
             for reason in ("drained", "rows", "bytes", "cost", "single")
         }
 
-    def count_batch(self, batch: Batch[Call], launch_time: float, execution: Execution) -> None:
+    def count_batch(self, batch: Batch[CallGroup], launch_time: float, execution: Execution) -> None:
         """A batch ran and its answers are on their way."""
         operator_metrics = self._operator_metrics(_label(batch.calls[0]))
         phases = execution.phases
         operator_metrics.copy_in_seconds.observe(phases.copy_in_seconds)
         operator_metrics.kernel_seconds.observe(phases.kernel_seconds)
         operator_metrics.copy_out_seconds.observe(phases.copy_out_seconds)
-        operator_metrics.batch_calls.observe(len(batch.calls))
+        operator_metrics.batch_calls.observe(batch.call_count)
         operator_metrics.batch_rows.observe(batch.rows)
         now = time.monotonic()
         times, arrival_time, successes = 0, batch.calls[0].arrival_time, 0
         for call, result in zip(batch.calls, execution.results, strict=True):
             if isinstance(result, LayerwireError):
                 continue
-            successes += 1
+            successes += call.count
             if call.arrival_time != arrival_time:  # calls of one frame share it: one observation for all
                 operator_metrics.queue_seconds.observe(launch_time - arrival_time, times)
                 operator_metrics.call_seconds.observe(now - arrival_time, times)
                 times, arrival_time = 0, call.arrival_time
-            times += 1
+            times += call.count
         if times:
             operator_metrics.queue_seconds.observe(launch_time - arrival_time, times)
             operator_metrics.call_seconds.observe(now - arrival_time, times)
@@ -77,23 +77,23 @@ class Measures:
         if batch.calls[0].model is not None:
             self.model_statistics.count_batch(batch, launch_time, now, execution, time.time())
 
-    def count_close(self, batch: Batch[Call]) -> None:
+    def count_close(self, batch: Batch[CallGroup]) -> None:
         """A batch was closed."""
         self._reasons[batch.reason].add()
 
-    def count_failure(self, call: Call | None, error: LayerwireError) -> None:
-        """A call ended with an error."""
+    def count_failure(self, call: CallGroup | None, error: LayerwireError, times: int = 1) -> None:
+        """So many calls ended with an error."""
         operator = _label(call) if call is not None else error.operator
         operator = operator if operator in _LABELS else "unknown"
-        self._metrics.counter("layerwire_calls_total", operator=operator, code=error.code.name).add()
+        self._metrics.counter("layerwire_calls_total", operator=operator, code=error.code.name).add(times)
         if call is not None:
             self.model_statistics.count_failure(call, time.monotonic())
         if isinstance(error, OverLimitError):
-            self._rejections[error.reason].add()
+            self._rejections[error.reason].add(times)
 
-    def count_rejection(self, reason: str) -> None:
-        """A call was turned away: by `Full.reason` of the lanes, or "quarantined"."""
-        self._rejections[_OF_LANES.get(reason, reason)].add()
+    def count_rejection(self, reason: str, times: int = 1) -> None:
+        """So many calls were turned away: by `Full.reason` of the lanes, or "quarantined"."""
+        self._rejections[_OF_LANES.get(reason, reason)].add(times)
 
     def _operator_metrics(self, operator: str) -> _OperatorMetrics:
         operator_metrics = self._operators.get(operator)
@@ -106,7 +106,7 @@ class Measures:
         return operator_metrics
 
 
-def _label(call: Call) -> str:
+def _label(call: CallGroup) -> str:
     """What it is counted under."""
     operator = call.plan.operator
     return KINDS[operator.family].label(operator)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from layerwire.errors import LayerwireError
 from layerwire.inference_v2 import open_inference_pb2
 from layerwire_server.programs.run import Run
-from layerwire_server.worker.call import Call, Model
+from layerwire_server.worker.call import CallGroup, Model
 from layerwire_server.worker.lanes.lane import Batch
 from layerwire_server.worker.running.device import Phases
 from layerwire_server.worker.running.execution import Execution
@@ -63,7 +63,7 @@ class ModelCounters:
         self._models: OrderedDict[Model, _ModelTotals] = OrderedDict()
 
     def count_batch(
-        self, batch: Batch[Call], launch_time: float, answer_time: float, execution: Execution, wall_time: float
+        self, batch: Batch[CallGroup], launch_time: float, answer_time: float, execution: Execution, wall_time: float
     ) -> None:
         """A batch of a program's calls ran.
 
@@ -82,9 +82,9 @@ class ModelCounters:
                 continue
             totals = self._totals(call.model)
             totals.rows += _rows(call)
-            totals.answer_seconds += answer_time - call.arrival_time
-            totals.queue_seconds += max(launch_time - call.arrival_time, 0.0)
-            successes[call.model] += 1
+            totals.answer_seconds += (answer_time - call.arrival_time) * call.count
+            totals.queue_seconds += max(launch_time - call.arrival_time, 0.0) * call.count
+            successes[call.model] += call.count
         for model, calls in successes.items():
             totals = self._totals(model)
             totals.last_answer_seconds = wall_time
@@ -92,12 +92,12 @@ class ModelCounters:
             totals.calls.add(phases, calls)
             totals.size(size).add(phases)
 
-    def count_failure(self, call: Call, now: float) -> None:
-        """A call that was found to be right failed, expired, was given up, or found the queue full."""
+    def count_failure(self, call: CallGroup, now: float) -> None:
+        """Calls that were found to be right failed, expired, were given up, or found the queue full."""
         if call.model is not None:
             totals = self._totals(call.model)
-            totals.failures += 1
-            totals.failure_seconds += now - call.arrival_time
+            totals.failures += call.count
+            totals.failure_seconds += (now - call.arrival_time) * call.count
 
     def of(self, name: str, version: int) -> open_inference_pb2.ModelStatistics:
         """What there is of a model; zeros if it wasn't called."""
@@ -115,11 +115,11 @@ class ModelCounters:
         return totals
 
 
-def _rows(call: Call) -> int:
-    """Rows of a call, however it was batched; 1 of a program whose calls can't be joined."""
+def _rows(call: CallGroup) -> int:
+    """Rows of calls, however they were batched; 1 each of a program whose calls can't be joined."""
     operator, spec = call.plan.operator, call.plan.specs[0]
     assert isinstance(operator, Run)
-    return spec.shape[0] if spec is not None and operator.variant.batched else 1
+    return call.count * (spec.shape[0] if spec is not None and operator.variant.batched else 1)
 
 
 def _message(model: Model, totals: _ModelTotals) -> open_inference_pb2.ModelStatistics:

@@ -54,6 +54,24 @@ class LaneKey:
         self.row_seconds = 0.0
 
 
+class GroupAnswer(NamedTuple):
+    """An AnswerGroup within StreamResponse, with gaps for ids and data.
+
+    Its bytes are gaps[0] + ids + gaps[1] + data[0] + ... + gaps[n] + data[n - 1].
+
+    Attributes:
+        call_count: how many calls it answers.
+        gaps: what stays.
+        outputs: for each piece of data, the place of its output.
+        nbytes: of all of it.
+    """
+
+    call_count: int
+    gaps: tuple[bytes, ...]
+    outputs: tuple[int, ...]
+    nbytes: int
+
+
 @dataclass(eq=False, slots=True)
 class Plan:
     """A call without its data.
@@ -85,6 +103,7 @@ class Plan:
     cost: float
     key: LaneKey
     answer_template: Entry | None = None  # once an answer was made
+    group_answer: GroupAnswer | None = None  # likewise of a group
     shared_lane: tuple[list[object], LaneKey] | None = None  # digests of the last call's shared inputs, and its lane
     recipe: bytes | None = None  # a request without options and data, for warm-up; b"" where that can't be
 

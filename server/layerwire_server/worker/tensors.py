@@ -61,17 +61,33 @@ def check_data(data: bytes, spec: TensorSpec, operator: str, field: str) -> None
     Raises:
         InvalidArgumentError: it is longer or shorter, or a bool is neither 0 nor 1.
     """
-    if len(data) != spec.nbytes:
-        raise invalid(
-            operator,
-            field,
-            f"must have {spec.nbytes} bytes of data for {DTYPE_NAMES[spec.dtype]} {list(spec.shape)}, got {len(data)}",
-        )
-    if spec.dtype == BOOL and data and int(np.frombuffer(data, np.uint8).max()) > 1:
+    check_length(len(data), spec, operator, field)
+    if spec.dtype == BOOL:
+        check_bools(data, operator, field)
+
+
+def check_length(nbytes: int, spec: TensorSpec, operator: str, field: str) -> None:
+    """Checks that there is as much data as the spec says.
+
+    Raises:
+        InvalidArgumentError: it is more or less.
+    """
+    if nbytes != spec.nbytes:
+        claim = f"{DTYPE_NAMES[spec.dtype]} {list(spec.shape)}"
+        raise invalid(operator, field, f"must have {spec.nbytes} bytes of data for {claim}, got {nbytes}")
+
+
+def check_bools(data: bytes | memoryview, operator: str, field: str) -> None:
+    """Checks the elements of a bool tensor.
+
+    Raises:
+        InvalidArgumentError: one is neither 0 nor 1.
+    """
+    if data and int(np.frombuffer(data, np.uint8).max()) > 1:
         raise invalid(operator, field, "must have bytes of 0 and 1, as its dtype is bool")
 
 
-def to_torch(data: bytes | bytearray, spec: TensorSpec) -> torch.Tensor:
+def to_torch(data: bytes | bytearray | memoryview, spec: TensorSpec) -> torch.Tensor:
     """A tensor on the data, uncopied; never to be written to."""
     dtype = TORCH_DTYPES[spec.dtype]
     if not data:

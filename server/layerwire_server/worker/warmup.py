@@ -26,7 +26,7 @@ from google.protobuf.message import DecodeError
 from layerwire.errors import LayerwireError
 from layerwire.wire.dtypes import ITEMSIZES
 from layerwire_server.storage import durable
-from layerwire_server.worker.call import Call
+from layerwire_server.worker.call import CallGroup
 from layerwire_server.worker.lanes.lane import Batch
 from layerwire_server.worker.reading.decoder import CallDecoder
 from layerwire_server.worker.request_kinds import KINDS
@@ -87,10 +87,10 @@ class History:
         self._earlier_counts: Counter[FrequentBatch] = Counter()
         self._written_total = 0  # batches counted when it was written down last
 
-    def count(self, batch: Batch[Call]) -> None:
+    def count(self, batch: Batch[CallGroup]) -> None:
         """A batch ran."""
         plan = batch.calls[0].plan
-        calls = len(batch.calls)
+        calls = batch.call_count
         if not plan.recipe or plan.footprint * calls > _MOST_BYTES:
             return
         frequent = FrequentBatch(plan.operator.family, plan.recipe, 1 << (calls - 1).bit_length())
@@ -177,7 +177,7 @@ async def warm_up(device: Device, decoder: CallDecoder, batches: Sequence[Freque
     return runs
 
 
-async def _call(decoder: CallDecoder, batch: FrequentBatch) -> Call | None:
+async def _call(decoder: CallDecoder, batch: FrequentBatch) -> CallGroup | None:
     """The call, its data zeros; None where it can't be any more, as after its program was deleted."""
     try:
         kind = KINDS[batch.family]

@@ -22,6 +22,7 @@ class Item(LaneItem):
     def __init__(self, key: str = "a", **facts: float) -> None:
         self.key = key
         self.caller = facts.get("caller", 0)
+        self.count = 1
         self.rows = int(facts.get("rows", 1))
         self.nbytes = self.footprint = int(facts.get("nbytes", 1))
         self.cost = facts.get("cost", 1.0)

@@ -63,6 +63,24 @@ HONEST = {
             ]
         )
     ),
+    "a large group": pb.StreamRequest(
+        calls=pb.Calls(groups=[pb.CallGroup(template=bytes(CALL_BYTES), ids=bytes(8 * MAX_CALLS), data=[LARGE, LARGE])])
+    ),
+    "as many groups as may be": pb.StreamRequest(
+        calls=pb.Calls(groups=[pb.CallGroup(template=bytes(900), ids=bytes(8), data=[bytes(900)])] * MAX_CALLS)
+    ),
+    "weights that come with a group's program": pb.StreamRequest(
+        calls=pb.Calls(
+            groups=[
+                pb.CallGroup(
+                    template=pb.Call(
+                        run=pb.RunRequest(definition={"constants": [{"name": "w", "tensor": {"data": LARGE}}]})
+                    ).SerializeToString(),
+                    ids=bytes(8),
+                )
+            ]
+        )
+    ),
     "a call of an unknown operator": pb.StreamRequest(calls=pb.Calls(calls=[pb.Call(id=1), relu(LARGE)])),
 }  # fmt: skip
 
@@ -93,6 +111,17 @@ EXCESS = {
     "calls in several parts": (
         pb.StreamRequest, field(1, EMPTY_CALL * MAX_CALLS) + field(1, EMPTY_CALL) + field(2, LARGE), "message_calls",
     ),
+    "a template": (pb.StreamRequest, field(1, field(2, field(1, LARGE))), "parameter_bytes"),
+    "numbers in a template": (
+        pb.StreamRequest, field(1, field(2, field(1, field(2, field(3, b"\x08\x01" * CALL_BYTES * 512))))),
+        "parameter_bytes",
+    ),
+    "calls of a group": (pb.StreamRequest, field(1, field(2, field(2, LARGE))), "message_calls"),
+    "calls of many groups": (
+        pb.StreamRequest, field(1, field(2, field(2, bytes(80)) + field(3, bytes(1200))) * 420), "message_calls",
+    ),
+    "groups without calls": (pb.StreamRequest, field(1, b"\x12\x00" * MESSAGE_BYTES), "parameter_bytes"),
+    "empty pieces of data": (pb.StreamRequest, field(1, field(2, b"\x1a\x00" * MESSAGE_BYTES)), "parameter_bytes"),
     "numbers in calls": (
         pb.StreamRequest, field(1, field(1, field(2, field(3, b"\x08\x01" * CALL_BYTES))) * 1000), "parameter_bytes",
     ),

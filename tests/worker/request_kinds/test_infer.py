@@ -18,7 +18,7 @@ from layerwire.wire.dtypes import INFERENCE_NAMES, OF_INFERENCE
 from layerwire_server.programs.check import ProgramLimits
 from layerwire_server.programs.variant import Facts
 from layerwire_server.storage import Store
-from layerwire_server.worker.call import Call, Model
+from layerwire_server.worker.call import CallGroup, Model
 from layerwire_server.worker.lanes.lane import Batch
 from layerwire_server.worker.model_statistics import ModelCounters
 from layerwire_server.worker.plan import CallLimits, Plans
@@ -49,7 +49,7 @@ def decoder(tmp_path: Path) -> CallDecoder:
     return CallDecoder(Plans(CallLimits(1 << 20, 1e9), "cpu"), catalog, deterministic=False)
 
 
-async def call_of(decoder, family, request, arrival_time=0.0, deadline=math.inf) -> Call:
+async def call_of(decoder, family, request, arrival_time=0.0, deadline=math.inf) -> CallGroup:
     while True:
         try:
             return decoder.decode(KINDS[family], request, arrival_time, deadline)

@@ -5,11 +5,14 @@ It knows the link and the answers' messages; neither lanes nor devices.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Protocol
+
 from layerwire.errors import LayerwireError, ResourceExhaustedError, to_status
 from layerwire.v1 import layerwire_pb2
 from layerwire.wire import protobuf
 from layerwire_server.link import Flag, Frame, Kind, Link
-from layerwire_server.worker.call import Call
+from layerwire_server.worker.call import CallGroup, id_numbers
 from layerwire_server.worker.request_kinds import KINDS_BY_RPC, NATIVE_KINDS
 from layerwire_server.worker.request_kinds.kind import Pieces
 from layerwire_server.worker.running.device import Phases
@@ -17,12 +20,32 @@ from layerwire_server.worker.running.device import Phases
 _FLUSH_BYTES = 1024**2
 
 
+class Answerable(Protocol):
+    """Calls of a frame that follow each other: those that wait or run, or requests that never came to that."""
+
+    @property
+    def ordinal(self) -> int:
+        """Of the first in the frame."""
+
+    @property
+    def count(self) -> int:
+        """How many."""
+
+    @property
+    def ids(self) -> bytes:
+        """Theirs."""
+
+    @property
+    def is_grouped(self) -> bool:
+        """Whether they came in a CallGroup."""
+
+
 class Reply:
     """What a frame is still to be answered with.
 
     Attributes:
         frame: the frame, without its payload.
-        calls: its calls that are not answered, by ordinal.
+        groups: its calls that are not answered, but those whose neighbours in a group wait on while they run.
         unanswered_count: how many answers are owed; the last makes `flush` say so.
         is_dropped: whether nobody wants the answers any more.
 
@@ -35,45 +58,80 @@ class Reply:
 
     __slots__ = (
         "_max_message_bytes", "_nbytes", "_ordinals", "_pieces", "_write",
-        "calls", "frame", "is_dropped", "link", "unanswered_count",
+        "frame", "groups", "is_dropped", "link", "unanswered_count",
     )  # fmt: skip
 
     def __init__(self, link: Link, frame: Frame, unanswered_count: int, max_message_bytes: int) -> None:
         self.link = link
         self._max_message_bytes = max_message_bytes
         self.frame = frame._replace(payload=b"", ordinals=())
-        self.calls: dict[int, Call] = {}
+        self.groups: set[CallGroup] = set()
         self.unanswered_count = unanswered_count
         self.is_dropped = False
         kind = KINDS_BY_RPC.get(frame.family)
         self._write = _write_answer if kind is None else kind.write_response
         self._pieces: list[bytes | memoryview] = []
-        self._ordinals: list[int] = []
+        self._ordinals: list[range] = []
         self._nbytes = 0
 
-    def answer(self, call: Call, outputs: list[memoryview], phases: Phases, batch: BatchTiming) -> None:
-        """Adds the answer of a call that ran.
+    def answer(self, call: CallGroup, outputs: list[memoryview], phases: Phases, batch: BatchTiming) -> None:
+        """Adds the answers of calls that ran.
 
         Raises:
-            ResourceExhaustedError: no message may be that large; nothing was added.
+            ResourceExhaustedError: no message may be as large as one of them; nothing was added.
         """
         timing = batch.of_call(call, phases) if call.options.return_timing else b""
-        pieces, nbytes = self._write(call, outputs, timing)
+        if call.is_grouped:
+            self._answer_group(call, outputs, timing)
+        else:
+            self._add(call, *self._within_message(call, *self._write(call, outputs, timing)))
+
+    def _answer_group(self, call: CallGroup, outputs: Sequence[memoryview], timing: bytes) -> None:
+        plan = call.plan
+        answer = plan.group_answer
+        if answer is None or timing or answer.call_count != call.count:
+            answer = NATIVE_KINDS[plan.operator.family].group_answer(plan, call.count, timing)
+            if not timing:
+                plan.group_answer = answer
+        if answer.nbytes <= self._max_message_bytes:
+            pieces: list[bytes | memoryview] = [answer.gaps[0], call.ids]
+            for place, gap in zip(answer.outputs, answer.gaps[1:], strict=True):
+                pieces += (gap, outputs[place])
+            self._add(call, pieces, answer.nbytes)
+            return
+        middle = call.count // 2
+        first = call.part(0, max(middle, 1))
+        sizes = [spec.nbytes * first.count for spec in plan.outputs]
+        heads = [output[:size] for output, size in zip(outputs, sizes, strict=True)]
+        single = self._within_message(first, *_write_answer(first.part(0, 1), heads, timing))
+        if not middle:
+            self._add(call, *single)
+            return
+        self._answer_group(first, heads, timing)
+        tails = [output[size:] for output, size in zip(outputs, sizes, strict=True)]
+        self._answer_group(call.part(middle, call.count), tails, timing)
+
+    def _within_message(self, call: CallGroup, pieces: list[bytes | memoryview], nbytes: int) -> Pieces:
         if nbytes > self._max_message_bytes:
             title = call.plan.operator.title
             rule = f"{nbytes} bytes, over the server's --max-message-bytes {self._max_message_bytes}"
             raise ResourceExhaustedError(f"{title}: the answer takes {rule}", operator=title)
-        self._add(call.ordinal, pieces, nbytes)
+        return pieces, nbytes
 
-    def fail(self, ordinal: int, call_id: int, error: LayerwireError) -> None:
-        """Adds the answer of a call that failed."""
-        status = to_status(error).SerializeToString()
+    def fail(self, calls: Answerable, error: LayerwireError) -> None:
+        """Adds the answers of calls that failed."""
         if self.frame.kind is Kind.UNARY:
             self.refuse(error)
             return
-        answer = layerwire_pb2.Answer(id=call_id, status=layerwire_pb2.Status.FromString(status))
-        response = layerwire_pb2.StreamResponse(answers=[answer]).SerializeToString()
-        self._add(ordinal, [response], len(response))
+        status = layerwire_pb2.Status.FromString(to_status(error).SerializeToString())
+        if calls.is_grouped:
+            template = layerwire_pb2.Answer(status=status).SerializeToString()
+            response = layerwire_pb2.StreamResponse(groups=[{"template": template, "ids": calls.ids}])
+        else:
+            answers = [layerwire_pb2.Answer(id=number, status=status) for number in id_numbers(calls.ids)]
+            response = layerwire_pb2.StreamResponse(answers=answers)
+        message = response.SerializeToString()
+        self._add(calls, [message], len(message))
 
     def announce(self, ordinal: int | None) -> None:
         """Announces what runs next of an isolated frame: its decoding, or a call."""
@@ -82,7 +140,7 @@ class Reply:
     def refuse(self, error: LayerwireError) -> None:
         """Answers the frame as a whole with an error, at once."""
         status = to_status(error).SerializeToString()
-        self.calls.clear()
+        self.groups.clear()
         self.unanswered_count = 0
         self._send(Flag.LAST | Flag.ERROR, [status], ())
 
@@ -92,20 +150,27 @@ class Reply:
         self._send(Flag.LAST, [message], (0,))
 
     def flush(self) -> None:
-        """Sends what has been gathered."""
+        """Sends what has been gathered. The last message names no ordinals: it answers all that were left."""
         if self._ordinals:
-            pieces, ordinals = self._pieces, tuple(self._ordinals)
+            pieces, runs = self._pieces, self._ordinals
             self._pieces, self._ordinals, self._nbytes = [], [], 0
-            self._send(Flag.NONE if self.unanswered_count else Flag.LAST, pieces, ordinals)
+            if self.unanswered_count:
+                self._send(Flag.NONE, pieces, tuple(ordinal for run in runs for ordinal in run))
+            else:
+                self._send(Flag.LAST, pieces, ())
 
-    def _add(self, ordinal: int, pieces: list[bytes | memoryview], nbytes: int) -> None:
+    def forget(self, call: CallGroup) -> None:
+        """Knows calls no more, which are answered, or will be in other pieces."""
+        self.groups.discard(call)
+
+    def _add(self, calls: Answerable, pieces: list[bytes | memoryview], nbytes: int) -> None:
         if self._nbytes + nbytes > self._max_message_bytes:
             self.flush()
         self._nbytes += nbytes
-        self.calls.pop(ordinal, None)
-        self.unanswered_count -= 1
+        self.groups.discard(calls)
+        self.unanswered_count -= calls.count
         self._pieces += pieces
-        self._ordinals.append(ordinal)
+        self._ordinals.append(range(calls.ordinal, calls.ordinal + calls.count))
         if self._nbytes > _FLUSH_BYTES and self.unanswered_count:
             self.flush()
 
@@ -133,7 +198,7 @@ class BatchTiming:
         self._worker = worker
         self._device = device
 
-    def of_call(self, call: Call, phases: Phases) -> bytes:
+    def of_call(self, call: CallGroup, phases: Phases) -> bytes:
         """The serialized `timing` field of a call's response."""
         timing = layerwire_pb2.Timing(
             queue_seconds=max(self._launch_time - call.arrival_time, 0.0),
@@ -148,7 +213,7 @@ class BatchTiming:
         return protobuf.prefix(15, len(timing)) + timing
 
 
-def _write_answer(call: Call, outputs: list[memoryview], timing: bytes) -> Pieces:
+def _write_answer(call: CallGroup, outputs: list[memoryview], timing: bytes) -> Pieces:
     """One of a StreamResponse's answers."""
     plan = call.plan
     template = plan.answer_template if not timing else None
@@ -156,4 +221,4 @@ def _write_answer(call: Call, outputs: list[memoryview], timing: bytes) -> Piece
         template = NATIVE_KINDS[plan.operator.family].answer_template(plan, timing)
         if not timing:
             plan.answer_template = template
-    return template.parts(call.call_id, outputs), template.nbytes
+    return template.parts(id_numbers(call.ids)[0], outputs), template.nbytes

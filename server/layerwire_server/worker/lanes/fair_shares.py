@@ -29,20 +29,20 @@ class FairShares:
         self._busy: dict[Hashable, _Share] = {}
         self._idle: OrderedDict[Hashable, _Share] = OrderedDict()
 
-    def enter(self, key: Hashable, now: float) -> None:
-        """One more call of a key waits."""
+    def enter(self, key: Hashable, now: float, count: int = 1) -> None:
+        """So many more calls of a key wait."""
         share = self._busy.get(key)
         if share is None:
             share = self._idle.pop(key, None) or _Share(idle_since=now)
             away_seconds = max(now - share.idle_since, 0.0)
             share.balance_seconds = min(share.balance_seconds + away_seconds, 0.0) - self.earned_seconds
             self._busy[key] = share
-        share.calls += 1
+        share.calls += count
 
-    def leave(self, key: Hashable, now: float) -> None:
-        """One call fewer of a key waits."""
+    def leave(self, key: Hashable, now: float, count: int = 1) -> None:
+        """So many calls fewer of a key wait."""
         share = self._busy[key]
-        share.calls -= 1
+        share.calls -= count
         if not share.calls:
             del self._busy[key]
             share.balance_seconds += self.earned_seconds

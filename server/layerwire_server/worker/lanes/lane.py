@@ -8,7 +8,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 Call = TypeVar("Call", bound="LaneItem")
 
@@ -25,12 +25,16 @@ class Limits(NamedTuple):
 
 
 class LaneItem:
-    """What lanes need of a call while it waits, from `offer` until a batch takes it, it expires, or is withdrawn."""
+    """What lanes need of calls that are alike while they wait, from `offer` until a batch takes them or they leave.
+
+    Sizes are those of each of the calls.
+    """
 
     __slots__ = (
         "arrival_time",
         "caller",
         "cost",
+        "count",
         "deadline",
         "footprint",
         "is_gone",
@@ -43,6 +47,7 @@ class LaneItem:
 
     key: Any  # hashable, and otherwise opaque: the lane
     caller: Any  # likewise: who pays for it
+    count: int  # calls
     rows: int
     nbytes: int  # while it waits
     footprint: int  # bytes on the device while it runs
@@ -50,18 +55,35 @@ class LaneItem:
     priority: int
     deadline: float  # infinity if there is none
     arrival_time: float
-    order: int  # set by the lanes
+    order: int  # of the first call, set by the lanes; the others follow it
     is_gone: bool  # set by the lanes
+
+    def part(self, start: int, stop: int) -> Self:
+        """Some of the calls as an item of their own."""
+        raise NotImplementedError
+
+    def keep(self, start: int, stop: int) -> None:
+        """Gives all other calls up."""
+        raise NotImplementedError
+
+    def __lt__(self, other: object) -> bool:
+        """Never: items of equal rank in a heap stand in any order."""
+        return False
 
 
 class Batch(NamedTuple, Generic[Call]):
-    """Calls of one lane, to run together."""
+    """Calls of one lane, to run together. `calls` has an item for those that are alike."""
 
     key: Any  # the calls'
     calls: list[Call]
     rows: int
     cost: float
     reason: str  # why it holds no more: "drained", "rows", "bytes", "cost", "single"
+
+    @property
+    def call_count(self) -> int:
+        """How many calls they are."""
+        return sum(call.count for call in self.calls)
 
 
 @dataclass(eq=False, slots=True)
@@ -87,14 +109,14 @@ class Lane(Generic[Call]):
     def push(self, call: Call) -> None:
         """One more call waits."""
         heapq.heappush(self._heap, (-call.priority, call.deadline, call.order, call))
-        self.rows += call.rows
-        self.count += 1
+        self.rows += call.rows * call.count
+        self.count += call.count
 
     def leave(self, call: Call) -> None:
         """A call waits no more."""
         call.is_gone = True
-        self.rows -= call.rows
-        self.count -= 1
+        self.rows -= call.rows * call.count
+        self.count -= call.count
 
     def clear(self) -> None:
         """Forgets calls that are gone, where no others are left."""
@@ -121,26 +143,44 @@ class Lane(Generic[Call]):
         max_rows = min(self.max_rows, int(self.ceiling))
         calls: list[Call] = []
         rows, footprint, cost, reason = 0, 0, 0.0, "drained"
-        if lead is not None:
-            self.leave(lead)
-            calls, rows, footprint, cost = [lead], lead.rows, lead.footprint, lead.cost
-        while self.count:
-            call = self.head()
-            if calls:
-                if rows + call.rows > max_rows:
-                    reason = "rows"
+        while self.count and reason == "drained":
+            call = lead or self.head()
+            lead = None
+            count, reason = _most(
+                call.count,
+                (call.rows, max_rows - rows, "rows"),
+                (call.footprint, limits.batch_bytes - footprint, "bytes"),
+                (call.cost, limits.batch_cost - cost, "cost"),
+            )
+            if not count:
+                if calls:
                     break
-                if footprint + call.footprint > limits.batch_bytes:
-                    reason = "bytes"
-                    break
-                if cost + call.cost > limits.batch_cost:
-                    reason = "cost"
-                    break
-            heapq.heappop(self._heap)
-            self.leave(call)
-            calls.append(call)
-            rows, footprint, cost = rows + call.rows, footprint + call.footprint, cost + call.cost
+                count = 1  # one that is larger than a batch runs by itself
+                reason = "drained" if call.count == 1 else reason
             if max_rows <= 1:
-                reason = "single"
-                break
+                count, reason = 1, "single"
+            calls.append(self._remove(call, count))
+            rows, footprint = rows + call.rows * count, footprint + call.footprint * count
+            cost += call.cost * count
         return Batch(self.key, calls, rows, cost, reason)
+
+    def _remove(self, call: Call, count: int) -> Call:
+        """So many calls of an item, which leave; where others stay, its place in the heaps does for them."""
+        if count == call.count:
+            self.leave(call)
+            return call
+        head = call.part(0, count)
+        call.keep(count, call.count)
+        head.is_gone = True
+        self.rows -= head.rows * count
+        self.count -= count
+        return head
+
+
+def _most(count: int, *limits: tuple[float, float, str]) -> tuple[int, str]:
+    """How many of so many calls fit, and why not more, "drained" if all do: what each takes, and what is left of it."""
+    reason = "drained"
+    for size, room, name in limits:
+        if size * count > room:
+            count, reason = int(max(room, 0) / size) if size else 0, name
+    return count, reason

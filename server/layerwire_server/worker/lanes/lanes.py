@@ -1,6 +1,6 @@
 """Lets calls wait, and picks those that run next, together: the pure rule. Time is an argument; standard library only.
 
-It knows nothing of tensors, sockets or clocks; what waits is opaque to it.
+It knows nothing of tensors, sockets or clocks; what waits is opaque to it, but for how many calls it is.
 
 - Callers, and then lanes, of the highest waiting priority share the device by deficit round robin (Shreedhar and
   Varghese 1995) over measured device seconds: each that waits earns its share of the seconds that pass on the device
@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import Counter, OrderedDict
-from collections.abc import Hashable, Iterator
-from typing import Generic
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Any, Generic
 
 from layerwire_server.worker.lanes.fair_shares import FairShares
 from layerwire_server.worker.lanes.lane import Batch, Call, Lane, Limits
@@ -27,12 +27,13 @@ _LEAST_SECONDS = 1e-6  # a batch never counts as free
 
 
 class Full(Exception):
-    """The queue has no room. `reason` is "calls" or "bytes"."""
+    """The queue has no room. `reason` is "calls" or "bytes"; `rest` are the calls that it has none for."""
 
-    def __init__(self, reason: str, retry_after_seconds: float) -> None:
+    def __init__(self, reason: str, retry_after_seconds: float, rest: Any) -> None:
         super().__init__(reason)
         self.reason = reason
         self.retry_after_seconds = retry_after_seconds
+        self.rest = rest
 
 
 class Lanes(Generic[Call]):
@@ -63,33 +64,57 @@ class Lanes(Generic[Call]):
         return len(self._lanes)
 
     def offer(self, call: Call, max_rows: int, now: float) -> None:
-        """Lets a call wait in the lane of its key; `max_rows` bounds that lane's batches besides the limit for all.
+        """Lets calls wait in the lane of their key; `max_rows` bounds its batches besides the limit for all.
 
         Raises:
-            Full: there is no room.
+            Full: there is no room for all of them; the first wait, as many as there is room for.
         """
+        room, reason = self._room(call)
+        if room >= call.count:
+            self._enter(call, max_rows, now)
+            return
+        if not room:
+            raise Full(reason, self.retry_after_seconds(), call)
+        rest = call.part(room, call.count)
+        call.keep(0, room)
+        self._enter(call, max_rows, now)
+        raise Full(reason, self.retry_after_seconds(), rest)
+
+    def _room(self, call: Call) -> tuple[int, str]:
+        """How many of the calls the queue has room for, and what it lacks for more."""
         limits = self._limits
-        if self.calls >= limits.queue_calls:
-            raise Full("calls", self.retry_after_seconds())
-        if self.nbytes + call.nbytes > limits.queue_bytes and self.calls:
-            raise Full("bytes", self.retry_after_seconds())
-        self._order += 1
-        call.order, call.is_gone = self._order, False
-        lane = self._lanes.get(call.key) or self._open(call.key, min(max_rows, limits.batch_rows), call.priority, now)
+        room, reason = limits.queue_calls - self.calls, "calls"
+        if self.nbytes + call.nbytes * min(call.count, room) > limits.queue_bytes:
+            bytes_room = max(limits.queue_bytes - self.nbytes, 0) // max(call.nbytes, 1)
+            if not self.calls:
+                bytes_room = max(bytes_room, 1)  # one that is larger than the queue waits by itself
+            if bytes_room < room:
+                room, reason = bytes_room, "bytes"
+        return max(room, 0), reason
+
+    def _enter(self, call: Call, max_rows: int, now: float) -> None:
+        call.order = self._order + 1
+        self._order += call.count
+        self._insert(call, max_rows, now)
+        if len(self._arrivals) > 2 * self.calls + _SLACK:
+            self._sweep()
+
+    def _insert(self, call: Call, max_rows: int, now: float) -> None:
+        call.is_gone = False
+        most = min(max_rows, self._limits.batch_rows)
+        lane = self._lanes.get(call.key) or self._open(call.key, most, call.priority, now)
         lane.push(call)
-        self._caller_shares.enter(call.caller, now)
-        self.calls += 1
-        self.nbytes += call.nbytes
+        self._caller_shares.enter(call.caller, now, call.count)
+        self.calls += call.count
+        self.nbytes += call.nbytes * call.count
         heapq.heappush(self._arrivals, (call.arrival_time, call.order, call))
         if call.deadline != math.inf:
             heapq.heappush(self._deadlines, (call.deadline, call.order, call))
-        if len(self._arrivals) > 2 * self.calls + _SLACK:
-            self._sweep()
         if call.priority > lane.level:
             self._move(lane, call.priority)
 
     def withdraw(self, call: Call, now: float) -> bool:
-        """Takes a call back; False if it doesn't wait any more."""
+        """Takes calls back; False if they don't wait any more."""
         if call.is_gone:
             return False
         lane = self._lanes[call.key]
@@ -97,6 +122,13 @@ class Lanes(Generic[Call]):
         self._forget(call, now)
         self._settle(lane, now)
         return True
+
+    def replace(self, call: Call, pieces: Sequence[Call], now: float) -> None:
+        """Lets some of the calls of an item that waits wait on, each piece in their place; the others leave."""
+        lane = self._lanes[call.key]
+        for piece in pieces:
+            self._insert(piece, lane.max_rows, now)
+        self.withdraw(call, now)
 
     def expire(self, now: float) -> list[Call]:
         """Removes and returns the calls whose deadline has passed."""
@@ -125,13 +157,13 @@ class Lanes(Generic[Call]):
         """Lets a batch's lane and callers pay for what it took on the device."""
         lane = self._lanes.get(batch.key) or self._idle.get(batch.key)
         seconds = max(seconds, _LEAST_SECONDS)
-        call_seconds = seconds / max(len(batch.calls), 1)
+        call_seconds = seconds / max(batch.call_count, 1)
         self._seconds_per_call += (call_seconds - self._seconds_per_call) * (0.05 if self._seconds_per_call else 1.0)
         for shares in (self._lane_shares, self._caller_shares):
             shares.pass_on(seconds)
         self._lane_shares.charge(batch.key, seconds)
-        for caller, calls in Counter(call.caller for call in batch.calls).items():
-            self._caller_shares.charge(caller, call_seconds * calls)
+        for call in batch.calls:
+            self._caller_shares.charge(call.caller, call_seconds * call.count)
         if lane is not None and lane.ceiling < lane.max_rows and batch.rows >= int(lane.ceiling):
             lane.ceiling = min(lane.ceiling * 1.125 + 1, lane.max_rows)
 
@@ -176,9 +208,9 @@ class Lanes(Generic[Call]):
         self._rings.setdefault(level, OrderedDict())[lane.key] = lane
 
     def _forget(self, call: Call, now: float) -> None:
-        self._caller_shares.leave(call.caller, now)
-        self.calls -= 1
-        self.nbytes -= call.nbytes
+        self._caller_shares.leave(call.caller, now, call.count)
+        self.calls -= call.count
+        self.nbytes -= call.nbytes * call.count
 
     def _settle(self, lane: Lane[Call], now: float) -> None:
         """Puts a lane where its remaining calls belong."""

@@ -22,7 +22,8 @@ from layerwire_server.worker.canary import Canary
 from layerwire_server.worker.dispatcher import Dispatcher
 from layerwire_server.worker.other_requests.models import Models
 from layerwire_server.worker.other_requests.store import Method, StoreRequests
-from layerwire_server.worker.reading.decoder import CallDecoder, parse
+from layerwire_server.worker.reading.decoder import CallDecoder
+from layerwire_server.worker.reading.requests import parse
 from layerwire_server.worker.running.device import Device
 from layerwire_server.worker.weights.catalog import Catalog
 from layerwire_server.worker.weights.weights_cache import await_loaded

@@ -1,6 +1,6 @@
-"""Turns a frame's bytes into requests and each request into a call; all that a caller can get wrong shows here.
+"""Makes calls of a frame's requests; all that a caller can get wrong shows here.
 
-It knows frames, kinds of request and plans; neither lanes' order nor devices.
+It knows kinds of request, templates and plans; neither lanes' order nor devices.
 """
 
 from __future__ import annotations
@@ -9,21 +9,23 @@ import hashlib
 import logging
 import math
 import secrets
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 from google.protobuf.message import DecodeError
 
 from layerwire.errors import InternalError, InvalidArgumentError, LayerwireError, invalid
 from layerwire.v1 import layerwire_pb2
 from layerwire.wire import framing
-from layerwire_server.errors import OverLimitError
-from layerwire_server.link import MAX_CALLS, QUARANTINED, Frame, Kind
+from layerwire.wire.dtypes import TensorSpec
+from layerwire_server.link import Frame
 from layerwire_server.operators.operator import Merge
 from layerwire_server.worker import tensors
-from layerwire_server.worker.call import Call, Content, Options
+from layerwire_server.worker.call import CallGroup, Content, Model, Options, OutputSelection, content_slices
 from layerwire_server.worker.plan import LaneKey, Plan, Plans
-from layerwire_server.worker.reading import parse_limits
-from layerwire_server.worker.request_kinds import KINDS, KINDS_BY_RPC
+from layerwire_server.worker.reading.requests import GroupBytes, Request
+from layerwire_server.worker.reading.template import Template, Templates, column_mark, template_of
+from layerwire_server.worker.request_kinds import KINDS, NATIVE_KINDS
 from layerwire_server.worker.request_kinds.inputs import InputReader
 from layerwire_server.worker.request_kinds.kind import MOST_KEY_BYTES, RequestKind, check_key_size
 from layerwire_server.worker.weights.catalog import Catalog
@@ -36,59 +38,14 @@ _MERGED_INLINE_BYTES = 1024**2  # larger inline weights aren't worth comparing w
 _CACHED = 4096
 
 
-class Request(NamedTuple):
-    """A request in its frame; without a kind if it asks for nothing."""
+class Failure(NamedTuple):
+    """Requests that are wrong, and how."""
 
-    ordinal: int
-    call_id: int
-    kind: RequestKind | None
-    message: Any
+    request: Request
+    error: LayerwireError
 
 
-def parse(message: Any, payload: bytes | memoryview, most_bytes: int | None = None) -> Any:
-    """The message with the payload's fields, if it has at most so many bytes beside its tensors' data.
-
-    Raises:
-        InvalidArgumentError: the payload is no such message, or would become far larger by parsing.
-    """
-    parse_limits.check(message.DESCRIPTOR, payload, most_bytes or parse_limits.MESSAGE_BYTES)
-    try:
-        message.ParseFromString(payload)
-    except DecodeError:
-        raise InvalidArgumentError(f"the message is no {message.DESCRIPTOR.name}") from None
-    return message
-
-
-def requests_of(frame: Frame) -> list[tuple[Request, bool]]:
-    """The requests of a frame that are owed an answer, each with whether it is quarantined.
-
-    Raises:
-        InvalidArgumentError: the frame as a whole is wrong.
-    """
-    every = _requests(frame)
-    if not frame.ordinals:
-        return [(request, False) for request in every]
-    quarantine = {ordinal & ~QUARANTINED for ordinal in frame.ordinals if ordinal & QUARANTINED}
-    answers = {ordinal for ordinal in frame.ordinals if not ordinal & QUARANTINED}
-    return [(request, request.ordinal in quarantine) for request in every if request.ordinal not in answers]
-
-
-def _requests(frame: Frame) -> list[Request]:
-    if frame.kind is Kind.UNARY:
-        kind = KINDS_BY_RPC[frame.family]
-        return [Request(0, 0, kind, parse(kind.request_type(), frame.payload, kind.most_bytes))]
-    calls = parse(layerwire_pb2.StreamRequest(), frame.payload).calls.calls
-    if len(calls) > MAX_CALLS:
-        rule = f"must be at most {MAX_CALLS} a message, got {len(calls)}"
-        raise OverLimitError("message_calls", "stream", "calls", rule)
-    return [_request(ordinal, call) for ordinal, call in enumerate(calls)]
-
-
-def _request(ordinal: int, call: layerwire_pb2.Call) -> Request:
-    field = call.WhichOneof("request")
-    if field is None:
-        return Request(ordinal, call.id, None, None)
-    return Request(ordinal, call.id, KINDS[field], getattr(call, field))
+CallsAndFailures: TypeAlias = "list[CallGroup | Failure]"
 
 
 class CallDecoder:
@@ -102,56 +59,130 @@ class CallDecoder:
 
     def __init__(self, plans: Plans, catalog: Catalog, *, deterministic: bool) -> None:
         self._plans = plans
+        self._catalog = catalog
         self._inputs = InputReader(catalog)
+        self._templates = Templates(catalog)
         self._deterministic = deterministic
         self._options: dict[bytes, Options] = {b"": Options(deterministic=deterministic)}
 
-    def call_or_error(self, request: Request, frame: Frame) -> Call | LayerwireError:
-        """The call, or what is wrong with it.
+    def calls(self, request: Request, frame: Frame) -> CallsAndFailures:
+        """What waits of a request: its calls together, those apart that can't, and those that are wrong.
 
         Raises:
             CacheMiss: what it needs has to be loaded first.
         """
-        kind = request.kind
-        if kind is None:
-            return InvalidArgumentError("stream: request is required", field="request")
         try:
-            call = self.decode(kind, request.message, frame.arrived, frame.deadline)
+            if request.group is not None:
+                return self._of_group(request, request.group, frame)
+            if request.kind is None:
+                return [Failure(request, InvalidArgumentError("stream: request is required", field="request"))]
+            call = self.decode(request.kind, request.message, frame.arrived, frame.deadline)
         except LayerwireError as error:
-            return error
+            return [Failure(request, error)]
         except CacheMiss:
             raise
         except Exception:
             error_id = secrets.token_hex(8)
             log.exception("call can't be decoded", extra={"fields": {"error_id": error_id, "request": frame.id}})
-            return InternalError(f"{kind.family}: failed, error id {error_id}", error_id=error_id)
-        call.call_id, call.ordinal = request.call_id, request.ordinal
-        return call
+            subject = "stream" if request.kind is None else request.kind.family
+            return [Failure(request, InternalError(f"{subject}: failed, error id {error_id}", error_id=error_id))]
+        call.ids, call.ordinal = request.ids, request.ordinal
+        return [call]
 
-    def decode(self, kind: RequestKind, message: Any, arrival_time: float, deadline: float) -> Call:
+    def decode(self, kind: RequestKind, message: Any, arrival_time: float, deadline: float) -> CallGroup:
         """The call of a request.
 
         Raises:
             LayerwireError: InvalidArgumentError, NotFoundError or UnimplementedError.
             CacheMiss: what it needs has to be loaded first.
         """
+        options, plan, contents, model_and_outputs = self._resolve(kind, message)
+        for index, (content, role) in enumerate(zip(contents, plan.operator.inputs, strict=True)):
+            if isinstance(content, Weights) and not role.shared:
+                contents[index] = bytes(tensors.to_bytes(content.host))
+        _check_contents(plan, contents)
+        key = self._key(plan, contents)
+        return _group(plan, contents, options, model_and_outputs, key, arrival_time, deadline)
+
+    def _resolve(
+        self, kind: RequestKind, message: Any
+    ) -> tuple[Options, Plan, list[Content], tuple[Model | None, OutputSelection | None]]:
         options = self._checked_options(kind.call_options(message))
         operator, specs, contents = kind.resolve(message, self._inputs)
         plan = self._plans.get(operator, tuple(specs), options.deterministic)
-        _check_contents(plan, contents)
         if plan.recipe is None:
             recipe = kind.recipe(message, plan)
             plan.recipe = recipe if len(recipe) <= MOST_KEY_BYTES else b""
+        return options, plan, contents, kind.model_and_outputs(message, plan)
 
-        call = Call()
-        call.plan, call.contents, call.options = plan, contents, options
-        call.model, call.output_selection = kind.model_and_outputs(message, plan)
-        call.arrival_time = arrival_time
-        call.deadline = min(deadline, arrival_time + options.timeout_seconds)
-        call.priority = options.priority
-        call.rows, call.nbytes, call.footprint, call.cost = plan.rows, plan.nbytes, plan.footprint, plan.cost
-        call.key = self._key(plan, contents)
-        call.is_gone = True
+    # groups
+
+    def _of_group(self, request: Request, group: GroupBytes, frame: Frame) -> CallsAndFailures:
+        if request.fault:
+            raise InvalidArgumentError(request.fault, field="ids")
+        template = self._templates.get(group.template)
+        if template is None:
+            template = self._new_template(group.template)
+        _check_columns(template, group)
+        contents, plan = template.contents(group.data, self._catalog), template.plan
+        if request.count < group.count:
+            contents = _own_part(template, contents, request.start, request.start + request.count)
+        model_and_outputs = template.model, template.output_selection
+        key = template.key or plan.key
+        whole = _group(plan, contents, template.options, model_and_outputs, key, frame.arrived, frame.deadline)
+        whole.ids, whole.ordinal, whole.count, whole.is_grouped = request.ids, request.ordinal, request.count, True
+        if not template.is_joint:
+            return [self._single(template, whole, request, index) for index in range(request.count)]
+        if template.has_values_to_check:
+            return _right_and_wrong(whole, request)
+        return [whole]
+
+    def _new_template(self, content: bytes) -> Template:
+        """Opens a template.
+
+        Raises:
+            LayerwireError: it is none, or as `decode`.
+            CacheMiss: as `decode`.
+        """
+        call = layerwire_pb2.Call()
+        try:
+            call.ParseFromString(content)
+        except DecodeError:
+            raise InvalidArgumentError("the template is no Call", field="template") from None
+        field = call.WhichOneof("request")
+        if field is None:
+            raise InvalidArgumentError("stream: request is required", field="request")
+        if call.id:
+            raise InvalidArgumentError(f"stream: template must have no id, got {call.id}", field="template")
+        kind, message = NATIVE_KINDS[field], getattr(call, field)
+        column = 0
+        for tensor in kind.tensors(message):
+            if tensor.data:
+                rule = f"must have no data, got {len(tensor.data)} bytes"
+                raise InvalidArgumentError(f"stream: template {rule}", field="template")
+            if tensor.WhichOneof("content") != "name":
+                tensor.data = column_mark(column)
+                column += 1
+        options, plan, contents, model_and_outputs = self._resolve(kind, message)
+        brings_weights = any(
+            role.shared and isinstance(source, bytes)
+            for role, source in zip(plan.operator.inputs, contents, strict=True)
+        )
+        key = None if brings_weights else self._key(plan, contents)
+        template = template_of(plan, options, model_and_outputs, contents, key, self._catalog.names)
+        self._templates.put(content, template)
+        return template
+
+    def _single(self, template: Template, whole: CallGroup, request: Request, index: int) -> CallGroup | Failure:
+        """One call of a group whose calls wait singly."""
+        call = whole.part(0, whole.count)
+        call.contents = _own_part(template, whole.contents, index, index + 1)
+        call.ids, call.count, call.ordinal = request.part(index, index + 1).ids, 1, request.ordinal + index
+        try:
+            _check_contents(call.plan, call.contents)
+        except LayerwireError as error:
+            return Failure(request.part(index, index + 1), error)
+        call.key = template.key or self._key(call.plan, call.contents)
         return call
 
     def estimate(self, request: layerwire_pb2.EstimateRequest) -> layerwire_pb2.EstimateResponse:
@@ -184,7 +215,7 @@ class CallDecoder:
             self._options[key] = options
         return options
 
-    def _key(self, plan: Plan, contents: list[Content]) -> LaneKey:
+    def _key(self, plan: Plan, contents: Sequence[Content]) -> LaneKey:
         """The lane: shared inputs take part by digest, so that equal ones meet. A program is its weights already."""
         if plan.key.merge is not Merge.ROWS:
             return plan.key
@@ -220,15 +251,97 @@ def _check_options(message: layerwire_pb2.CallOptions, *, deterministic: bool) -
     return Options(timeout, message.priority, message.deterministic or deterministic, message.return_timing)
 
 
-def _check_contents(plan: Plan, contents: list[Content]) -> None:
+def _group(
+    plan: Plan,
+    contents: list[Content],
+    options: Options,
+    model_and_outputs: tuple[Model | None, OutputSelection | None],
+    key: LaneKey,
+    arrival_time: float,
+    deadline: float,
+) -> CallGroup:
+    call = CallGroup()
+    call.plan, call.contents, call.options, call.key = plan, contents, options, key
+    call.model, call.output_selection = model_and_outputs
+    call.arrival_time = arrival_time
+    call.deadline = min(deadline, arrival_time + options.timeout_seconds)
+    call.priority = options.priority
+    call.rows, call.nbytes, call.footprint, call.cost = plan.rows, plan.nbytes, plan.footprint, plan.cost
+    call.ids, call.ordinal, call.count, call.is_grouped, call.is_gone = b"", 0, 1, False, True
+    call.caller = call.reply = None
+    call.order = 0
+    return call
+
+
+def _own_part(template: Template, contents: Sequence[Content], start: int, stop: int) -> list[Content]:
+    """The contents of some of the calls; rows that all have by name stay whole."""
+    parts = content_slices(contents, template.plan.input_bytes, start, stop)
+    return [
+        part if isinstance(source, int) else content
+        for part, content, source in zip(parts, contents, template.sources, strict=True)
+    ]
+
+
+def _check_columns(template: Template, group: GroupBytes) -> None:
+    plan, count = template.plan, group.count
+    if len(group.data) != len(template.columns):
+        rule = f"must have a piece for each of {len(template.columns)} tensors without a name, got {len(group.data)}"
+        raise invalid(plan.operator.title, "data", rule)
+    for place, piece in zip(template.columns, group.data, strict=True):
+        if len(piece) != plan.input_bytes[place] * count:
+            spec, name = plan.specs[place], plan.operator.inputs[place].name
+            assert spec is not None
+            if len(piece) % count:
+                rule = f"must have {spec.nbytes} bytes of data for each of {count} calls, got {len(piece)}"
+                raise invalid(plan.operator.title, name, rule)
+            tensors.check_length(len(piece) // count, spec, plan.operator.title, name)
+
+
+def _right_and_wrong(calls: CallGroup, request: Request) -> CallsAndFailures:
+    """A group without the calls whose values are wrong, in pieces that follow each other, and those."""
+    plan = calls.plan
+    is_joint = calls.count == 1 or plan.key.merge is Merge.ROWS or not plan.operator.value_inputs
+    if is_joint:
+        try:
+            _check_contents(plan, calls.contents, calls.count)
+        except InvalidArgumentError as error:
+            if calls.count == 1:
+                return [Failure(request, error)]
+        else:
+            return [calls]
+    return list(_pieces(calls, request))
+
+
+def _pieces(calls: CallGroup, request: Request) -> Iterator[CallGroup | Failure]:
+    start = 0
+    for index in range(calls.count):
+        try:
+            _check_contents(calls.plan, content_slices(calls.contents, calls.plan.input_bytes, index, index + 1))
+        except InvalidArgumentError as error:
+            if start < index:
+                yield calls.part(start, index)
+            yield Failure(request.part(index, index + 1), error)
+            start = index + 1
+    if start < calls.count:
+        yield calls.part(start, calls.count)
+
+
+def _check_contents(plan: Plan, contents: Sequence[Content], count: int = 1) -> None:
+    """Checks the data of so many calls.
+
+    Raises:
+        InvalidArgumentError: something is wrong with one of them; of several it isn't told which.
+    """
     operator = plan.operator
     for index, content in enumerate(contents):
-        if type(content) is not bytes:
+        if not isinstance(content, bytes | memoryview):
             continue
         spec = plan.specs[index]
         assert spec is not None
-        if len(content) != plan.input_bytes[index] or spec.dtype == tensors.BOOL:
-            tensors.check_data(content, spec, operator.title, operator.inputs[index].name)
+        if len(content) != plan.input_bytes[index] * count:
+            tensors.check_length(len(content), spec, operator.title, operator.inputs[index].name)
+        if spec.dtype == tensors.BOOL:
+            tensors.check_bools(content, operator.title, operator.inputs[index].name)
     if operator.value_inputs:
         operator.check_values(
             tuple(
@@ -236,7 +349,13 @@ def _check_contents(plan: Plan, contents: list[Content]) -> None:
                 if spec is None or content is None or isinstance(content, ProgramWeights)
                 else content.host
                 if isinstance(content, Weights)
-                else tensors.to_torch(content, spec)
-                for spec, content in zip(plan.specs, contents, strict=True)
+                else tensors.to_torch(content, spec if count == 1 else _joint_spec(plan, index, spec, count))
+                for index, (spec, content) in enumerate(zip(plan.specs, contents, strict=True))
             )
         )
+
+
+def _joint_spec(plan: Plan, index: int, spec: TensorSpec, count: int) -> TensorSpec:
+    """The spec of an input of so many calls of a lane that joins rows."""
+    trailing_shape = plan.trailing_shapes[index]
+    return spec if trailing_shape is None else TensorSpec(spec.dtype, (plan.rows * count, *trailing_shape))

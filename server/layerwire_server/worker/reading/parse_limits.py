@@ -29,6 +29,7 @@ CALL_BYTES = 1024  # so many more for each call of a stream: four names of 200 l
 # Fields that are as large parsed as they came. Typed integers aren't: a byte of them becomes four or eight.
 _DATA = {
     tensor_pb2.Tensor.DESCRIPTOR.full_name: ("data",),
+    layerwire_pb2.CallGroup.DESCRIPTOR.full_name: ("data",),
     open_inference_pb2.ModelInferRequest.DESCRIPTOR.full_name: ("raw_input_contents",),
     open_inference_pb2.InferTensorContents.DESCRIPTOR.full_name: ("bool_contents", "fp32_contents", "fp64_contents"),
 }
@@ -54,6 +55,10 @@ def paths_to_data(descriptor: Descriptor) -> Paths:
 
 
 _CALLS = paths_to_data(layerwire_pb2.Calls.DESCRIPTOR)
+_GROUP = paths_to_data(layerwire_pb2.CallGroup.DESCRIPTOR)
+_IDS: Paths = {}  # leads nowhere: its bytes are counted as calls
+_GROUP[protobuf.tag(layerwire_pb2.CallGroup.TEMPLATE_FIELD_NUMBER)] = paths_to_data(layerwire_pb2.Call.DESCRIPTOR)
+_GROUP[protobuf.tag(layerwire_pb2.CallGroup.IDS_FIELD_NUMBER)] = _IDS
 
 
 def check(descriptor: Descriptor, payload: bytes | memoryview, most_bytes: int = MESSAGE_BYTES) -> None:
@@ -93,15 +98,22 @@ class _Count:
     def _follow(self, at: int, after: int, paths: Paths, below: Paths | None) -> None:
         if below is None:
             return
-        if paths is _CALLS:
-            self._calls += 1
-            if self._calls > MAX_CALLS:
-                raise OverLimitError("message_calls", "stream", "calls", f"must be at most {MAX_CALLS} a message")
-            self._room_bytes += CALL_BYTES
+        if below is _IDS:
+            self._count_calls((after - at) // 8)
+            self._spend(after - at)
+            return
+        if paths is _CALLS and below is not _GROUP:
+            self._count_calls(1)
             if after - at <= CALL_BYTES:  # whatever is in it has room: small calls cost next to nothing here
                 self._spend(after - at)
                 return
         self.add(at, after, below)
+
+    def _count_calls(self, count: int) -> None:
+        self._calls += count
+        if self._calls > MAX_CALLS:
+            raise OverLimitError("message_calls", "stream", "calls", f"must be at most {MAX_CALLS} a message")
+        self._room_bytes += CALL_BYTES * count
 
     def _spend(self, nbytes: int) -> None:
         self._room_bytes -= nbytes

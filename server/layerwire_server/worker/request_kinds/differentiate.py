@@ -5,11 +5,11 @@ It knows the kinds of request that have gradients; nothing of how gradients are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from layerwire.errors import invalid
-from layerwire.v1 import layerwire_pb2
+from layerwire.v1 import layerwire_pb2, tensor_pb2
 from layerwire.wire import framing
 from layerwire_server.operators.operator import Input
 from layerwire_server.programs.gradient import Differentiate
@@ -35,6 +35,12 @@ class DifferentiateKind(NativeKind):
         """Those of the request that is differentiated."""
         kind, inner = self._inner(message)
         return kind.call_options(inner)
+
+    def tensors(self, message: Any) -> Sequence[tensor_pb2.Tensor]:
+        """See NativeKind: those of the request that is differentiated come first."""
+        kind, inner = self._inner(message)
+        gradients = message.output_gradients
+        return [*kind.tensors(inner), *(gradients[name] for name in sorted(gradients))]
 
     def resolve(self, message: Any, inputs: InputReader) -> Resolution:
         """See RequestKind."""

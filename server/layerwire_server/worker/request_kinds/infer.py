@@ -19,7 +19,7 @@ from layerwire.wire.dtypes import DTYPE_NAMES, INFERENCE_NAMES, OF_INFERENCE, El
 from layerwire_server.programs.graph import MAX_INPUTS, MAX_OUTPUTS
 from layerwire_server.programs.program import MAX_INTERMEDIATES, Program
 from layerwire_server.programs.run import Run
-from layerwire_server.worker.call import Call, Content, Model, OutputSelection
+from layerwire_server.worker.call import CallGroup, Content, Model, OutputSelection
 from layerwire_server.worker.plan import Plan
 from layerwire_server.worker.request_kinds.inputs import InputReader
 from layerwire_server.worker.request_kinds.kind import Pieces, RequestKind, Resolution
@@ -80,7 +80,7 @@ class InferKind(RequestKind):
         version = version_of(message.model_version)
         return recipe_of(message.model_name, version, plan.operator.intermediates, plan)
 
-    def write_response(self, call: Call, outputs: list[memoryview], timing: bytes) -> Pieces:
+    def write_response(self, call: CallGroup, outputs: list[memoryview], timing: bytes) -> Pieces:
         """See RequestKind: outputs come raw, also where inputs came typed, as Triton's do; there is no timing in it."""
         plan, model, selection = call.plan, call.model, call.output_selection
         assert model is not None

@@ -12,7 +12,7 @@ from layerwire.errors import NotFoundError
 from layerwire.wire.dtypes import TensorSpec
 from layerwire_server.operators.operator import Input, Operator, Specs
 from layerwire_server.worker.call import Content
-from layerwire_server.worker.tensors import spec_of, to_bytes
+from layerwire_server.worker.tensors import spec_of
 from layerwire_server.worker.weights.catalog import Catalog
 from layerwire_server.worker.weights.weights_cache import Weights
 
@@ -103,7 +103,7 @@ class InputReader:
         data = tensor.data
         if not data and tensor.WhichOneof("content") == "name":
             weights = self._weights(tensor.name, operator, role.name)
-            return weights.spec, weights if role.shared else bytes(to_bytes(weights.host))
+            return weights.spec, weights
         claim = tensor.dtype, tuple(tensor.shape)
         spec = self._specs.get(claim)
         if spec is None:

@@ -19,11 +19,11 @@ from typing import Any, TypeAlias
 
 from layerwire.errors import InvalidArgumentError
 from layerwire.v1 import layerwire_pb2, tensor_pb2
-from layerwire.wire import framing
+from layerwire.wire import framing, protobuf
 from layerwire.wire.dtypes import TensorSpec
 from layerwire_server.operators.operator import Operator, Specs
-from layerwire_server.worker.call import Call, Content, Model, OutputSelection
-from layerwire_server.worker.plan import Plan
+from layerwire_server.worker.call import ID_BYTES, CallGroup, Content, Model, OutputSelection
+from layerwire_server.worker.plan import GroupAnswer, Plan
 from layerwire_server.worker.request_kinds.inputs import InputReader
 
 MOST_KEY_BYTES = 4096
@@ -102,7 +102,7 @@ class RequestKind(ABC):
         return self.family
 
     @abstractmethod
-    def write_response(self, call: Call, outputs: list[memoryview], timing: bytes) -> Pieces:
+    def write_response(self, call: CallGroup, outputs: list[memoryview], timing: bytes) -> Pieces:
         """The response of the unary RPC; `timing` is its serialized field, or b""."""
 
 
@@ -125,11 +125,32 @@ class NativeKind(RequestKind):
         options: layerwire_pb2.CallOptions = message.options
         return options
 
+    @abstractmethod
+    def tensors(self, message: Any) -> Sequence[tensor_pb2.Tensor]:
+        """The tensors of a request in the order of a group's data: by field numbers, those of a map by their keys.
+
+        Raises:
+            InvalidArgumentError: what they belong to isn't there.
+        """
+
     def answer_template(self, plan: Plan, timing: bytes) -> framing.Entry:
         """One of a StreamResponse's answers, with gaps for the call's id and data."""
         return framing.entry(self._answer_number, self._head(plan.operator), self._tensors(plan), timing)
 
-    def write_response(self, call: Call, outputs: list[memoryview], timing: bytes) -> Pieces:
+    def group_answer(self, plan: Plan, count: int, timing: bytes) -> GroupAnswer:
+        """An AnswerGroup to so many calls."""
+        tensors = self._tensors(plan)
+        places = [_place(slot) for slot, _ in tensors]
+        order = tuple(sorted(range(len(places)), key=places.__getitem__))
+        body = self._head(plan.operator) + b"".join(_without_data(*tensors[place]) for place in order) + timing
+        sizes = [plan.outputs[place].nbytes * count for place in order]
+        head = protobuf.field(1, protobuf.field(self._answer_number, body)) + protobuf.prefix(2, ID_BYTES * count)
+        prefixes = [protobuf.prefix(3, size) for size in sizes]
+        nbytes = len(head) + ID_BYTES * count + sum(map(len, prefixes)) + sum(sizes)
+        first = protobuf.prefix(layerwire_pb2.StreamResponse.GROUPS_FIELD_NUMBER, nbytes)
+        return GroupAnswer(count, (first + head, *prefixes), order, len(first) + nbytes)
+
+    def write_response(self, call: CallGroup, outputs: list[memoryview], timing: bytes) -> Pieces:
         """See RequestKind."""
         gaps, nbytes = framing.literals(self._head(call.plan.operator), self._tensors(call.plan), timing)
         pieces: list[bytes | memoryview] = [gaps[0]]
@@ -147,6 +168,19 @@ class NativeKind(RequestKind):
 
     def _tensors(self, plan: Plan) -> framing.Tensors:
         return [(self._slot(name), spec) for name, spec in zip(plan.output_names, plan.outputs, strict=True)]
+
+
+def _place(slot: framing.Slot) -> tuple[int, bytes]:
+    return (slot, b"") if isinstance(slot, int) else (slot.number, slot.key.encode())
+
+
+def _without_data(slot: framing.Slot, spec: TensorSpec | str) -> bytes:
+    assert isinstance(spec, TensorSpec)
+    number, key = _place(slot)
+    tensor = framing.bare(spec).SerializeToString()
+    if isinstance(slot, int):
+        return protobuf.field(number, tensor)
+    return protobuf.field(number, protobuf.field(1, key) + protobuf.field(2, tensor))
 
 
 def check_key_size(key: bytes, field: str) -> None:

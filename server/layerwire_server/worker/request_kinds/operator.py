@@ -27,7 +27,7 @@ class OperatorKind(NativeKind):
         self.labels = frozenset(f"{name}{dims}" for name in OPERATORS[family] for dims in ("", "1d", "2d", "3d"))
         self._tensor_fields = [
             field.name
-            for field in request_type.DESCRIPTOR.fields
+            for field in sorted(request_type.DESCRIPTOR.fields, key=lambda field: field.number)
             if field.message_type is not None and field.message_type.full_name == tensor_pb2.Tensor.DESCRIPTOR.full_name
         ]
         # by serialized parameters: the operator, and the tensors that the request has room for and it doesn't take
@@ -55,6 +55,10 @@ class OperatorKind(NativeKind):
 
     def recipe_tensors(self, message: Any) -> Sequence[tensor_pb2.Tensor]:
         """See RequestKind."""
+        return self.tensors(message)
+
+    def tensors(self, message: Any) -> Sequence[tensor_pb2.Tensor]:
+        """See NativeKind."""
         return [getattr(message, field) for field in self._tensor_fields if message.HasField(field)]
 
     def label(self, operator: Operator) -> str:

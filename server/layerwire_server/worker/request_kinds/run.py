@@ -64,7 +64,11 @@ class RunKind(NativeKind):
 
     def recipe_tensors(self, message: Any) -> Sequence[tensor_pb2.Tensor]:
         """See RequestKind."""
-        return list(message.inputs.values())
+        return self.tensors(message)
+
+    def tensors(self, message: Any) -> Sequence[tensor_pb2.Tensor]:
+        """See NativeKind."""
+        return [message.inputs[name] for name in sorted(message.inputs)]  # UTF-8 sorts as its characters do
 
     def _head(self, operator: Operator) -> bytes:
         assert isinstance(operator, Run)

@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
+import numpy as np
 import torch
 
 from layerwire.wire.dtypes import ITEMSIZES, TensorSpec
 from layerwire_server.operators.operator import Merge
-from layerwire_server.worker.call import Call, Content
+from layerwire_server.worker.call import CallGroup, Content
 from layerwire_server.worker.plan import ELEMENTWISE_MULTIPLE, LaneKey
 from layerwire_server.worker.weights.weights_cache import ProgramWeights, Weights
 
@@ -23,7 +24,7 @@ from layerwire_server.worker.weights.weights_cache import ProgramWeights, Weight
 class Part(NamedTuple):
     """An input of a batch: the pieces of its bytes, in order, and what they make."""
 
-    pieces: list[bytes]
+    pieces: list[bytes | memoryview]
     spec: TensorSpec
 
 
@@ -33,26 +34,26 @@ KernelInput: TypeAlias = torch.Tensor | tuple[torch.Tensor, ...] | None
 BatchInput: TypeAlias = Part | KernelInput
 
 
-def join(key: LaneKey, calls: Sequence[Call]) -> list[BatchInput]:
+def join(key: LaneKey, calls: Sequence[CallGroup]) -> list[BatchInput]:
     """The inputs of the batch, one an input of the operator."""
     if key.merge is Merge.ELEMENTWISE:
         return [_blocks(calls)]
     first = calls[0]
     if key.merge is Merge.ALONE:
         return [_whole(content, spec) for content, spec in zip(first.contents, first.plan.specs, strict=True)]
-    rows = sum(call.rows for call in calls)
+    rows = sum(call.rows * call.count for call in calls)
     inputs: list[BatchInput] = []
     for index, (spec, trailing_shape) in enumerate(zip(first.plan.specs, first.plan.trailing_shapes, strict=True)):
         if trailing_shape is None or spec is None:
             inputs.append(_whole(first.contents[index], spec))
         else:
-            pieces: list[bytes] = [call.contents[index] for call in calls]  # type: ignore[misc]  # rows are bytes
+            pieces: list[bytes | memoryview] = [call.contents[index] for call in calls]  # type: ignore[misc]  # rows are bytes
             inputs.append(Part(pieces, TensorSpec(spec.dtype, (rows, *trailing_shape))))
     return inputs
 
 
-def split(key: LaneKey, calls: Sequence[Call], outputs: Sequence[memoryview]) -> list[list[memoryview]]:
-    """Each call's part of the outputs, uncopied.
+def split(key: LaneKey, calls: Sequence[CallGroup], outputs: Sequence[memoryview]) -> list[list[memoryview]]:
+    """Each item's part of the outputs: the data of all its calls one after another, uncopied where it lies so.
 
     Raises:
         ValueError: the outputs are not as large as the calls' plans say.
@@ -62,14 +63,25 @@ def split(key: LaneKey, calls: Sequence[Call], outputs: Sequence[memoryview]) ->
         start = 0
         for call, answer in zip(calls, answers, strict=True):
             spec = call.plan.outputs[index]
-            answer.append(output[start : start + spec.nbytes])
+            nbytes, size = spec.nbytes, spec.nbytes
             if key.merge is Merge.ELEMENTWISE:
-                start += call.rows * ELEMENTWISE_MULTIPLE * ITEMSIZES[spec.dtype]
-            else:
-                start += spec.nbytes
+                size = call.rows * ELEMENTWISE_MULTIPLE * ITEMSIZES[spec.dtype]
+            stop = start + size * call.count
+            answer.append(_own_bytes(output[start:stop], call.count, nbytes, size))
+            start = stop
         if start != len(output):
             raise ValueError(f"{key.operator} gave {len(output)} bytes for calls of {start}")
     return answers
+
+
+def _own_bytes(data: memoryview, count: int, nbytes: int, size: int) -> memoryview:
+    """The first bytes of each of the calls."""
+    if nbytes == size or not nbytes:
+        return data[: nbytes * count]
+    if count == 1 or len(data) < size * count:  # too short: the caller finds out
+        return data[:nbytes]
+    rows = np.frombuffer(data, np.uint8).reshape(count, size)
+    return np.ascontiguousarray(rows[:, :nbytes]).reshape(-1).data
 
 
 def _whole(content: Content, spec: TensorSpec | None) -> BatchInput:
@@ -80,16 +92,23 @@ def _whole(content: Content, spec: TensorSpec | None) -> BatchInput:
     return Part([content], spec)
 
 
-def _blocks(calls: Sequence[Call]) -> Part:
+def _blocks(calls: Sequence[CallGroup]) -> Part:
     spec = calls[0].plan.specs[0]
     assert spec is not None
     block = ELEMENTWISE_MULTIPLE * ITEMSIZES[spec.dtype]
-    pieces: list[bytes] = []
+    pieces: list[bytes | memoryview] = []
     for call in calls:
         content = call.contents[0]
-        assert isinstance(content, bytes)
-        pieces.append(content)
-        padding = -len(content) % block
-        if padding:
-            pieces.append(bytes(padding))
-    return Part(pieces, TensorSpec(spec.dtype, (sum(call.rows for call in calls) * ELEMENTWISE_MULTIPLE,)))
+        assert isinstance(content, bytes | memoryview)
+        nbytes = call.plan.input_bytes[0]
+        padding = -nbytes % block
+        if not padding:
+            pieces.append(content)
+        elif call.count == 1:
+            pieces += (content, bytes(padding))
+        else:
+            blocks = np.zeros((call.count, nbytes + padding), np.uint8)
+            blocks[:, :nbytes] = np.frombuffer(content, np.uint8).reshape(call.count, nbytes)
+            pieces.append(blocks.reshape(-1).data)
+    rows = sum(call.rows * call.count for call in calls)
+    return Part(pieces, TensorSpec(spec.dtype, (rows * ELEMENTWISE_MULTIPLE,)))

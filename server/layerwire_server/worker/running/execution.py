@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 
 from layerwire.errors import InternalError, LayerwireError, ResourceExhaustedError
-from layerwire_server.worker.call import Call
+from layerwire_server.worker.call import CallGroup
 from layerwire_server.worker.plan import LaneKey
 from layerwire_server.worker.running import batch
 from layerwire_server.worker.running.device import Device, Phases
@@ -38,14 +38,22 @@ class DeviceLostError(Exception):
 
 
 class Execution(NamedTuple):
-    """What became of a batch: a result a call, its time, and the rows it had to be cut to for memory's sake."""
+    """What became of a batch.
+
+    Attributes:
+        results: one an item of the batch.
+        phases: its time.
+        bearable_rows: the rows it had to be cut to for memory's sake.
+        calls: the items that the results are of, where the batch's own were taken apart.
+    """
 
     results: list[Result]
     phases: Phases
     bearable_rows: int | None = None
+    calls: Sequence[CallGroup] | None = None
 
 
-def execute(device: Device, key: LaneKey, calls: Sequence[Call]) -> Execution:
+def execute(device: Device, key: LaneKey, calls: Sequence[CallGroup]) -> Execution:
     """Runs a batch.
 
     Raises:
@@ -64,17 +72,33 @@ def execute(device: Device, key: LaneKey, calls: Sequence[Call]) -> Execution:
         cause = "".join(traceback.format_exception(error))  # the error itself would keep the batch's tensors alive
     if short_of_memory:
         device.free_cache()
-    if len(calls) == 1:
-        return Execution([refusal or _blame(calls[0], cause, short_of_memory)], Phases(0.0, 0.0, 0.0))
-    middle = len(calls) // 2
-    halves = [execute(device, key, half) for half in (calls[:middle], calls[middle:])]
+    count = sum(call.count for call in calls)
+    if count == 1:
+        return Execution([refusal or _blame(calls[0], cause, short_of_memory)], Phases(0.0, 0.0, 0.0), None, calls)
+    halves = [execute(device, key, half) for half in _halves(calls, count // 2)]
     phases = Phases(*(sum(values) for values in zip(*(half.phases for half in halves), strict=True)))
-    rows = sum(call.rows for call in calls) // 2 if short_of_memory else None
+    rows = sum(call.rows * call.count for call in calls) // 2 if short_of_memory else None
     bearable = [value for value in (rows, *(half.bearable_rows for half in halves)) if value is not None]
-    return Execution([*halves[0].results, *halves[1].results], phases, min(bearable, default=None))
+    results = [result for half in halves for result in half.results]
+    parts = [call for half in halves for call in half.calls or ()]
+    return Execution(results, phases, min(bearable, default=None), parts)
 
 
-def run_batch(device: Device, key: LaneKey, calls: Sequence[Call]) -> Execution:
+def _halves(calls: Sequence[CallGroup], middle: int) -> tuple[list[CallGroup], list[CallGroup]]:
+    """The first so many calls, and the others."""
+    first: list[CallGroup] = []
+    second: list[CallGroup] = []
+    for call in calls:
+        count = min(middle, call.count)
+        middle -= count
+        if count:
+            first.append(call if count == call.count else call.part(0, count))
+        if count < call.count:
+            second.append(call.part(count, call.count) if count else call)
+    return first, second
+
+
+def run_batch(device: Device, key: LaneKey, calls: Sequence[CallGroup]) -> Execution:
     """Runs a batch in which no call fails.
 
     Raises:
@@ -88,7 +112,7 @@ def run_batch(device: Device, key: LaneKey, calls: Sequence[Call]) -> Execution:
     answers = batch.split(key, calls, [to_bytes(output) for output in outputs])
     copy_in_seconds = phases.copy_in_seconds + launch - start
     copy_out_seconds = phases.copy_out_seconds + time.perf_counter() - end
-    return Execution(list(answers), Phases(copy_in_seconds, phases.kernel_seconds, copy_out_seconds))
+    return Execution(list(answers), Phases(copy_in_seconds, phases.kernel_seconds, copy_out_seconds), None, calls)
 
 
 def _is_sticky(error: Exception) -> bool:
@@ -105,7 +129,7 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and "allocate memory" in str(error)  # the CPU allocator's words
 
 
-def _blame(call: Call, cause: str, short_of_memory: bool) -> LayerwireError:
+def _blame(call: CallGroup, cause: str, short_of_memory: bool) -> LayerwireError:
     title = call.plan.operator.title
     if short_of_memory:
         return ResourceExhaustedError(f"{title}: the device has no memory for this call", operator=title)

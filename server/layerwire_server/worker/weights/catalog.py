@@ -98,6 +98,13 @@ class Catalog:
             raise NotFoundError(f"program {name} has no version {number}", operator="run", field="version")
         return number, self._program(stored_version.digest, lambda: self.load(stored_version.digest))
 
+    def hold_program(self, digest: str) -> bool:
+        """Whether a program is in memory; it was used just now."""
+        if digest not in self._programs:
+            return False
+        self._programs.move_to_end(digest)
+        return True
+
     def definition(self, message: program_pb2.Program) -> Program:
         """A program that comes with a call.
 

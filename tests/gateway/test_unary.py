@@ -98,6 +98,37 @@ async def test_beyond_the_limit_a_request_is_refused_with_the_time_to_come_back(
     assert it.count("layerwire_rejected_total", reason="requests_in_flight") == 1
 
 
+async def test_each_connection_is_a_caller_of_its_own(rig):
+    it = await rig()
+    async with grpc.aio.insecure_channel(it.address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+        other = channel.unary_unary("/layerwire.v1.LayerwireService/Activate")
+        asked = [asyncio.ensure_future(it.stub.Activate(REQUEST)) for _ in range(2)]
+        frames = [await it.workers[0].next(Kind.UNARY) for _ in range(2)]
+        asked.append(asyncio.ensure_future(other(REQUEST.SerializeToString())))
+        frames.append(await it.workers[0].next(Kind.UNARY))
+        for frame in frames:
+            it.workers[0].answer(frame, RESPONSE.SerializeToString(), 0)
+        await asyncio.gather(*asked)
+    one, same, another = (frame.stream for frame in frames)
+    assert one == same != another
+
+
+async def test_a_connection_cannot_take_all_the_room(rig):
+    it = await rig(max_requests_in_flight="4")
+    asked = [asyncio.ensure_future(it.stub.Activate(REQUEST)) for _ in range(2)]
+    frames = [await it.workers[0].next(Kind.UNARY) for _ in range(2)]
+    error = await error_of(it.stub.Activate(REQUEST))
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert from_status(details(error)).retry_after_seconds > 0
+    async with grpc.aio.insecure_channel(it.address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+        other = channel.unary_unary("/layerwire.v1.LayerwireService/Activate")
+        asked.append(asyncio.ensure_future(other(REQUEST.SerializeToString())))
+        frames.append(await it.workers[0].next(Kind.UNARY))
+        for frame in frames:
+            it.workers[0].answer(frame, RESPONSE.SerializeToString(), 0)
+        await asyncio.gather(*asked)
+
+
 async def test_a_message_over_the_limit_is_refused(rig, mib):
     it = await rig(max_message_bytes="1MiB", max_output_bytes="1000")
     method = it.channel.unary_unary("/layerwire.v1.LayerwireService/Activate")

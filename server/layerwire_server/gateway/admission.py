@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import zlib
 from collections.abc import Callable
 
 from layerwire.errors import ResourceExhaustedError
@@ -50,6 +51,24 @@ class DrainRate:
         return self._amount * math.exp2((self._since - now) / _MEMORY_SECONDS)
 
 
+class Account:
+    """What a gateway holds of one connection's unary requests.
+
+    Attributes:
+        number: the connection's, the same while it lasts; workers share their device by it.
+        requests: how many.
+        nbytes: their bytes.
+    """
+
+    __slots__ = ("nbytes", "number", "peer", "requests")
+
+    def __init__(self, peer: str) -> None:
+        self.peer = peer
+        self.number = zlib.crc32(peer.encode())
+        self.requests = 0
+        self.nbytes = 0
+
+
 class Admission:
     """Counts what one gateway holds.
 
@@ -68,6 +87,7 @@ class Admission:
         self._max_requests = settings.max_requests_in_flight
         self._drained_bytes = DrainRate()
         self._drained_requests = DrainRate()
+        self._accounts: dict[str, Account] = {}  # of connections that have requests here
         self._readers: list[Callable[[], None]] = []  # that wait for room
         self._max_message_bytes = int(settings.max_message_bytes)
         self.rejections = metrics.rejections("gateway")
@@ -86,8 +106,14 @@ class Admission:
                 f"the server's {flag('max_message_bytes')}"
             )
 
-    def admit(self, nbytes: int, now: float) -> None:
+    def account(self, peer: str) -> Account:
+        """The account of a connection."""
+        return self._accounts.get(peer) or Account(peer)
+
+    def admit(self, nbytes: int, now: float, account: Account | None = None) -> None:
         """Takes a unary request in.
+
+        A connection that has requests here gets no more than half of what others leave, so that it can't shut them out.
 
         Raises:
             ResourceExhaustedError: it is too large, as in `check`; or there is no room, then retry_after_seconds
@@ -101,11 +127,18 @@ class Admission:
             excess = self.nbytes + nbytes - self._max_bytes
             seconds = self._drained_bytes.seconds_for(excess, now)
             raise self._refusal("bytes_in_flight", "bytes", self._max_bytes, seconds)
+        if account is not None:
+            self._charge(account, nbytes, now)
         self.requests += 1
         self.nbytes += nbytes
 
-    def leave(self, nbytes: int, now: float) -> None:
+    def leave(self, nbytes: int, now: float, account: Account | None = None) -> None:
         """A unary request is done with."""
+        if account is not None:
+            account.requests -= 1
+            account.nbytes -= nbytes
+            if not account.requests:
+                del self._accounts[account.peer]
         self.requests -= 1
         self._drained_requests.add(1, now)
         self.release(nbytes, now)
@@ -162,9 +195,21 @@ class Admission:
             self.on_room(lambda future=future: None if future.done() else future.set_result(None))  # type: ignore[misc]
             await future
 
-    def _refusal(self, reason: str, unit: str, limit: int, seconds: float) -> ResourceExhaustedError:
+    def _charge(self, account: Account, nbytes: int, now: float) -> None:
+        if not account.requests:
+            self._accounts[account.peer] = account
+        elif account.requests >= self._max_requests - self.requests:
+            seconds = self._drained_requests.seconds_for(1, now)
+            raise self._refusal("requests_in_flight", "requests", self._max_requests, seconds, "of this connection ")
+        elif account.nbytes + nbytes > self._max_bytes - self.nbytes:
+            seconds = self._drained_bytes.seconds_for(nbytes, now)
+            raise self._refusal("bytes_in_flight", "bytes", self._max_bytes, seconds, "of this connection ")
+        account.requests += 1
+        account.nbytes += nbytes
+
+    def _refusal(self, reason: str, unit: str, limit: int, seconds: float, whose: str = "") -> ResourceExhaustedError:
         self.rejections[reason].add()
         knob = flag("max_" + reason)
         return ResourceExhaustedError(
-            f"the server holds as many {unit} as its {knob} of {limit} allows", retry_after_seconds=seconds
+            f"the server holds as many {unit} {whose}as its {knob} of {limit} allows", retry_after_seconds=seconds
         )

@@ -18,7 +18,7 @@ from google.rpc.status_pb2 import Status
 from layerwire.errors import InternalError, InvalidArgumentError, LayerwireError
 from layerwire_server.child.log import Log
 from layerwire_server.errors import caller_error
-from layerwire_server.gateway.admission import Admission
+from layerwire_server.gateway.admission import Account, Admission
 from layerwire_server.gateway.pending import Pending
 from layerwire_server.gateway.refusal import RefusedError, code_of, refuse, status_of
 from layerwire_server.gateway.router import Router
@@ -119,11 +119,12 @@ class Rpc:
             AbortError: the RPC has ended by an error.
         """
         admission, begin = self.services.admission, time.monotonic()
+        account = admission.account(context.peer())
         number = number or self.services.router.next_number()
         is_admitted = False
         answer: Value | None = None
         try:
-            admission.admit(nbytes, begin)
+            admission.admit(nbytes, begin, account)
             is_admitted = True
             answer = await work
             if isinstance(answer, bytes) and len(answer) > _LARGE_BYTES:
@@ -139,7 +140,7 @@ class Rpc:
         finally:
             if is_admitted:
                 now = time.monotonic()
-                admission.leave(nbytes, now)
+                admission.leave(nbytes, now, account)
                 self._seconds.observe(now - begin)
         work.close()  # where it wasn't admitted
         answer = None  # which the aborted RPC would keep
@@ -200,12 +201,13 @@ class ForwardRpc(Rpc):
         """Server: one request."""
         now, number = time.monotonic(), self.services.router.next_number()
         self.received_bytes.add(len(payload))
+        account = self.services.admission.account(context.peer())
         try:
-            self.services.admission.admit(len(payload), now)
+            self.services.admission.admit(len(payload), now, account)
         except LayerwireError as error:
             self.refuse(error.with_traceback(None), context, number)
             return
-        pending = ForwardPending(self, context, payload, now)
+        pending = ForwardPending(self, context, payload, now, account)
         pending.number = number
         context.on_cancel = pending.cancel
         self.services.router.submit(pending)
@@ -227,10 +229,10 @@ class ForwardRpc(Rpc):
         status = status_of(error)
         self._refuse(status, context, number)
 
-    def leave(self, nbytes: int, begin: float) -> None:
+    def leave(self, nbytes: int, begin: float, account: Account) -> None:
         """A request is done with."""
         now = time.monotonic()
-        self.services.admission.leave(nbytes, now)
+        self.services.admission.leave(nbytes, now, account)
         self._seconds.observe(now - begin)
 
     def count_cancelled(self, context: Context) -> None:
@@ -241,11 +243,12 @@ class ForwardRpc(Rpc):
 class ForwardPending(Pending):
     """A request of such an RPC, and the call that it is to be answered by."""
 
-    __slots__ = ("context", "rpc")
+    __slots__ = ("account", "context", "rpc")
 
-    def __init__(self, rpc: ForwardRpc, context: Context, payload: bytes, now: float) -> None:
-        super().__init__(Kind.UNARY, payload, now, deadline_of(context, now), rpc.family)
+    def __init__(self, rpc: ForwardRpc, context: Context, payload: bytes, now: float, account: Account) -> None:
+        super().__init__(Kind.UNARY, payload, now, deadline_of(context, now), rpc.family, account.number)
         self.rpc = rpc
+        self.account = account
         self.context = context
 
     def answer(self, payload: bytes, last: bool) -> None:
@@ -266,7 +269,7 @@ class ForwardPending(Pending):
 
     def _leave(self) -> None:
         self.context.on_cancel = None  # which would keep this, and this the call
-        self.rpc.leave(len(self.payload), self.arrived)
+        self.rpc.leave(len(self.payload), self.arrived, self.account)
 
 
 class WorkerRpc(Rpc):

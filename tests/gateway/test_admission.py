@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from layerwire.errors import ResourceExhaustedError
+from layerwire.errors import LayerwireError, ResourceExhaustedError
 from layerwire_server.config import load
 from layerwire_server.gateway.admission import Admission, DrainRate, max_received_bytes
 from layerwire_server.metrics import REJECTIONS, Metrics
@@ -145,3 +145,27 @@ def test_accounts_are_kept_while_there_are_requests(admission):
     assert admission.account("one") is not account
     assert admission.account("one").number == account.number
     assert admission._accounts == {}
+
+
+@pytest.mark.parametrize(
+    ("left", "wait", "delay", "code"),
+    [
+        (1.0, 0.0, 0.0, None),
+        (1.0, 0.5, 0.0, None),
+        (1.0, 0.51, 0.0, "RESOURCE_EXHAUSTED"),
+        (0.6, 0.0, 0.4, None),
+        (0.4, 0.0, 0.6, "RESOURCE_EXHAUSTED"),
+        (0.6, 0.2, 0.4, "RESOURCE_EXHAUSTED"),
+        (0.0, 0.0, 0.0, "DEADLINE_EXCEEDED"),
+    ],
+)
+def test_requests_that_cannot_be_answered_in_time_are_refused(admission, metrics, left, wait, delay, code):
+    if code is None:
+        admission.check_deadline(left, wait, delay)
+        return
+    with pytest.raises(LayerwireError) as caught:
+        admission.check_deadline(left, wait, delay)
+    assert caught.value.code.name == code
+    is_rejected = code == "RESOURCE_EXHAUSTED"
+    assert (caught.value.retry_after_seconds is not None) == is_rejected
+    assert metrics.counter("layerwire_rejected_total", reason="queue_seconds").value == is_rejected

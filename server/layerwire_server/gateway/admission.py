@@ -10,7 +10,7 @@ import math
 import zlib
 from collections.abc import Callable
 
-from layerwire.errors import ResourceExhaustedError
+from layerwire.errors import DeadlineExceededError, ResourceExhaustedError
 from layerwire_server.config import Settings, flag
 from layerwire_server.metrics import Metrics
 
@@ -109,6 +109,30 @@ class Admission:
     def account(self, peer: str) -> Account:
         """The account of a connection."""
         return self._accounts.get(peer) or Account(peer)
+
+    def check_deadline(self, seconds_left: float, wait_seconds: float, delay_seconds: float) -> None:
+        """Looks whether a request can be answered in time.
+
+        No more than half of its time may pass in queues before a worker reads it: there it waits for its turn, and the
+        answer has a way to go too. One that is late would only make others late.
+
+        Args:
+            seconds_left: until its deadline.
+            wait_seconds: that it would wait to be read by a worker.
+            delay_seconds: that it has waited here.
+
+        Raises:
+            DeadlineExceededError: its time is up.
+            ResourceExhaustedError: it will be.
+        """
+        if seconds_left <= 0.0:
+            raise DeadlineExceededError("the deadline passed before the request was read")
+        if wait_seconds + delay_seconds > (seconds_left + delay_seconds) / 2:
+            self.rejections["queue_seconds"].add()
+            raise ResourceExhaustedError(
+                f"the server is {wait_seconds + delay_seconds:.3f} s behind, too much with {seconds_left:.3f} s left",
+                retry_after_seconds=min(max(wait_seconds, _LEAST_RETRY_SECONDS), _MOST_RETRY_SECONDS),
+            )
 
     def admit(self, nbytes: int, now: float, account: Account | None = None) -> None:
         """Takes a unary request in.

@@ -201,13 +201,16 @@ class ForwardRpc(Rpc):
         """Server: one request."""
         now, number = time.monotonic(), self.services.router.next_number()
         self.received_bytes.add(len(payload))
-        account = self.services.admission.account(context.peer())
+        admission, deadline = self.services.admission, deadline_of(context, now)
+        account = admission.account(context.peer())
         try:
-            self.services.admission.admit(len(payload), now, account)
+            if deadline < math.inf:
+                admission.check_deadline(deadline - now, self.services.router.delay_seconds(now), context.delay_seconds)
+            admission.admit(len(payload), now, account)
         except LayerwireError as error:
             self.refuse(error.with_traceback(None), context, number)
             return
-        pending = ForwardPending(self, context, payload, now, account)
+        pending = ForwardPending(self, context, payload, now, deadline, account)
         pending.number = number
         context.on_cancel = pending.cancel
         self.services.router.submit(pending)
@@ -245,8 +248,10 @@ class ForwardPending(Pending):
 
     __slots__ = ("account", "context", "rpc")
 
-    def __init__(self, rpc: ForwardRpc, context: Context, payload: bytes, now: float, account: Account) -> None:
-        super().__init__(Kind.UNARY, payload, now, deadline_of(context, now), rpc.family, account.number)
+    def __init__(
+        self, rpc: ForwardRpc, context: Context, payload: bytes, now: float, deadline: float, account: Account
+    ) -> None:
+        super().__init__(Kind.UNARY, payload, now, deadline, rpc.family, account.number)
         self.rpc = rpc
         self.account = account
         self.context = context

@@ -48,6 +48,9 @@ class DirectHandler(Protocol):
 class Server:
     """The server.
 
+    Attributes:
+        delay_seconds: how long the events that the loop handles now have waited for it.
+
     Args:
         options: gRPC's channel arguments.
         handlers: they say which method is served by what.
@@ -61,6 +64,8 @@ class Server:
         self._handlers: dict[bytes, Handler | None] = {}
         self._actions: deque[tuple[Callable[[Any], None], Any]] = deque()  # for the loop
         self._is_awake = False
+        self._wake_time = 0.0
+        self.delay_seconds = 0.0
         self._loop: asyncio.AbstractEventLoop
         self._thread = threading.Thread(target=self._poll, name="grpc", daemon=True)
         self._end: asyncio.Future[None] | None = None
@@ -103,6 +108,7 @@ class Server:
         self._actions.append((function, argument))
         if not self._is_awake:
             self._is_awake = True
+            self._wake_time = time.monotonic()
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to care
                 self._loop.call_soon_threadsafe(self._act)
 
@@ -166,6 +172,7 @@ class Server:
         return None
 
     def _act(self) -> None:
+        self.delay_seconds = time.monotonic() - self._wake_time
         self._is_awake = False
         actions = self._actions
         for _ in range(len(actions)):
@@ -311,6 +318,11 @@ class ServerCall:
     def time_remaining(self) -> float | None:
         """Seconds until the deadline; None if there is none."""
         return None if self._deadline > _FOREVER_SECONDS else max(self._deadline - time.time(), 0.0)
+
+    @property
+    def delay_seconds(self) -> float:
+        """How long the event that is handled now has waited."""
+        return self._server.delay_seconds
 
     def peer(self) -> str:
         """Where the connection comes from."""

@@ -205,7 +205,9 @@ class ForwardRpc(Rpc):
         account = admission.account(context.peer())
         try:
             if deadline < math.inf:
-                admission.check_deadline(deadline - now, self.services.router.delay_seconds(now), context.delay_seconds)
+                admission.check_deadline(
+                    deadline - now, self.services.router.delay_seconds(now), context.delay_seconds(now)
+                )
             admission.admit(len(payload), now, account)
         except LayerwireError as error:
             self.refuse(error.with_traceback(None), context, number)

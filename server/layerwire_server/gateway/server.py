@@ -17,6 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, NamedTuple, NoReturn, Protocol, TypeAlias
 
 import grpc
@@ -49,7 +50,7 @@ class Server:
     """The server.
 
     Attributes:
-        delay_seconds: how long the events that the loop handles now have waited for it.
+        event_time: since when the events that the loop handles now have waited for it, on the monotonic clock.
 
     Args:
         options: gRPC's channel arguments.
@@ -65,7 +66,7 @@ class Server:
         self._actions: deque[tuple[Callable[[Any], None], Any]] = deque()  # for the loop
         self._is_awake = False
         self._wake_time = 0.0
-        self.delay_seconds = 0.0
+        self.event_time = 0.0
         self._loop: asyncio.AbstractEventLoop
         self._thread = threading.Thread(target=self._poll, name="grpc", daemon=True)
         self._end: asyncio.Future[None] | None = None
@@ -156,8 +157,7 @@ class Server:
                     None, grpc.StatusCode.UNIMPLEMENTED.value[0], b"Method not found!", 0
                 ),
             )
-            call = event.call
-            event.call.start_server_batch(operations, lambda _: call and None)  # it would be cancelled if nobody had it
+            event.call.start_server_batch(operations, partial(_let_go, event.call))
         else:
             ServerCall(self, event, handler).open()
 
@@ -172,7 +172,7 @@ class Server:
         return None
 
     def _act(self) -> None:
-        self.delay_seconds = time.monotonic() - self._wake_time
+        self.event_time = self._wake_time
         self._is_awake = False
         actions = self._actions
         for _ in range(len(actions)):
@@ -319,10 +319,9 @@ class ServerCall:
         """Seconds until the deadline; None if there is none."""
         return None if self._deadline > _FOREVER_SECONDS else max(self._deadline - time.time(), 0.0)
 
-    @property
-    def delay_seconds(self) -> float:
-        """How long the event that is handled now has waited."""
-        return self._server.delay_seconds
+    def delay_seconds(self, now: float) -> float:
+        """How long a request that begins now has waited for the loop."""
+        return now - self._server.event_time
 
     def peer(self) -> str:
         """Where the connection comes from."""
@@ -372,7 +371,10 @@ class ServerCall:
         functions = (handler.unary_unary, handler.unary_stream, handler.stream_unary, handler.stream_stream)
         function: Any = functions[2 * handler.request_streaming + handler.response_streaming]
         if hasattr(function, "begin"):
-            function.begin(request, self)
+            try:
+                function.begin(request, self)
+            except Exception as error:
+                self._fail(error)
             return
         self.on_cancel = self._server.run(self._run(function(request, self))).cancel
 
@@ -394,8 +396,11 @@ class ServerCall:
         except grpc.aio.AbortError:
             pass
         except Exception as error:
-            log.exception("a handler failed")
-            self.end(grpc.StatusCode.UNKNOWN, f"Unexpected {type(error)}: {error}")
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        log.error("a handler failed", exc_info=error)
+        self.end(grpc.StatusCode.UNKNOWN, f"Unexpected {type(error)}: {error}")
 
     def _take_message(self, message: bytes | None) -> None:
         callback, self._on_message = self._on_message, None
@@ -403,6 +408,8 @@ class ServerCall:
             callback(message)
 
     def _take_room(self, success: bool) -> None:
+        if self.is_sending:  # the next already; another event follows
+            return
         callback, self._on_room = self._on_room, None
         if callback is not None:
             callback(success and not self._is_over)
@@ -423,3 +430,7 @@ class ServerCall:
 
 def _ignore(_: Event) -> None:
     """An event that changes nothing."""
+
+
+def _let_go(_: Any, __: Event) -> None:
+    """The end of a call that nobody else has, so that it would be cancelled."""

@@ -83,6 +83,7 @@ REJECTIONS: dict[str, dict[str, str]] = {
         "cancellations": "a `Stream` message that gives up more calls than one may hold",
         "requests_in_flight": "unary requests, `--max-requests-in-flight`",
         "bytes_in_flight": "bytes of unary requests beside all else held, `--max-bytes-in-flight`",
+        "queue_seconds": "a unary request whose deadline is too near for what waits before it",
         "unread_answers": "answers left unread that fill half of `--max-bytes-in-flight`, or a stream's all of it",
         "store_bytes": "weights or programs that the store, its disk or a device has no room for: "
         "`--max-store-bytes`, `--max-weights-bytes`",

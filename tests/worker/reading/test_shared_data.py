@@ -12,6 +12,7 @@ from layerwire.v1 import layerwire_pb2 as pb
 from layerwire.wire.shared_memory import PAGE_BYTES, Memory
 from layerwire_server.link import Frame, Kind
 from layerwire_server.worker.client_memory import CLIENT_MEMORY
+from layerwire_server.worker.reading.layouts import Layouts
 from layerwire_server.worker.reading.requests import requests_of
 from tests.programs.local import Worker
 
@@ -43,7 +44,7 @@ def test_what_was_checked_is_a_copy(worker, request_, copies):
     group = pb.CallGroup(template=call.entry.template, ids=bytes(8), shared=shared)
     payload = pb.StreamRequest(calls=pb.Calls(groups=[group])).SerializeToString()
     frame = Frame(Kind.CALLS, 1, payload)
-    ((request, _),) = requests_of(frame)
+    ((request, _),) = requests_of(frame, Layouts())
     (decoded,) = worker.decoder.calls(request, frame)
     memory.view(PAGE_BYTES, 3 * PAGE_BYTES)[:] = b"\x7f" * 3 * PAGE_BYTES
     data = [content for content in decoded.contents if content is not None]

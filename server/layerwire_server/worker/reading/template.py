@@ -127,7 +127,7 @@ def template_of(
     model_and_outputs: tuple[Model | None, OutputSelection | None],
     contents: list[Content],
     key: LaneKey | None,
-    names: Names | None,
+    catalog: Catalog,
 ) -> Template:
     """The template of a request in whose tensors the number of each column stands for its data."""
     operator, run = plan.operator, run_of(plan.operator)
@@ -151,7 +151,7 @@ def template_of(
         key=key,
         is_joint=is_joint,
         has_values_to_check=has_values,
-        names=names if uses_names else None,
+        names=catalog.names if uses_names else None,
         run=run,
         is_value_free=key is not None and not has_values and not _has_doubtful_nodes(run),
     )

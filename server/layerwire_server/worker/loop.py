@@ -32,6 +32,7 @@ from layerwire_server.worker.weights.weights_cache import CacheMiss, load_error
 
 log = logging.getLogger(__name__)
 
+_REFUSALS = {"seconds": "what waits already takes too long for the call's deadline"}  # else a limit is named
 _MAX_LOADS = 8  # program, weights, sizes: each is missed once, and again only if room is very short
 
 
@@ -252,9 +253,10 @@ class WorkerLoop:
         except Full as full:
             rest: CallGroup = full.rest
             self._measures.count_rejection(full.reason, rest.count)
+            title = call.plan.operator.title
             error = ResourceExhaustedError(
-                f"{call.plan.operator.title}: the queue is full by --max-queue-{full.reason}",
-                operator=call.plan.operator.title,
+                f"{title}: {_REFUSALS.get(full.reason, f'the queue is full by --max-queue-{full.reason}')}",
+                operator=title,
                 retry_after_seconds=full.retry_after_seconds,
             )
             self._fail(reply, rest, error, rest)

@@ -16,6 +16,7 @@ from layerwire.wire.dtypes import TensorSpec
 from layerwire.wire.framing import Entry
 from layerwire_server.errors import OverLimitError
 from layerwire_server.operators.operator import Merge, Operator, Placement, Specs
+from layerwire_server.worker.lanes.pace import Pace
 
 ELEMENTWISE_MULTIPLE = 64  # torch's vector tail rounds otherwise than its body: parts are padded to whole vectors
 _ELEMENTWISE_ELEMENTS = 32768  # at::internal::GRAIN_SIZE: above it torch splits by threads, and tails come to lie anew
@@ -41,17 +42,17 @@ class LaneKey:
         merge: how calls are joined.
         max_rows: most rows of a batch, besides the limit for all lanes.
         deterministic: whether fixed tiles are used.
-        row_seconds: device seconds that a row took of late; 0 before the first batch.
+        pace: device seconds that batches took of late.
     """
 
-    __slots__ = ("deterministic", "max_rows", "merge", "operator", "row_seconds")
+    __slots__ = ("deterministic", "max_rows", "merge", "operator", "pace")
 
     def __init__(self, operator: Operator, merge: Merge, max_rows: int, deterministic: bool) -> None:
         self.operator = operator
         self.merge = merge
         self.max_rows = max_rows
         self.deterministic = deterministic
-        self.row_seconds = 0.0
+        self.pace = Pace()
 
 
 class GroupAnswer(NamedTuple):

@@ -6,9 +6,12 @@ It knows nothing of other lanes, nor of what shares and limits them; what waits 
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, Self, TypeVar
+
+from layerwire_server.worker.lanes.pace import Pace
 
 Call = TypeVar("Call", bound="LaneItem")
 
@@ -43,6 +46,8 @@ class LaneItem:
         "order",
         "priority",
         "rows",
+        "seconds",
+        "wait_seconds",
     )
 
     key: Any  # hashable, and otherwise opaque: the lane
@@ -57,6 +62,8 @@ class LaneItem:
     arrival_time: float
     order: int  # of the first call, set by the lanes; the others follow it
     is_gone: bool  # set by the lanes
+    seconds: float  # of work, each call's; set by the lanes
+    wait_seconds: float  # predicted, set by the lanes
 
     def part(self, start: int, stop: int) -> Self:
         """Some of the calls as an item of their own."""
@@ -78,7 +85,7 @@ class Batch(NamedTuple, Generic[Call]):
     calls: list[Call]
     rows: int
     cost: float
-    reason: str  # why it holds no more: "drained", "rows", "bytes", "cost", "single"
+    reason: str  # why it holds no more: "drained", "rows", "bytes", "cost", "deadline", "single"
 
     @property
     def call_count(self) -> int:
@@ -96,6 +103,7 @@ class Lane(Generic[Call]):
         rows: rows of the calls that wait.
         count: how many calls wait.
         level: the priority it stands at among lanes: its head's.
+        pace: how long its batches take.
     """
 
     key: Hashable
@@ -104,6 +112,7 @@ class Lane(Generic[Call]):
     rows: int = 0
     count: int = 0
     level: int = 0
+    pace: Pace = field(default_factory=Pace)
     _heap: list[tuple[int, float, int, Call]] = field(default_factory=list)
 
     def push(self, call: Call) -> None:
@@ -138,16 +147,24 @@ class Lane(Generic[Call]):
             return True
         return now - min(call.arrival_time for call in self.waiting_calls()) >= max_delay_seconds
 
-    def fill(self, limits: Limits, lead: Call | None) -> Batch[Call]:
+    def is_late(self, call: Call, now: float) -> bool:
+        """Whether a call would end after its deadline if it ran now."""
+        return now + self.pace.expected_seconds(call.rows, now) > call.deadline
+
+    def fill(self, limits: Limits, lead: Call | None, now: float) -> Batch[Call]:
         """The next batch, whose calls leave; `lead`, one of its calls, goes first whatever its place."""
         max_rows = min(self.max_rows, int(self.ceiling))
         calls: list[Call] = []
         rows, footprint, cost, reason = 0, 0, 0.0, "drained"
+        deadline = math.inf
         while self.count and reason == "drained":
             call = lead or self.head()
             lead = None
+            deadline = min(deadline, call.deadline)
+            timely_rows = math.inf if deadline == math.inf else self.pace.rows_within(deadline - now, now)
             count, reason = _most(
                 call.count,
+                (call.rows, timely_rows - rows, "deadline"),
                 (call.rows, max_rows - rows, "rows"),
                 (call.footprint, limits.batch_bytes - footprint, "bytes"),
                 (call.cost, limits.batch_cost - cost, "cost"),

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.transport.conftest import serve
+from tests.transport.conftest import serve, takes_groups
 
-__all__ = ["serve"]
+__all__ = ["serve", "takes_groups"]

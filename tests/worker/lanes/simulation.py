@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from layerwire_server.worker.lanes.lane import Batch, LaneItem, Limits
-from layerwire_server.worker.lanes.lanes import Full, Lanes
+from layerwire_server.worker.lanes.lane import Batch, Full, LaneItem, Limits
+from layerwire_server.worker.lanes.lanes import Lanes
 
 LIMITS = Limits(batch_rows=4096, batch_bytes=2**26, batch_cost=math.inf, queue_calls=16384, queue_bytes=2**30)
 

@@ -10,8 +10,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from layerwire_server.worker.lanes.lane import Batch, LaneItem, Limits
-from layerwire_server.worker.lanes.lanes import OLDEST_EVERY, Full, Lanes
+from layerwire_server.worker.lanes.lane import Batch, Full, LaneItem, Limits
+from layerwire_server.worker.lanes.lanes import OLDEST_EVERY, Lanes
 
 LIMITS = Limits(batch_rows=8, batch_bytes=64, batch_cost=20.0, queue_calls=40, queue_bytes=400)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from layerwire_server.worker.lanes.lanes import Full, Lanes
+from layerwire_server.worker.lanes.lane import Full
+from layerwire_server.worker.lanes.lanes import Lanes
 from layerwire_server.worker.lanes.pace import Pace
 from tests.worker.lanes.simulation import LIMITS, Item, Kind, simulate
 

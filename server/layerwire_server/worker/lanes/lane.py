@@ -13,6 +13,8 @@ from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 from layerwire_server.worker.lanes.pace import Pace
 
+LOADED_SECONDS = 0.02  # of work that waits: batches are as large then as they will be
+
 Call = TypeVar("Call", bound="LaneItem")
 
 
@@ -90,7 +92,21 @@ class Batch(NamedTuple, Generic[Call]):
     @property
     def call_count(self) -> int:
         """How many calls they are."""
-        return sum(call.count for call in self.calls)
+        calls = self.calls
+        return calls[0].count if len(calls) == 1 else sum(call.count for call in calls)
+
+
+class Full(Exception):
+    """The queue has no room: `reason` is "calls", "bytes", or "seconds" where the deadline is too near.
+
+    `rest` are the calls that it has none for.
+    """
+
+    def __init__(self, reason: str, retry_after_seconds: float, rest: Any) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.retry_after_seconds = retry_after_seconds
+        self.rest = rest
 
 
 @dataclass(eq=False, slots=True)
@@ -147,9 +163,25 @@ class Lane(Generic[Call]):
             return True
         return now - min(call.arrival_time for call in self.waiting_calls()) >= max_delay_seconds
 
+    def observe_wait(self, call: Call, now: float) -> None:
+        """A call has waited until now."""
+        if call.wait_seconds > LOADED_SECONDS:
+            self.pace.observe_wait(call.wait_seconds, now - call.arrival_time)
+
     def is_late(self, call: Call, now: float) -> bool:
         """Whether a call would end after its deadline if it ran now."""
         return now + self.pace.expected_seconds(call.rows, now) > call.deadline
+
+    def whole_batch(self, limits: Limits, call: Call, now: float) -> Batch[Call] | None:
+        """The batch of an item that waits for nothing and has no neighbours; None if it has to be cut."""
+        max_rows, count = min(self.max_rows, int(self.ceiling)), call.count
+        rows, cost = call.rows * count, call.cost * count
+        if count > 1 and (
+            max_rows <= 1 or rows > max_rows or call.footprint * count > limits.batch_bytes or cost > limits.batch_cost
+            or (call.deadline != math.inf and rows > self.pace.rows_within(call.deadline - now, now))
+        ):  # fmt: skip
+            return None
+        return Batch(self.key, [call], rows, cost, "single" if max_rows <= 1 else "drained")
 
     def fill(self, limits: Limits, lead: Call | None, now: float) -> Batch[Call]:
         """The next batch, whose calls leave; `lead`, one of its calls, goes first whatever its place."""

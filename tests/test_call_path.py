@@ -40,6 +40,7 @@ PATH = [
     "layerwire_server/worker/running/batch.py",
     "layerwire_server/worker/running/device.py",
     "layerwire_server/operators/pool.py",
+    "layerwire_server/worker/request_kinds/operator.py",
 ]
 # What those use, which decides nothing about a call: values, rules and tools that know nothing of where it goes.
 TOOLS = {
@@ -53,6 +54,7 @@ TOOLS = {
     "layerwire/wire/protobuf.py",
     "layerwire_server/gateway/pending.py",  # the frame as the router keeps it
     "layerwire_server/gateway/quarantine.py",  # empty but after deaths
+    "layerwire_server/gateway/server.py",  # gRPC's server
     "layerwire_server/metrics.py",
     "layerwire_server/operators/spatial.py",
     "layerwire_server/worker/lanes/fair_shares.py",

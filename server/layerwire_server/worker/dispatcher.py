@@ -101,6 +101,10 @@ class Dispatcher:
             return work()
         return await self._loop.run_in_executor(self._threads, work)
 
+    def submit(self, work: Callable[[], Any]) -> Future[Any]:
+        """Runs a piece of work on a device thread, between batches; from any thread."""
+        return self._threads.submit(work)
+
     def close(self) -> None:
         """Ends the device's threads, once idle."""
         if self._timer is not None:

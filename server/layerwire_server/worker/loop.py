@@ -12,6 +12,8 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
 
 from layerwire.errors import CallCancelledError, InternalError, LayerwireError, ResourceExhaustedError
 from layerwire.v1 import layerwire_pb2
@@ -110,6 +112,10 @@ class WorkerLoop:
     async def keep_store_swept(self) -> None:
         """Deletes now and then what nothing in the store points to any more; for one worker of all."""
         await self._other_requests.keep_swept()
+
+    def submit(self, work: Callable[[], Any]) -> Future[Any]:
+        """Runs a piece of work where batches run, between them; from any thread."""
+        return self._dispatcher.submit(work)
 
     def close(self) -> None:
         """Ends the device's threads, once idle."""

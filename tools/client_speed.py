@@ -1,4 +1,4 @@
-"""How many small calls a second the SDK makes against a server that does next to nothing.
+"""How many small calls a second the SDK makes against a server that does next to nothing, and the CPU that each costs.
 
 python -m tools.client_speed [callers] [seconds]
 """
@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -68,6 +69,24 @@ def futures(address: str, callers: int, seconds: float) -> float:
         return calls / (time.perf_counter() - start)
 
 
+def maps(address: str, callers: int, seconds: float) -> float:
+    with layerwire.Client(address) as lw:
+        lw.relu(ROW)
+        calls = 0
+        start = time.perf_counter()
+        while time.perf_counter() - start < seconds:
+            lw.map.relu([ROW] * 1000)
+            calls += 1000
+        return calls / (time.perf_counter() - start)
+
+
+def turn(way: Callable[[], float]) -> tuple[float, float]:
+    """Calls a second, and microseconds of this process's CPU a call."""
+    cpu, start = time.process_time(), time.perf_counter()
+    rate = way()
+    return rate, (time.process_time() - cpu) / (time.perf_counter() - start) / rate * 1e6
+
+
 def main() -> None:
     callers = int(sys.argv[1]) if len(sys.argv) > 1 else 32
     seconds = float(sys.argv[2]) if len(sys.argv) > 2 else 2.0
@@ -80,11 +99,13 @@ def main() -> None:
         "tasks": lambda: asyncio.run(tasks(address, callers, seconds)),
         "threads": lambda: threads(address, callers, seconds),
         "futures": lambda: futures(address, callers, seconds),
+        "map": lambda: maps(address, callers, seconds),
     }
     for name, way in ways.items():
-        rates = [way() for _ in range(3)]
+        rates, costs = zip(*(turn(way) for _ in range(3)), strict=True)
         print(
-            f"{name:8} {callers:4} callers  {statistics.median(rates):9,.0f} calls/s  of {[f'{r:,.0f}' for r in rates]}"
+            f"{name:8} {callers:4} callers  {statistics.median(rates):9,.0f} calls/s  "
+            f"{statistics.median(costs):6.1f} us of CPU a call  of {[f'{rate:,.0f}' for rate in rates]}"
         )
     server.communicate("\n")
 

@@ -45,6 +45,14 @@ METRICS: dict[str, Metric] = {
     "layerwire_lanes": Metric("gauge", "Lanes with calls waiting.", ("worker",)),
     "layerwire_weights_bytes": Metric("gauge", "Bytes of weights on the device.", ("worker",)),
     "layerwire_device_memory_bytes": Metric("gauge", "Memory of a worker's device.", ("worker", "kind")),
+    "layerwire_kernel_trials_total": Metric(
+        "counter",
+        "Kernels tried against eager: fastest, slower, wrong (another answer) or failed.",
+        ("operator", "kernel", "result"),
+    ),
+    "layerwire_kernel_batches_total": Metric(
+        "counter", "Batches run by another kernel than eager.", ("operator", "kernel")
+    ),
     # of messages, by gateways
     "layerwire_requests_total": Metric("counter", "RPCs ended, by status; a stream counts once.", ("method", "code")),
     "layerwire_request_seconds": Metric("histogram", "From a unary request to its answer.", ("method",), SECONDS),

@@ -23,7 +23,7 @@ from layerwire_bench.sending import mix, operators, programs
 from layerwire_bench.sending.tensors import SampleSettings, StoredTensor
 from layerwire_bench.targets.unary import UnaryTarget
 from layerwire_bench.workload import Arrays, Terms, Workload
-from tools.benchmarks import driver, loads, networks, results
+from tools.benchmarks import driver, loads, networks, processes, results
 from tools.benchmarks.contenders import (
     Contender,
     DriverContender,
@@ -146,8 +146,11 @@ def measure(line: Line, ours: Server, bare: Server, count: int, seconds: float, 
             for contender in present:
                 contender.turn(callers, SETTLE_SECONDS)
             length = max(seconds, LARGE_SECONDS) if line.is_large else seconds
+            neighbours = processes.Neighbours()
             turns = results.rounds(present, callers, count, length, watch)
-            yield Result(title, turns, line.claims.get(callers, ()))
+            others = neighbours.ratio()
+            notes = [] if others is None else [f"others used {others:.0%} of the machine's cores meanwhile"]
+            yield Result(title, turns, line.claims.get(callers, ()), notes=notes)
 
 
 def _is_for_driver(name: str) -> bool:

@@ -31,7 +31,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, SupportsFloat, Supports
 import numpy as np
 from numpy.typing import NDArray
 
-from layerwire.calls import Calls, Request
+from layerwire.calls import Calls, MapCalls, Request
 from layerwire.calls.arguments import OptionalSize, Size
 from layerwire.calls.request import Family
 from layerwire.calls.tensor_types import ArrayLike, DTypeLike, Numbers, TensorLike, TorchTensor
@@ -48,12 +48,12 @@ Float = TypeVar("Float", bound=np.floating[Any])
 Tensor = TypeVar("Tensor")  # torch.Tensor, which isn't named here: who hasn't got torch has types too
 '''
 
-# Clients and their views: the view's class, its methods', that of `submit`, and the views without and with `timing`.
+# Clients and their views: the view's class, its methods', and those of its `submit` and `map`.
 VIEWS = (
-    ("BlockingView", "BlockingMethods", "SubmittedMethods", "BlockingView", "TimedBlockingView"),
-    ("TimedBlockingView", "TimedBlockingMethods", "TimedSubmittedMethods", "BlockingView", "TimedBlockingView"),
-    ("AwaitableView", "AwaitableMethods", "", "AwaitableView", "TimedAwaitableView"),
-    ("TimedAwaitableView", "TimedAwaitableMethods", "", "AwaitableView", "TimedAwaitableView"),
+    ("BlockingView", "BlockingMethods", {"submit": "SubmittedMethods", "map": "MapMethods"}),
+    ("TimedBlockingView", "TimedBlockingMethods", {"submit": "TimedSubmittedMethods", "map": "TimedMapMethods"}),
+    ("AwaitableView", "AwaitableMethods", {"map": "AwaitableMapMethods"}),
+    ("TimedAwaitableView", "TimedAwaitableMethods", {"map": "TimedAwaitableMapMethods"}),
 )
 OPTIONS = "self, *, timeout: float | None = ..., priority: int = ..., deterministic: bool = ..."
 
@@ -65,6 +65,14 @@ DERIVED = (
     ("with_timed_future", "CallFuture[Timed[Answer]]", "TimedSubmittedMethods", "Those of `submit` with `timing`."),
     ("with_timed_awaitable", "Coroutine[Any, Any, Timed[Answer]]", "TimedAwaitableMethods",
      "The operators of an AsyncClient with `timing`."),
+)  # fmt: skip
+
+# The same of MapMethods'. A row with `timing` and `return_exceptions` may be an error, which none of these says.
+DERIVED_MAPS = (
+    ("with_awaitable", "Coroutine[Any, Any, Answer]", "AwaitableMapMethods", "Those of an AsyncClient's `map`."),
+    ("with_timed_rows", "list[Any]", "TimedMapMethods", "The operators of a Client's `map` with `timing`."),
+    ("with_timed_awaitable_rows", "Coroutine[Any, Any, list[Any]]", "TimedAwaitableMapMethods",
+     "The operators of an AsyncClient's `map` with `timing`."),
 )  # fmt: skip
 
 # Operators that make floats of integers; the others keep the dtype.
@@ -108,7 +116,12 @@ def annotation_of(signature: inspect.Signature, name: str) -> str:
     return str(signature.parameters[name].annotation)
 
 
-def kinds(signature: inspect.Signature, *, keeps_dtype: bool) -> Iterator[Overload]:
+def rows_of(tensor: str) -> str:
+    """What `map` takes for a tensor of each call."""
+    return f"Sequence[{tensor}]" if tensor.startswith("Numbers") else f"Sequence[{tensor}] | {tensor}"
+
+
+def kinds(signature: inspect.Signature, *, keeps_dtype: bool, is_map: bool = False) -> Iterator[Overload]:
     """The signature for each kind of tensor, and the type of tensors in its answer: torch's where an argument is."""
     names = [name for name in signature.parameters if "TensorLike" in annotation_of(signature, name)]
     first = names[0]
@@ -117,6 +130,7 @@ def kinds(signature: inspect.Signature, *, keeps_dtype: bool) -> Iterator[Overlo
         result = signature
         for name in names:
             tensor = of_first if name == first else of_others
+            tensor = rows_of(tensor) if is_map else tensor
             result = with_annotation(result, name, annotation_of(signature, name).replace("TensorLike", tensor))
         return result
 
@@ -131,7 +145,8 @@ def kinds(signature: inspect.Signature, *, keeps_dtype: bool) -> Iterator[Overlo
     yield with_tensors("TorchTensor[Tensor]", "TensorLike"), "Tensor"
     if len(names) > 1:
         several = with_tensors("ArrayLike", "TensorLike")
-        yield with_annotation(several, names[1], "TorchTensor[Tensor]", how="required"), "Tensor"
+        second = rows_of("TorchTensor[Tensor]") if is_map else "TorchTensor[Tensor]"
+        yield with_annotation(several, names[1], second, how="required"), "Tensor"
 
 
 def single(signature: inspect.Signature, tensor: str) -> Iterator[Overload]:
@@ -153,7 +168,9 @@ def of_dtype(signature: inspect.Signature, tensor: str) -> Iterator[Overload]:
     """A tensor of the dtype that is an argument, None being the input's."""
     if tensor == "NDArray[Scalar]":
         yield with_annotation(signature, "dtype", "None"), tensor
-        signature, tensor = with_annotation(signature, "input", "ArrayLike"), "NDArray[Any]"
+        is_map = annotation_of(signature, "input").startswith("Sequence")
+        signature = with_annotation(signature, "input", rows_of("ArrayLike") if is_map else "ArrayLike")
+        tensor = "NDArray[Any]"
         yield with_annotation(signature, "dtype", "type[Cast] | np.dtype[Cast]", how="keyword"), "NDArray[Cast]"
         yield signature, tensor
     elif tensor == "Tensor":
@@ -192,7 +209,7 @@ SHAPES_BY_PARAMETER = {"return_indices": with_indices, "return_statistics": with
 SHAPES = {"activate": of_any_dtype, "run": by_name, "differentiate": by_name}
 
 
-def overloads(name: str, method: Callable[..., Any]) -> Iterator[str]:
+def overloads(name: str, method: Callable[..., Any], *, is_map: bool = False) -> Iterator[str]:
     """A method's overloads as source; the first has its docstring's first line."""
     signature = inspect.signature(method)
     for parameter in list(signature.parameters.values())[1:]:
@@ -200,17 +217,32 @@ def overloads(name: str, method: Callable[..., Any]) -> Iterator[str]:
     shapes = [SHAPES_BY_PARAMETER[each] for each in signature.parameters if each in SHAPES_BY_PARAMETER]
     shape = SHAPES.get(name) or next(iter(shapes), single)
     body = f'\n        """{(inspect.getdoc(method) or "").splitlines()[0]}"""'
-    for of_kind, tensor in kinds(signature, keeps_dtype=name not in FLOATING):
+    for of_kind, tensor in kinds(signature, keeps_dtype=name not in FLOATING, is_map=is_map):
         for each, answer in shape(of_kind, tensor):
-            yield f"    @overload\n    def {name}{each.replace(return_annotation=Source(answer))}:{body}"
-            body = " ..."
+            for whole, value in of_map(each, answer) if is_map else [(each, answer)]:
+                yield f"    @overload\n    def {name}{whole.replace(return_annotation=Source(value))}:{body}"
+                body = " ..."
 
 
-def view(title: str, methods: str, submit: str, bare_view: str, timed_view: str) -> Iterator[str]:
+def of_map(signature: inspect.Signature, answer: str) -> Iterator[Overload]:
+    """The signature of a method of `map`, without and with errors among the answers."""
+    by_keyword = inspect.Parameter.KEYWORD_ONLY
+    for annotation, default, row in (
+        ("Literal[False]", False, answer),
+        ("bool", inspect.Parameter.empty, f"{answer} | Exception"),
+    ):
+        extra = inspect.Parameter("return_exceptions", by_keyword, default=default, annotation=Source(annotation))
+        parameters = list(signature.parameters.values())
+        place = len(parameters) - (parameters[-1].kind is inspect.Parameter.VAR_KEYWORD)
+        yield signature.replace(parameters=[*parameters[:place], extra, *parameters[place:]]), f"list[{row}]"
+
+
+def view(title: str, methods: str, members: dict[str, str]) -> Iterator[str]:
     """A class with `options`, which gives views whose calls return the answer bare or as Timed."""
+    bare_view = title.removeprefix("Timed")
+    timed_view = f"Timed{bare_view}"
     yield f"\nclass {title}({methods}):"
-    if submit:
-        yield f"    submit: {submit}\n"
+    yield "".join(f"    {name}: {of}\n" for name, of in members.items())
     for timing, answer in (
         ("", title),
         (", timing: Literal[False]", bare_view),
@@ -223,14 +255,23 @@ def view(title: str, methods: str, submit: str, bare_view: str, timed_view: str)
 def stub() -> str:
     """The whole file."""
     lines = [HEAD]
-    lines.append('\nclass BlockingMethods(Calls[Any]):\n    """The operators of a Client."""\n')
-    for name, method in methods().items():
-        lines += overloads(name, method)
-    for decorator, answer, title, docstring in DERIVED:
-        method = "Callable[Concatenate[Any, Parameters], {}]"
-        lines.append(f"\ndef {decorator}(method: {method.format('Answer')}, /) -> {method.format(answer)}: ...\n")
-        lines.append(f'class {title}(Family[{answer.replace("Answer", "Any")}]):\n    """{docstring}"""\n')
-        lines += [f"    {name} = {decorator}(BlockingMethods.{name})" for name in methods()]
+    for title, base, docstring in (
+        ("BlockingMethods", "Calls[Any]", "The operators of a Client."),
+        ("MapMethods", "MapCalls[Any]", "The operators of a Client's `map`."),
+    ):
+        lines.append(f'\nclass {title}({base}):\n    """{docstring}"""\n')
+        for name, method in methods().items():
+            lines += overloads(name, method, is_map=title == "MapMethods")
+    decorators = set()
+    for base, family, rows in (("BlockingMethods", "Family", DERIVED), ("MapMethods", "MapCalls", DERIVED_MAPS)):
+        for decorator, answer, title, docstring in rows:
+            function = "Callable[Concatenate[Any, Parameters], {}]"
+            if decorator not in decorators:
+                given, made = function.format("Answer"), function.format(answer)
+                lines.append(f"\ndef {decorator}(method: {given}, /) -> {made}: ...\n")
+                decorators.add(decorator)
+            lines.append(f'class {title}({family}[{answer.replace("Answer", "Any")}]):\n    """{docstring}"""\n')
+            lines += [f"    {name} = {decorator}({base}.{name})" for name in methods()]
     for names in VIEWS:
         lines += view(*names)
     return "\n".join(lines) + "\n"

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Self
 
 from layerwire.calls import Calls, Request, Requests
-from layerwire.client_methods import AwaitableView, BlockingView, SubmittedMethods
+from layerwire.client_methods import AwaitableMapMethods, AwaitableView, BlockingView, MapMethods, SubmittedMethods
 from layerwire.store_methods import AwaitableStoreMethods, BlockingStoreMethods
 from layerwire.transport import rpc
 from layerwire.transport.options import Options, seconds
@@ -74,11 +74,13 @@ class BlockingCalls(BlockingView, WithOptions):
         submit: the same methods, which return a future: `futures = [lw.submit.relu(x) for x in many]`. The futures are
             those of concurrent.futures. Where as much is unanswered as the client allows, a method waits until there is
             room. Callbacks run on the thread that answers come by and must not wait for other calls.
+        map: the same methods for many calls at once, `rows = lw.map.relu(arrays)`, without a future each: see MapCalls.
     """
 
     def __init__(self, session: ThreadSession, options: Options) -> None:
         super().__init__(partial(session.call, options=options))
         self.submit = SubmittedMethods(partial(session.submit, options=options))
+        self.map = MapMethods(partial(session.map, options=options))
         self._session = session
         self._options = options
 
@@ -87,10 +89,15 @@ class BlockingCalls(BlockingView, WithOptions):
 
 
 class AwaitableCalls(AwaitableView, WithOptions):
-    """Operators as methods to be awaited. Any number of tasks of one event loop may share it."""
+    """Operators as methods to be awaited. Any number of tasks of one event loop may share it.
+
+    Attributes:
+        map: the same methods for many calls at once, `rows = await lw.map.relu(arrays)`: see MapCalls.
+    """
 
     def __init__(self, session: LoopSession, options: Options) -> None:
         super().__init__(partial(session.call, options=options))
+        self.map = AwaitableMapMethods(partial(session.map, options=options))
         self._session = session
         self._options = options
 

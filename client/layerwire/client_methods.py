@@ -5,7 +5,8 @@ Type checkers read client_methods.pyi in its place, where each class has the typ
 
 from __future__ import annotations
 
-from layerwire.calls import Calls
+from layerwire.calls import Calls, MapCalls
 
 BlockingMethods = SubmittedMethods = AwaitableMethods = Calls
 BlockingView = AwaitableView = Calls
+MapMethods = AwaitableMapMethods = MapCalls

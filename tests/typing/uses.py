@@ -49,6 +49,31 @@ def one_tensor(lw: layerwire.Client, x: Floats, halves: NDArray[np.float16], unk
     assert_type(lw.activate(x, "leaky_relu", negative_slope=0.2), NDArray[Any])
 
 
+def many_calls(
+    lw: layerwire.Client, x: Floats, rows: list[Floats], numbers: list[list[float]], is_wanted: bool
+) -> None:
+    assert_type(lw.map.relu(rows), list[Floats])
+    assert_type(lw.map.relu(x), list[Floats])
+    assert_type(lw.map.relu([[1.0], [2.0]]), list[NDArray[Any]])
+    assert_type(lw.map.relu(rows, timeout=1.5, return_exceptions=False), list[Floats])
+    assert_type(lw.map.relu(rows, return_exceptions=True), list[Floats | Exception])
+    assert_type(lw.map.relu(rows, return_exceptions=is_wanted), list[Floats | Exception])
+    assert_type(lw.map.linear(rows, "weight", bias=x), list[Floats])
+    assert_type(lw.map.linear(rows, ["one", "other"]), list[Floats])
+    assert_type(lw.map.max_pool2d(rows, 2, return_indices=True), list[Pair])
+    assert_type(lw.map.max_unpool2d(rows, rows, 2), list[Floats])
+    assert_type(lw.map.softmax(rows, 1, dtype=np.float64), list[NDArray[np.float64]])
+    assert_type(lw.map.run("net", {"x": rows, "y": x}), list[NamedTensors[NDArray[Any]]])
+    assert_type(lw.options(priority=1).map.relu(rows), list[Floats])
+    assert_type(lw.options(timing=True).map.relu(rows), list[Any])
+
+
+async def many_awaited_calls(lw: layerwire.AsyncClient, rows: list[Floats]) -> None:
+    assert_type(await lw.map.relu(rows), list[Floats])
+    assert_type(await lw.map.relu(rows, return_exceptions=True), list[Floats | Exception])
+    assert_type(await lw.options(timing=True).map.relu(rows), list[Any])
+
+
 def dtypes(lw: layerwire.Client, x: Floats, numbers: NDArray[np.int32]) -> None:
     assert_type(lw.relu(numbers), NDArray[np.int32])
     assert_type(lw.tanh(x), Floats)

@@ -17,15 +17,19 @@ value, and whatever else `layerwire.errors` has.
 from __future__ import annotations
 
 from layerwire.calls.activate import ACTIVATIONS
+from layerwire.calls.map_calls import MapCalls, MapRequest, Rows
 from layerwire.calls.methods import Calls, OperatorCalls, Requests, operator_methods
 from layerwire.calls.request import Request, TensorLike
 
 __all__ = [
     "ACTIVATIONS",
     "Calls",
+    "MapCalls",
+    "MapRequest",
     "OperatorCalls",
     "Request",
     "Requests",
+    "Rows",
     "TensorLike",
     "operator_methods",
 ]

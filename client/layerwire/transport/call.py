@@ -14,7 +14,7 @@ import numpy as np
 
 from layerwire.calls import Request
 from layerwire.transport.options import Options, seconds, wire
-from layerwire.transport.templates import MAPS, REQUESTS, NamedTensors, call_entry, call_template
+from layerwire.transport.templates import MAPS, REQUESTS, CallTemplate, NamedTensors, call_entry, call_template
 from layerwire.wire import arrays
 
 __all__ = ["MAPS", "NOBODY", "REQUESTS", "Call", "NamedTensors", "Promise"]
@@ -79,11 +79,16 @@ class Call:
                     make = maker
         inner = None if of is None else (of.family, of.operator.SerializeToString(), len(of.tensors))
         signature = (family, operator.SerializeToString(), tuple(specs), inner)
-        self.template = template = call_template((signature, head, function, outputs, make), options)
+        template = call_template((signature, head, function, outputs, make), options)
+        self.begin(template, data, _NEVER if timeout is None else _now() + timeout, promise)
+
+    def begin(self, template: CallTemplate, data: Sequence[bytes], deadline: float, promise: Promise) -> None:
+        """Makes a new call of it."""
+        self.template = template
         self.entry = entry = template.entry
-        self.data: Sequence[bytes] = data
+        self.data = data
         self.nbytes = entry.nbytes
-        self.deadline = _NEVER if timeout is None else _now() + timeout
+        self.deadline = deadline
         self.promise = promise
         self.id = self.tries = 0
         self.connection: Any = None

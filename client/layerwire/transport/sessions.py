@@ -14,10 +14,12 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from typing import Any, NoReturn, TypeVar
 
-from layerwire.calls import Request
+from layerwire.calls import MapRequest, Request
 from layerwire.errors import ClientClosedError, ClientStateError, DeadlineExceededError
 from layerwire.transport import background
 from layerwire.transport.call import Call
+from layerwire.transport.call_map import CallMap
+from layerwire.transport.connection import MAX_FRAME_CALLS
 from layerwire.transport.engine import Engine, until
 from layerwire.transport.options import Options
 from layerwire.transport.settings import Settings
@@ -90,6 +92,31 @@ class ThreadSession(Session):
         future.on_cancel(lambda: self._cancel(engine, call))  # the future keeps the client too until it is answered
         engine.post(call)
         return future
+
+    def map(self, request: MapRequest, options: Options) -> list[Any]:
+        """The answers of many calls, in their order; interrupted, those without one are given up."""
+        engine = self.engine()
+        waiter = Waiter()
+        calls = CallMap(request, options, waiter)
+        if background.is_here():
+            raise ClientStateError(f"{request.request.function}: a map in a future's callback would wait for itself")
+        try:
+            for row in range(request.calls):
+                self._check()
+                try:
+                    call = calls.call(row)
+                    engine.check(call)
+                    self._enter(engine, call)
+                except Exception as error:
+                    engine.loop.call_soon_threadsafe(calls.end, row, error)
+                else:
+                    engine.post(call)
+            waiter.wait()
+        except BaseException:
+            if not engine.loop.is_closed():
+                engine.loop.call_soon_threadsafe(_cancel_all, engine, calls)
+            raise
+        return calls.results()
 
     def run(self, work: Callable[[Engine], Awaitable[Value]]) -> Value:
         """What a coroutine on the engine's loop returns."""
@@ -178,6 +205,31 @@ class LoopSession(Session):
             engine.cancel(call)
             raise
 
+    async def map(self, request: MapRequest, options: Options) -> list[Any]:
+        """The answers of many calls, in their order; cancelled, those without one are given up."""
+        engine = self.engine()
+        future = engine.loop.create_future()
+        calls = CallMap(request, options, future)
+        try:
+            for row in range(request.calls):
+                if row % MAX_FRAME_CALLS == MAX_FRAME_CALLS - 1:
+                    await asyncio.sleep(0)  # a frame can leave
+                self._check()
+                try:
+                    call = calls.call(row)
+                    engine.check(call)
+                    if not engine.admission.enter(call.nbytes):
+                        await self._enter(engine, call)
+                except Exception as error:  # this call's alone
+                    calls.end(row, error)
+                else:
+                    engine.submit(call)
+            await future
+        except BaseException:
+            _cancel_all(engine, calls)
+            raise
+        return calls.results()
+
     async def run(self, work: Callable[[Engine], Awaitable[Value]]) -> Value:
         """What a coroutine on the engine returns."""
         return await work(self.engine())
@@ -220,6 +272,12 @@ class LoopSession(Session):
         except BaseException:
             engine.admission.give_up(ticket)
             raise
+
+
+def _cancel_all(engine: Engine, calls: CallMap) -> None:
+    """Gives up what nobody waits for any more."""
+    for call in calls.unfinished_calls():
+        engine.cancel(call)
 
 
 def _abandon(engine: Engine, fork_count: int) -> None:

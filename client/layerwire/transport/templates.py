@@ -226,7 +226,7 @@ def single_answer(payload: memoryview) -> tuple[int, AnswerTemplate, list[bytes]
 
 @lru_cache(maxsize=4096)
 def call_entry(signature: Signature, options: bytes) -> Entry:
-    """The bytes of calls of a signature; `options` is the payload options field."""
+    """The bytes of calls of a signature; `options` is the serialized options field."""
     family, head, tensors, of = signature
     number = _FIELDS[family].number
     if of is None:

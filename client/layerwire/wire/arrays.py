@@ -40,7 +40,7 @@ def content(function: str, name: str, value: Any) -> Content:
 
     Raises as `serialize`.
     """
-    (dtype, shape), array, _ = _spec_and_elements(function, name, value)
+    (dtype, shape), array, _ = spec_and_elements(function, name, value)
     elements = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     return Content(dtype, shape, lambda: elements.data)
 
@@ -58,14 +58,14 @@ def serialize(function: str, name: str, value: Any) -> tuple[Spec, bytes, Maker 
             masked, sparse, quantized.
         InvalidArgumentError: the lists are ragged, or a number fits no dtype.
     """
-    spec, array, make = _spec_and_elements(function, name, value)
+    spec, array, make = spec_and_elements(function, name, value)
     return spec, array.tobytes(), make
 
 
-def _spec_and_elements(function: str, name: str, value: Any) -> tuple[Spec, npt.NDArray[Any], Maker | None]:
+def spec_and_elements(function: str, name: str, value: Any) -> tuple[Spec, npt.NDArray[Any], Maker | None]:
     """A tensor's spec, and its elements as an array of numbers of their size; a copy only where there must be one."""
     if _is_torch(value):
-        return _spec_and_elements_of_torch(function, name, value)
+        return _of_torch(function, name, value)
     array = value if isinstance(value, np.ndarray | np.generic) else _from_numbers(function, name, value)
     if isinstance(array, np.ma.MaskedArray):
         raise TypeError(f"{function}: {name} is a masked array, whose mask would be lost: pass the .filled() one")
@@ -174,7 +174,7 @@ def _is_torch(value: Any) -> bool:
     return tensor is not None and isinstance(value, tensor)
 
 
-def _spec_and_elements_of_torch(function: str, name: str, tensor: Any) -> tuple[Spec, npt.NDArray[Any], Maker]:
+def _of_torch(function: str, name: str, tensor: Any) -> tuple[Spec, npt.NDArray[Any], Maker]:
     torch = sys.modules["torch"]  # imported by the caller, or there would be no tensor
 
     dtype = DTYPES.get(str(tensor.dtype).removeprefix("torch."))

@@ -150,16 +150,8 @@ class _CopiedCall(Call):
 
     def __init__(self, of: Call, callback: Callback) -> None:
         self._callback = callback
-        self.template = template = of.template
-        self.entry = of.entry
-        self.data = of.data
-        self.nbytes = of.nbytes
-        timeout = template.options.timeout
-        self.deadline = math.inf if timeout is None else _now() + timeout
-        self.promise = self
-        self.id = self.tries = 0
-        self.connection = None
-        self.is_finished = False
+        timeout = of.template.options.timeout
+        self.begin(of.template, of.data, math.inf if timeout is None else _now() + timeout, self)
 
     def done(self) -> bool:
         """As a promise: somebody waits."""

@@ -101,6 +101,10 @@ class Dispatcher:
             return work()
         return await self._loop.run_in_executor(self._threads, work)
 
+    def submit(self, work: Callable[[], Any]) -> Future[Any]:
+        """Runs a piece of work on a device thread, between batches; from any thread."""
+        return self._threads.submit(work)
+
     def close(self) -> None:
         """Ends the device's threads, once idle."""
         if self._timer is not None:
@@ -129,7 +133,8 @@ class Dispatcher:
                 except DeviceLostError as error:
                     self._end(error)
                 self._deliver(batch, now, execution)
-                self.wake()  # other events first, then the next batch
+                if self._lanes.calls:
+                    self.wake()  # other events first, then the next batch
                 break
             self._launch(batch, now, expected_seconds)
         self._set_timer(now)
@@ -164,9 +169,10 @@ class Dispatcher:
         batch.key.row_seconds += (row_seconds - batch.key.row_seconds) * (0.2 if batch.key.row_seconds else 1.0)
         if execution.bearable_rows is not None:
             self._lanes.bear_at_most(batch.key, execution.bearable_rows)
-        for call in batch.calls:
-            call.reply.forget(call)
-        batch = batch._replace(calls=list(execution.calls or batch.calls))
+        if execution.calls is not batch.calls:
+            for call in batch.calls:
+                call.reply.forget(call)
+            batch = batch._replace(calls=list(execution.calls))
         timing = BatchTiming(launch_time, batch.call_count, batch.rows, self._index, self._device.name)
         replies: dict[Reply, None] = {}
         for index, (call, result) in enumerate(zip(batch.calls, execution.results, strict=True)):

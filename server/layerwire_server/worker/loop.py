@@ -12,6 +12,8 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
 
 from layerwire.errors import CallCancelledError, InternalError, LayerwireError, ResourceExhaustedError
 from layerwire.v1 import layerwire_pb2
@@ -25,7 +27,7 @@ from layerwire_server.worker.measures import Measures
 from layerwire_server.worker.other_requests.handler import OtherRequests
 from layerwire_server.worker.other_requests.models import Models
 from layerwire_server.worker.reading.decoder import CallDecoder, Failure
-from layerwire_server.worker.reading.requests import Request, parse, requests_of
+from layerwire_server.worker.reading.requests import Request, parse
 from layerwire_server.worker.running.device import Device
 from layerwire_server.worker.weights.catalog import Catalog
 from layerwire_server.worker.weights.weights_cache import CacheMiss, load_error
@@ -111,6 +113,10 @@ class WorkerLoop:
         """Deletes now and then what nothing in the store points to any more; for one worker of all."""
         await self._other_requests.keep_swept()
 
+    def submit(self, work: Callable[[], Any]) -> Future[Any]:
+        """Runs a piece of work where batches run, between them; from any thread."""
+        return self._dispatcher.submit(work)
+
     def close(self) -> None:
         """Ends the device's threads, once idle."""
         self._dispatcher.close()
@@ -177,7 +183,7 @@ class WorkerLoop:
     def _requests(self, reply: Reply, frame: Frame) -> list[tuple[Request, bool]]:
         """The requests of a frame that are owed an answer; if there are none, that has been answered."""
         try:
-            requests = requests_of(frame)
+            requests = self._decoder.requests(frame)
         except LayerwireError as error:
             self._measures.count_failure(None, error)
             reply.refuse(error)

@@ -10,7 +10,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from layerwire.wire.dtypes import TensorSpec
 from layerwire.wire.framing import Entry
@@ -40,11 +40,12 @@ class LaneKey:
         operator: what runs on the joined batch.
         merge: how calls are joined.
         max_rows: most rows of a batch, besides the limit for all lanes.
-        deterministic: whether fixed tiles are used.
+        deterministic: whether bits may depend on nothing but the call: in fixed tiles, or alone and always by eager.
         row_seconds: device seconds that a row took of late; 0 before the first batch.
+        kernels: the Tuner's, by size of batches; None before the first batch.
     """
 
-    __slots__ = ("deterministic", "max_rows", "merge", "operator", "row_seconds")
+    __slots__ = ("deterministic", "kernels", "max_rows", "merge", "operator", "row_seconds")
 
     def __init__(self, operator: Operator, merge: Merge, max_rows: int, deterministic: bool) -> None:
         self.operator = operator
@@ -52,6 +53,7 @@ class LaneKey:
         self.max_rows = max_rows
         self.deterministic = deterministic
         self.row_seconds = 0.0
+        self.kernels: Any = None
 
 
 class GroupAnswer(NamedTuple):
@@ -182,8 +184,9 @@ class Plans:
             placement = placement._replace(merge=Merge.ALONE)
         placement, rows, max_rows = _merge(placement, first)
         tile = placement.operator.tile_rows if deterministic and placement.merge is Merge.ROWS else None
+        is_deterministic = tile is not None or (deterministic and operator.alone_if_deterministic)
         trailing_shapes, alike = _batchable(operator, specs, placement)
-        facts = (placement.operator, placement.merge, alike, tile is not None) + (
+        facts = (placement.operator, placement.merge, alike, is_deterministic) + (
             (trailing_shapes,) if placement.merge is Merge.ROWS else ()
         )
         input_bytes = tuple(0 if spec is None else spec.nbytes for spec in specs)
@@ -200,7 +203,7 @@ class Plans:
             footprint=operator.footprint_bytes(specs, outputs),
             operations=operations,
             cost=operator.work(specs, operations),
-            key=self.lane_key(facts, LaneKey(placement.operator, placement.merge, max_rows, tile is not None)),
+            key=self.lane_key(facts, LaneKey(placement.operator, placement.merge, max_rows, is_deterministic)),
         )
 
 

@@ -83,7 +83,8 @@ class Batch(NamedTuple, Generic[Call]):
     @property
     def call_count(self) -> int:
         """How many calls they are."""
-        return sum(call.count for call in self.calls)
+        calls = self.calls
+        return calls[0].count if len(calls) == 1 else sum(call.count for call in calls)
 
 
 @dataclass(eq=False, slots=True)
@@ -137,6 +138,16 @@ class Lane(Generic[Call]):
         if not max_delay_seconds or self.rows >= self.max_rows:
             return True
         return now - min(call.arrival_time for call in self.waiting_calls()) >= max_delay_seconds
+
+    def whole_batch(self, limits: Limits, call: Call) -> Batch[Call] | None:
+        """The batch of an item that waits for nothing and has no neighbours; None if it has to be cut."""
+        max_rows, count = min(self.max_rows, int(self.ceiling)), call.count
+        rows, cost = call.rows * count, call.cost * count
+        if count > 1 and (
+            max_rows <= 1 or rows > max_rows or call.footprint * count > limits.batch_bytes or cost > limits.batch_cost
+        ):
+            return None
+        return Batch(self.key, [call], rows, cost, "single" if max_rows <= 1 else "drained")
 
     def fill(self, limits: Limits, lead: Call | None) -> Batch[Call]:
         """The next batch, whose calls leave; `lead`, one of its calls, goes first whatever its place."""

@@ -43,6 +43,8 @@ class Lanes(Generic[Call]):
         self.calls = 0
         self.nbytes = 0
         self._limits = limits
+        self._sole: Call | None = None  # an item that waits with no other beside it: it is in none of what follows
+        self._sole_max_rows = 0
         self._lanes: dict[Hashable, Lane[Call]] = {}
         self._idle: OrderedDict[Hashable, Lane[Call]] = OrderedDict()
         self._rings: dict[int, OrderedDict[Hashable, Lane[Call]]] = {}
@@ -61,7 +63,7 @@ class Lanes(Generic[Call]):
 
     def __len__(self) -> int:
         """Lanes with waiting calls."""
-        return len(self._lanes)
+        return len(self._lanes) + (self._sole is not None)
 
     def offer(self, call: Call, max_rows: int, now: float) -> None:
         """Lets calls wait in the lane of their key; `max_rows` bounds its batches besides the limit for all.
@@ -69,6 +71,19 @@ class Lanes(Generic[Call]):
         Raises:
             Full: there is no room for all of them; the first wait, as many as there is room for.
         """
+        limits = self._limits
+        if (
+            not self.calls
+            and call.count <= limits.queue_calls
+            and call.nbytes * call.count <= limits.queue_bytes
+            and not limits.max_delay_seconds
+        ):
+            self._sole, self._sole_max_rows = call, max_rows
+            self._order += call.count
+            call.order, call.is_gone = self._order - call.count + 1, False
+            self.calls, self.nbytes = call.count, call.nbytes * call.count
+            return
+        self._seat_sole(now)
         room, reason = self._room(call)
         if room >= call.count:
             self._enter(call, max_rows, now)
@@ -113,10 +128,22 @@ class Lanes(Generic[Call]):
         if call.priority > lane.level:
             self._move(lane, call.priority)
 
+    def _seat_sole(self, now: float) -> None:
+        """Lets the item that waited by itself wait in its lane, before others come to wait beside it."""
+        call, self._sole = self._sole, None
+        if call is not None:
+            self.calls = self.nbytes = 0
+            self._insert(call, self._sole_max_rows, now)
+
     def withdraw(self, call: Call, now: float) -> bool:
         """Takes calls back; False if they don't wait any more."""
         if call.is_gone:
             return False
+        if call is self._sole:
+            self._sole = None
+            self.calls = self.nbytes = 0
+            call.is_gone = True
+            return True
         lane = self._lanes[call.key]
         lane.leave(call)
         self._forget(call, now)
@@ -125,6 +152,7 @@ class Lanes(Generic[Call]):
 
     def replace(self, call: Call, pieces: Sequence[Call], now: float) -> None:
         """Lets some of the calls of an item that waits wait on, each piece in their place; the others leave."""
+        self._seat_sole(now)
         lane = self._lanes[call.key]
         for piece in pieces:
             self._insert(piece, lane.max_rows, now)
@@ -132,6 +160,9 @@ class Lanes(Generic[Call]):
 
     def expire(self, now: float) -> list[Call]:
         """Removes and returns the calls whose deadline has passed."""
+        sole = self._sole
+        if sole is not None:
+            return [sole] if sole.deadline <= now and self.withdraw(sole, now) else []
         calls = []
         heap = self._deadlines
         while heap and (heap[0][2].is_gone or heap[0][0] <= now):
@@ -142,6 +173,11 @@ class Lanes(Generic[Call]):
 
     def take(self, now: float) -> Batch[Call] | None:
         """The batch to run now, or None if none is ready. Call `expire` first."""
+        if self._sole is not None:
+            batch = self._take_sole(self._sole, now)
+            if batch is not None:
+                return batch
+            self._seat_sole(now)
         lane = self._choose(now)
         if lane is None:
             return None
@@ -151,6 +187,24 @@ class Lanes(Generic[Call]):
         for call in batch.calls:
             self._forget(call, now)
         self._settle(lane, now)
+        return batch
+
+    def _take_sole(self, call: Call, now: float) -> Batch[Call] | None:
+        """The item that waits by itself, whose turn it is whatever its caller owes; None if it has to be cut."""
+        lane = self._idle.get(call.key)
+        if lane is None:
+            most = min(self._sole_max_rows, self._limits.batch_rows)
+            lane = self._idle[call.key] = Lane(call.key, most, most)
+            if len(self._idle) > _IDLE_LANES:
+                self._idle.popitem(last=False)
+        else:
+            self._idle.move_to_end(call.key)
+        batch = lane.whole_batch(self._limits, call)
+        if batch is not None:
+            self.withdraw(call, now)
+            self._batch_count += 1
+            self._lane_shares.pass_through(call.key, now)
+            self._caller_shares.pass_through(call.caller, now)
         return batch
 
     def charge(self, batch: Batch[Call], seconds: float) -> None:
@@ -175,6 +229,8 @@ class Lanes(Generic[Call]):
 
     def wake_at(self, now: float) -> float:
         """When to ask again if nothing happens before: the next deadline or end of a delay; infinity if neither."""
+        if self._sole is not None:
+            return self._sole.deadline
         while self._deadlines and self._deadlines[0][2].is_gone:
             heapq.heappop(self._deadlines)
         wake = self._deadlines[0][0] if self._deadlines else math.inf
@@ -188,6 +244,8 @@ class Lanes(Generic[Call]):
 
     def waiting_calls(self) -> Iterator[Call]:
         """The calls that wait, in no order."""
+        if self._sole is not None:
+            yield self._sole
         for lane in self._lanes.values():
             yield from lane.waiting_calls()
 

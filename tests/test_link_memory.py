@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from layerwire_server import link as link_module
@@ -73,6 +74,7 @@ async def test_payloads_are_lent_and_released():
             assert bytes(frame.payload) == b"ab" + LARGE + b"c"
             assert (frame.frame, frame.ordinals, frame.flags) == (number, (3,), Flag.LAST)
             assert frame.payload.readonly
+            assert (np.frombuffer(frame.payload, np.uint8).ctypes.data + len(frame.payload)) % 64 == 0
         assert [nbytes // len(LARGE) for nbytes in one.copies] == [2, *20 * [1]]
 
 

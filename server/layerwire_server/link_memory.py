@@ -16,6 +16,7 @@ from layerwire.wire.shared_memory import PAGE_BYTES, Memory, Ranges, SharedMemor
 
 RANGE = struct.Struct("<QQ")  # where a payload begins, and its length
 _NAME = "layerwire-link"
+_ALIGNMENT_BYTES = 64
 
 
 class OwnMemory:
@@ -47,16 +48,21 @@ class OwnMemory:
         return not len(self._ranges)
 
     def lend(self, pieces: Sequence[bytes | memoryview], nbytes: int) -> bytes | None:
-        """The RANGE where the pieces now lie one after another; None if there is no room."""
-        start = self._ranges.lend(nbytes) if self.is_shared else None
+        """The RANGE where the pieces now lie one after another; None if there is no room.
+
+        It ends where a cache line does: a message mostly ends with a tensor's data, which then lie where kernels can
+        read them.
+        """
+        shift = -nbytes % _ALIGNMENT_BYTES
+        start = self._ranges.lend(shift + nbytes) if self.is_shared else None
         if start is None:
             return None
-        self._memory.write(start, pieces)
-        return RANGE.pack(start, nbytes)
+        self._memory.write(start + shift, pieces)
+        return RANGE.pack(start + shift, nbytes)
 
     def release(self, start: int) -> None:
         """The peer needs no more of what begins there."""
-        self._ranges.release(start)
+        self._ranges.release(start - start % PAGE_BYTES)
 
     def give_back(self) -> None:
         """Gives the pages to the system, if nothing is lent."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import re
 import signal
 import struct
 import time
+import urllib.request
 from pathlib import Path
 
 import grpc
@@ -74,6 +76,45 @@ def test_torch_tensors_go_and_come_by_it_too(lw):
     x = torch.from_numpy(X)
     for _ in range(3):
         assert torch.equal(lw.relu(x).nan_to_num(), torch.relu(x).nan_to_num())
+
+
+def copies(server):
+    """Bytes copied so far, by what for."""
+    with urllib.request.urlopen(f"http://{server.metrics_address}/metrics", timeout=PATIENCE_SECONDS) as page:
+        samples = re.findall(
+            r'^layerwire_copied_bytes_total\{place="(\w+)"\} (\S+)', page.read().decode(), re.MULTILINE
+        )
+    return {place: float(value) for place, value in samples}
+
+
+def copies_of_calls(server, call, count):
+    """What so many calls cost: bytes copied a byte of X, by what for; children tell of them every now and then."""
+    before = copies(server)
+    for _ in range(count):
+        call()
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        after = copies(server)
+        ratios = {place: (value - before.get(place, 0.0)) / X.nbytes / count for place, value in after.items()}
+        if max(ratios.values()) > 0.99 or time.monotonic() > deadline:
+            return ratios
+        time.sleep(0.05)
+
+
+def test_no_copy_too_many(server, lw):
+    array = lw.empty(SHAPE)
+    array[...] = X
+    lw.relu(array)
+    ratios = copies_of_calls(server, lambda: lw.relu(array), 5)
+    assert ratios.pop("to_client") == pytest.approx(1.0)
+    assert max(ratios.values()) == 0.0
+    with layerwire.Client(server.address, timeout=PATIENCE_SECONDS, shared_memory="off") as plain:
+        for _ in range(2):
+            plain.relu(X)
+        ratios = copies_of_calls(server, lambda: plain.relu(X), 5)
+    # Beside these the SDK copies twice before it sends, and once of what it gets.
+    assert ratios["to_worker"] <= 1.01
+    assert ratios["from_worker"] + ratios["to_message"] <= 2.02
 
 
 def test_what_is_lent_is_released(lw):

@@ -7,7 +7,7 @@ READY = $(VENV)/.ready
 INFERENCE = client/layerwire/inference_v2
 
 .DEFAULT_GOAL := help
-.PHONY: help install protos tables stubs lint format test test-deploy image-check check bench demo up clean
+.PHONY: help install protos tables stubs lint format test test-deploy image-check check peers bench bench-growth profile demo up clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,8 +56,17 @@ image-check: $(READY) ## Build the CPU image with podman, start it and try it; s
 
 check: lint test ## lint and test
 
-bench: $(READY) ## Measure the standing set and rewrite BENCHMARKS.md; takes a quarter of an hour
+peers: $(READY) ## Make .peers with mosec and Triton from PyPI, and install h2load from Debian, for `make bench`
+	tools/peers.sh $(PYTHON)
+
+bench: $(READY) ## Measure what must be reached and rewrite BENCHMARKS.md; takes 20 minutes
 	$(BIN)/python -m tools.benchmarks $(ARGS)
+
+bench-growth: $(READY) ## Measure how speed changes with callers, bytes, lanes, processes; plots in docs/growth
+	$(BIN)/python -m tools.growth $(ARGS)
+
+profile: $(READY) ## What a call costs each process, and which functions it goes to
+	$(BIN)/python -m tools.profile $(ARGS)
 
 demo: $(READY) ## A photograph and a small CNN through a server of its own
 	$(BIN)/layerwire demo $(ARGS)

@@ -30,15 +30,16 @@ PATH = [
     "layerwire_server/worker/loop.py",
     "layerwire_server/worker/answering/reply.py",
     "layerwire_server/worker/reading/decoder.py",
+    "layerwire_server/worker/reading/requests.py",
+    "layerwire_server/worker/reading/layouts.py",
     "layerwire_server/worker/reading/template.py",
     "layerwire_server/worker/lanes/lanes.py",
-    "layerwire_server/worker/lanes/lane.py",
     "layerwire_server/worker/dispatcher.py",
+    "layerwire_server/worker/lanes/lane.py",
     "layerwire_server/worker/running/execution.py",
     "layerwire_server/worker/running/batch.py",
     "layerwire_server/worker/running/device.py",
     "layerwire_server/operators/pool.py",
-    "layerwire_server/worker/request_kinds/operator.py",
 ]
 # What those use, which decides nothing about a call: values, rules and tools that know nothing of where it goes.
 TOOLS = {
@@ -52,12 +53,16 @@ TOOLS = {
     "layerwire/wire/protobuf.py",
     "layerwire_server/gateway/pending.py",  # the frame as the router keeps it
     "layerwire_server/gateway/quarantine.py",  # empty but after deaths
+    "layerwire_server/gateway/server.py",  # gRPC's server
     "layerwire_server/metrics.py",
     "layerwire_server/operators/spatial.py",
+    "layerwire_server/worker/call.py",  # calls that are alike, as one value
     "layerwire_server/worker/lanes/fair_shares.py",
+    "layerwire_server/worker/lanes/pace.py",
+    "layerwire_server/worker/lanes/waiting_work.py",
     "layerwire_server/worker/measures.py",
     "layerwire_server/worker/reading/parse_limits.py",  # looks at large messages only
-    "layerwire_server/worker/reading/requests.py",  # a frame's parts, unopened
+    "layerwire_server/worker/request_kinds/operator.py",  # what a call is counted under
     "layerwire_server/worker/tensors.py",
 }
 

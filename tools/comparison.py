@@ -18,27 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
-import torch
 
-import layerwire
 from layerwire_bench.machine import machine
-from tools.benchmarks import bare, footprint, tables
-from tools.benchmarks.comparisons import WEIGHTS
+from tools.benchmarks import footprint, loads, tables
+from tools.benchmarks.loads import LOADS
 from tools.benchmarks.servers import LAYERWIRE, THIS, Tree, server
 
 LIMIT_SECONDS = 120.0  # of one turn, beside what is measured
-LENET, DETERMINISTIC = "lenet", Path(__file__).with_name("deterministic.toml")
-LINEAR = "linear --shape 1,512 --weight name:w --bias name:b"
-LOADS = {  # title -> words of `layerwire bench`; the standing set's, by the native protocol
-    "relu (1, 10), stream": "relu --shape 1,10",
-    "relu (1, 10), unary": "relu --shape 1,10 --by unary",
-    "max_pool2d (1, 3, 32, 32)": "max_pool2d --shape 1,3,32,32 --kernel-size 2",
-    "conv2d (1, 3, 32, 32)": "conv2d --shape 1,3,32,32 --weight 8,3,3,3 --padding 1",
-    "linear 512 to 512, named weights": LINEAR,
-    "the same, deterministic": f"mix {DETERMINISTIC}",
-    "LeNet, a program": f"run {LENET} --rows 1",
-    "relu (8, 64, 112, 112), 25.7 MB": "relu --shape 8,64,112,112 --concurrency 2",
-}
 
 
 @dataclass
@@ -95,16 +81,13 @@ def require_own_layerwire(tree: Tree) -> None:
 @contextlib.contextmanager
 def sides(other: Tree) -> Iterator[list[Side]]:
     """All three, with both servers running and holding the same weights and program."""
-    with server(*LAYERWIRE) as (this_address, _), server(*LAYERWIRE, tree=other) as (other_address, _):
-        for address in (this_address, other_address):
-            with layerwire.Client(address) as client:
-                for name, array in WEIGHTS.items():
-                    client.put_weights(name, array)
-                client.deploy(LENET, bare.network(), torch.cat([bare.IMAGE] * 2))
+    with server(*LAYERWIRE) as mine, server(*LAYERWIRE, tree=other) as theirs:
+        for one in (mine, theirs):
+            loads.prepare(one.address)
         yield [
-            Side("this client, this server", THIS, this_address),
-            Side("this client, other server", THIS, other_address),
-            Side("other client, other server", other, other_address),
+            Side("this client, this server", THIS, mine.address),
+            Side("this client, other server", THIS, theirs.address),
+            Side("other client, other server", other, theirs.address),
         ]
 
 
@@ -150,15 +133,15 @@ def _ratio(first: Side, second: Side, load: str) -> float:
 @click.option("--least", default=0.97, help="Exit status 1 where a ratio of medians is below this.")
 def main(directory: Path, rounds: int, seconds: float, callers: int, only: str, least: float) -> None:
     """Measures this checkout against the one in DIR, whose .venv has it installed; all share this machine's cores."""
-    loads = [load for load in LOADS if only in load]
-    if not loads:
+    titles = [load for load in LOADS if only in load]
+    if not titles:
         raise click.UsageError(f"no load has {only!r} in its title; they are {', '.join(LOADS)}")
     trees = [THIS, Tree(directory.resolve(), str(directory.resolve() / ".venv/bin/python"))]
     for tree in trees:
         require_own_layerwire(tree)
     click.echo(f"{tables.machine(machine())} Load average before: {os.getloadavg()[0]:.1f}.")
     with sides(trees[1]) as all_sides:
-        for load in loads:
+        for load in titles:
             for number in range(rounds):
                 for side in all_sides[:: -1 if number % 2 else 1]:
                     side.turn(load, callers, seconds)
@@ -168,7 +151,7 @@ def main(directory: Path, rounds: int, seconds: float, callers: int, only: str, 
         click.echo(f"\n{title}:\n\n{table(this, other)}")
     if not only:
         click.echo(f"\nServers at rest:\n\n{footprints(trees, rounds)}")
-    slower = [f"{load}, {other.title}: {ratio:.3f}" for other in others for load in loads
+    slower = [f"{load}, {other.title}: {ratio:.3f}" for other in others for load in titles
               if (ratio := _ratio(this, other, load)) < least]  # fmt: skip
     click.echo(f"\nBelow {least:g}: {'; '.join(slower) or 'none'}.")
     sys.exit(1 if slower else 0)

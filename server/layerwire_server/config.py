@@ -125,6 +125,12 @@ class Settings(BaseSettings):
     max_delay_seconds: float = _knob(
         0.0, "seconds", "Longest wait of a call for company while the device is idle.", ge=0, le=1
     )
+    tune: Literal["off", "background", "startup"] = _knob(
+        "background",
+        "off|background|startup",
+        "When faster kernels are tried on a CPU for what is called often: never, beside the calls, or in the warm-up; "
+        "what the store has from before is used but with off.",
+    )
     deterministic: bool = _knob(False, "", "Bit-identical answers whatever calls share a batch, at a cost in speed.")
 
     canary_interval_seconds: float = _knob(

@@ -94,7 +94,8 @@ class Frame(NamedTuple):
     """A frame. `ordinals` are positions of calls in the frame's message.
 
     In CALLS and UNARY they are those not to run again: answered before, or marked QUARANTINED. In ANSWERS they are
-    those answered here; in STARTED the one that runs now, none while the message is being decoded.
+    those answered here; in STARTED the one that runs now, none while the message is being decoded. In ANSWERS `arrived`
+    is no time: it is how many seconds after its arrival the answered frame was read by the worker.
     """
 
     kind: Kind

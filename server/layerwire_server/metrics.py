@@ -45,6 +45,14 @@ METRICS: dict[str, Metric] = {
     "layerwire_lanes": Metric("gauge", "Lanes with calls waiting.", ("worker",)),
     "layerwire_weights_bytes": Metric("gauge", "Bytes of weights on the device.", ("worker",)),
     "layerwire_device_memory_bytes": Metric("gauge", "Memory of a worker's device.", ("worker", "kind")),
+    "layerwire_kernel_trials_total": Metric(
+        "counter",
+        "Kernels tried against eager: fastest, slower, wrong (another answer) or failed.",
+        ("operator", "kernel", "result"),
+    ),
+    "layerwire_kernel_batches_total": Metric(
+        "counter", "Batches run by another kernel than eager.", ("operator", "kernel")
+    ),
     # of messages, by gateways
     "layerwire_requests_total": Metric("counter", "RPCs ended, by status; a stream counts once.", ("method", "code")),
     "layerwire_request_seconds": Metric("histogram", "From a unary request to its answer.", ("method",), SECONDS),
@@ -75,6 +83,7 @@ REJECTIONS: dict[str, dict[str, str]] = {
         "cancellations": "a `Stream` message that gives up more calls than one may hold",
         "requests_in_flight": "unary requests, `--max-requests-in-flight`",
         "bytes_in_flight": "bytes of unary requests beside all else held, `--max-bytes-in-flight`",
+        "queue_seconds": "a unary request whose deadline is too near for what waits before it",
         "unread_answers": "answers left unread that fill half of `--max-bytes-in-flight`, or a stream's all of it",
         "store_bytes": "weights or programs that the store, its disk or a device has no room for: "
         "`--max-store-bytes`, `--max-weights-bytes`",
@@ -83,6 +92,7 @@ REJECTIONS: dict[str, dict[str, str]] = {
     "worker": {
         "queue_calls": "calls waiting, `--max-queue-calls`",
         "queue_bytes": "bytes of calls waiting, `--max-queue-bytes`",
+        "queue_seconds": "a call whose deadline is too near for the work that waits before it",
         "output_bytes": "a call whose output would be over `--max-output-bytes`",
         "operations": "a call whose work would be over `--max-call-operations`",
         "message_calls": "a `Stream` message of more than 4,096 calls",

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from layerwire.errors import ResourceExhaustedError
+from layerwire.errors import LayerwireError, ResourceExhaustedError
 from layerwire_server.config import load
 from layerwire_server.gateway.admission import Admission, DrainRate, max_received_bytes
 from layerwire_server.metrics import REJECTIONS, Metrics
@@ -99,3 +99,73 @@ def test_the_wait_that_is_told_follows_the_rate():
     assert 0.05 < rate.seconds_for(100, now) < 0.15
     assert rate.seconds_for(1, now) == 0.01
     assert rate.seconds_for(100, now + 30) == 5.0
+
+
+def test_a_connection_has_half_of_what_others_leave(metrics):
+    admission = Admission(load({"max_requests_in_flight": 8}), metrics)
+    greedy, other = (admission.account(f"ipv4:127.0.0.1:{port}") for port in (1, 2))
+    for _ in range(4):
+        admission.admit(1, 0.0, greedy)
+    with pytest.raises(
+        ResourceExhaustedError, match=r"requests of this connection as its --max-requests-in-flight of 8"
+    ):
+        admission.admit(1, 0.0, greedy)
+    for _ in range(2):
+        admission.admit(1, 0.0, other)
+    with pytest.raises(ResourceExhaustedError):
+        admission.admit(1, 0.0, other)
+    admission.admit(1, 0.0, admission.account("ipv4:127.0.0.1:3"))
+    assert metrics.counter("layerwire_rejected_total", reason="requests_in_flight").value == 2
+    admission.leave(1, 0.0, greedy)
+    admission.leave(1, 0.0, greedy)
+    admission.admit(1, 0.0, other)
+
+
+def test_a_connection_has_half_of_the_bytes_that_others_leave(admission):
+    admission = Admission(load({"max_message_bytes": 4 * MIB, "max_output_bytes": MIB, "max_bytes_in_flight": 8 * MIB}),
+                          Metrics())  # fmt: skip
+    greedy = admission.account("one")
+    admission.admit(3 * MIB, 0.0, greedy)
+    with pytest.raises(ResourceExhaustedError, match=r"bytes of this connection as its --max-bytes-in-flight"):
+        admission.admit(3 * MIB, 0.0, greedy)
+    admission.admit(4 * MIB, 0.0, admission.account("two"))
+    assert admission.nbytes == 7 * MIB
+
+
+def test_a_connection_without_requests_gets_in_while_there_is_room(admission):
+    for port in range(3):
+        admission.admit(1, 0.0, admission.account(str(port)))
+
+
+def test_accounts_are_kept_while_there_are_requests(admission):
+    account = admission.account("one")
+    admission.admit(1, 0.0, account)
+    assert admission.account("one") is account
+    admission.leave(1, 0.0, account)
+    assert admission.account("one") is not account
+    assert admission.account("one").number == account.number
+    assert admission._accounts == {}
+
+
+@pytest.mark.parametrize(
+    ("left", "wait", "delay", "code"),
+    [
+        (1.0, 0.0, 0.0, None),
+        (1.0, 0.5, 0.0, None),
+        (1.0, 0.51, 0.0, "RESOURCE_EXHAUSTED"),
+        (0.6, 0.0, 0.4, None),
+        (0.4, 0.0, 0.6, "RESOURCE_EXHAUSTED"),
+        (0.6, 0.2, 0.4, "RESOURCE_EXHAUSTED"),
+        (0.0, 0.0, 0.0, "DEADLINE_EXCEEDED"),
+    ],
+)
+def test_requests_that_cannot_be_answered_in_time_are_refused(admission, metrics, left, wait, delay, code):
+    if code is None:
+        admission.check_deadline(left, wait, delay)
+        return
+    with pytest.raises(LayerwireError) as caught:
+        admission.check_deadline(left, wait, delay)
+    assert caught.value.code.name == code
+    is_rejected = code == "RESOURCE_EXHAUSTED"
+    assert (caught.value.retry_after_seconds is not None) == is_rejected
+    assert metrics.counter("layerwire_rejected_total", reason="queue_seconds").value == is_rejected

@@ -12,7 +12,7 @@ from google.rpc import error_details_pb2, status_pb2
 from layerwire.errors import InvalidArgumentError, from_status, to_status
 from layerwire.v1 import layerwire_pb2 as pb
 from layerwire_server.gateway.service import FAMILIES
-from layerwire_server.link import Kind
+from layerwire_server.link import Flag, Frame, Kind
 
 REQUEST = pb.ActivateRequest(input=pb.ActivateRequest().input.__class__(data=b"1234"))
 RESPONSE = pb.ActivateResponse(output=pb.ActivateRequest().input.__class__(data=b"5678"))
@@ -96,6 +96,53 @@ async def test_beyond_the_limit_a_request_is_refused_with_the_time_to_come_back(
     it.workers[0].answer(await it.workers[0].next(Kind.UNARY), RESPONSE.SerializeToString(), 0)
     await again
     assert it.count("layerwire_rejected_total", reason="requests_in_flight") == 1
+
+
+async def test_a_request_that_a_worker_would_read_too_late_is_refused_at_once(rig):
+    it = await rig()
+    asked = [asyncio.ensure_future(it.stub.Activate(REQUEST, timeout=3600)) for _ in range(2)]
+    frame, unread = [await it.workers[0].next(Kind.UNARY) for _ in range(2)]
+    it.workers[0].send(Frame(Kind.ANSWERS, frame.frame, RESPONSE.SerializeToString(), Flag.LAST, arrived=900.0))
+    await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+    error = await error_of(it.stub.Activate(REQUEST, timeout=1700))
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert from_status(details(error)).retry_after_seconds > 0
+    assert it.count("layerwire_rejected_total", reason="queue_seconds") == 1
+    asked += [asyncio.ensure_future(it.stub.Activate(REQUEST, timeout=timeout)) for timeout in (3600, None)]
+    for frame in (unread, *[await it.workers[0].next(Kind.UNARY) for _ in range(2)]):  # these have the time
+        it.workers[0].answer(frame, RESPONSE.SerializeToString(), 0)
+    await asyncio.gather(*asked)
+
+
+async def test_each_connection_is_a_caller_of_its_own(rig):
+    it = await rig()
+    async with grpc.aio.insecure_channel(it.address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+        other = channel.unary_unary("/layerwire.v1.LayerwireService/Activate")
+        asked = [asyncio.ensure_future(it.stub.Activate(REQUEST)) for _ in range(2)]
+        frames = [await it.workers[0].next(Kind.UNARY) for _ in range(2)]
+        asked.append(asyncio.ensure_future(other(REQUEST.SerializeToString())))
+        frames.append(await it.workers[0].next(Kind.UNARY))
+        for frame in frames:
+            it.workers[0].answer(frame, RESPONSE.SerializeToString(), 0)
+        await asyncio.gather(*asked)
+    one, same, another = (frame.stream for frame in frames)
+    assert one == same != another
+
+
+async def test_a_connection_cannot_take_all_the_room(rig):
+    it = await rig(max_requests_in_flight="4")
+    asked = [asyncio.ensure_future(it.stub.Activate(REQUEST)) for _ in range(2)]
+    frames = [await it.workers[0].next(Kind.UNARY) for _ in range(2)]
+    error = await error_of(it.stub.Activate(REQUEST))
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert from_status(details(error)).retry_after_seconds > 0
+    async with grpc.aio.insecure_channel(it.address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+        other = channel.unary_unary("/layerwire.v1.LayerwireService/Activate")
+        asked.append(asyncio.ensure_future(other(REQUEST.SerializeToString())))
+        frames.append(await it.workers[0].next(Kind.UNARY))
+        for frame in frames:
+            it.workers[0].answer(frame, RESPONSE.SerializeToString(), 0)
+        await asyncio.gather(*asked)
 
 
 async def test_a_message_over_the_limit_is_refused(rig, mib):

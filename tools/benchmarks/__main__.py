@@ -1,66 +1,133 @@
-"""Runs the standing set and rewrites BENCHMARKS.md: `python -m tools.benchmarks`, or `make bench`."""
+"""Measures what must be reached and rewrites BENCHMARKS.md: `python -m tools.benchmarks`, or `make bench`."""
 
 from __future__ import annotations
 
 import datetime as dt
+import json
 import os
 import shlex
+import signal
 import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import click
 
+from layerwire.errors import LayerwireError
+from layerwire_bench.calling.processes import ClientProcessError
 from layerwire_bench.machine import machine
-from tools.benchmarks import chain, footprint, measurement, servers, tables, upload
-from tools.benchmarks.comparisons import COMPARISONS
+from layerwire_bench.measuring.measurement import EarlyEndError
+from tools.benchmarks import arrivals, chain, driver, footprint, lines, loads, same_host, servers, tables, upload
+from tools.benchmarks.contenders import WrongAnswerError
+from tools.benchmarks.driver import DriverError
+from tools.benchmarks.peers import launch
+from tools.benchmarks.results import Result
+from tools.benchmarks.servers import THIS, Tree
 
 FILE = Path(__file__).parents[2] / "BENCHMARKS.md"
 START, END = "<!-- figures -->\n", "<!-- /figures -->\n"
-SEARCHED, BOUND_SECONDS = COMPARISONS[0], 0.02
-SEARCH_TARGETS = ("bare", "stream", "unary")
+FAILURES = (RuntimeError, OSError, DriverError, WrongAnswerError, EarlyEndError, ClientProcessError, LayerwireError)
+CHAIN_TITLE, UPLOAD_TITLE, FOOTPRINT_TITLE = "LeNet layer by layer", "upload of weights", "idle server"
 
 
-def sections(rounds: int, seconds: float, callers: int, only: str) -> list[str]:
-    """Each part of the file that was asked for, measured."""
-    parts = []
-    if only in "footprint":
-        parts.append(footprint.report(rounds))
-    with servers.both() as addresses:
-        for comparison in COMPARISONS:
-            if only in comparison.title:
-                run = measurement.compare(comparison, addresses, comparison.callers or callers, rounds, seconds)
-                parts.append(tables.comparison(comparison.title, run, comparison.targets, comparison.least_ratio))
-        if only in "search":
-            runs = {name: measurement.search(SEARCHED, addresses, name, BOUND_SECONDS) for name in SEARCH_TARGETS}
-            parts.append(tables.searches(SEARCHED.title, BOUND_SECONDS, runs))
-        if only in "layer by layer":
-            parts.append(chain.report(addresses.layerwire, callers, rounds, seconds))
-        if only in "upload":
-            parts.append(upload.report(addresses.layerwire, 3, 1 << 30))
-    return parts
+def watch(sentence: str) -> None:
+    """Tells whoever waits."""
+    click.echo(f"{time.strftime('%H:%M:%S')} {sentence}", err=True)
+
+
+def results(tree: Tree, only: str, count: int, seconds: float, failures: list[str]) -> Iterator[Result]:
+    """What was asked for, measured; a part that fails is named in `failures`, and the others go on."""
+    parts: list[tuple[str, Callable[[servers.Server, servers.Server], Iterator[Result]]]] = [
+        (line.title, partial(lines.measure, line, count=count, seconds=seconds, watch=watch)) for line in lines.LINES
+    ]
+    parts += [
+        (same_host.TITLE, lambda ours, _: iter([same_host.measure(ours, count, seconds, watch)])),
+        (arrivals.SEARCH_TITLE, lambda ours, bare: iter([arrivals.search(ours, bare, watch)])),
+        (arrivals.OVERLOAD_TITLE, lambda ours, _: iter([arrivals.overload(ours, min(count, 2), seconds, watch)])),
+    ]
+    parts = [part for part in parts if only in part[0]]
+    if not parts:
+        return
+    with servers.server(*servers.BARE) as bare, servers.server(*servers.LAYERWIRE, tree=tree) as ours:
+        loads.prepare(ours.address)
+        for title, measure in parts:
+            try:
+                yield from measure(ours, bare)
+            except FAILURES as error:
+                failures.append(f"{title}: {type(error).__name__}: {error}")
+                watch(failures[-1])
+
+
+def texts(only: str, rounds: int, seconds: float) -> Iterator[str]:
+    """Tables of what is no comparison of servers."""
+    if only in FOOTPRINT_TITLE:
+        yield footprint.report(rounds)
+    if only in CHAIN_TITLE or only in UPLOAD_TITLE:
+        with servers.server(*servers.LAYERWIRE) as ours:
+            if only in CHAIN_TITLE:
+                yield chain.report(ours.address, 32, rounds, seconds)
+            if only in UPLOAD_TITLE:
+                yield upload.report(ours.address, 3, 1 << 30)
+
+
+def absent() -> list[str]:
+    """What isn't there, and why lines are without it."""
+    sentences = []
+    if not driver.available():
+        sentences.append("h2load isn't installed (`make peers`): no peers, and no unary calls by a client in C.")
+    if not launch.versions():
+        sentences.append(f"No peers in {launch.FOLDER} (`make peers`): nothing is compared with them.")
+    return sentences
+
+
+def head(busy: float) -> list[str]:
+    """Where, when and how."""
+    command = " ".join(["python -m tools.benchmarks", *map(shlex.quote, sys.argv[1:])])
+    today = dt.datetime.now(dt.UTC).date().isoformat()
+    peers = ", ".join(f"{name} {version}" for name, version in launch.versions().items())
+    return [
+        f"Measured on {today} by `{command}`: {tables.machine(machine())}" + (f" Peers: {peers}." if peers else ""),
+        f"Load average before: {busy:.1f}.",
+        *absent(),
+    ]
 
 
 @click.command(context_settings={"show_default": True})
-@click.option("--rounds", default=5, help="Rounds; in each, every target has its turn.")
-@click.option("--seconds", default=2.0, help="Length of a target's turn.")
-@click.option("--callers", default=32, help="Callers that each wait for their answer.")
+@click.option("--rounds", default=3, type=click.IntRange(1), help="Rounds; in each, every contender has its turn.")
+@click.option("--seconds", default=1.0, type=click.FloatRange(0.5), help="Length of a turn.")
 @click.option("--only", default="", help="Print what has this in its title; nothing is written.")
-def main(rounds: int, seconds: float, callers: int, only: str) -> None:
-    """Compares Layerwire with a bare grpc.aio server and with torch alone; all share this machine's cores."""
-    if rounds < 1 or seconds <= 0 or callers < 1:
-        raise click.UsageError("--rounds, --seconds and --callers must be above 0")
-    busy = os.getloadavg()[0]
-    parts = sections(rounds, seconds, callers, only)
-    if not parts:
+@click.option("--tree", "directory", type=click.Path(exists=True, file_okay=False, path_type=Path),
+              help="The server of another checkout, whose .venv has it installed; nothing is written.")  # fmt: skip
+@click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Every turn, as JSON.")
+def main(rounds: int, seconds: float, only: str, directory: Path | None, file: Path | None) -> None:
+    """Compares Layerwire with its peers, a bare grpc.aio server and torch alone; all share this machine's cores."""
+    tree = THIS if directory is None else Tree(directory.resolve(), str(directory.resolve() / ".venv/bin/python"))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
+    paragraphs = head(os.getloadavg()[0])
+    for sentence in absent():
+        watch(sentence)
+    failures: list[str] = []
+    measured = []
+    for result in results(tree, only, rounds, seconds, failures):
+        measured.append(result)
+        if file is not None:  # what was measured stays, whatever becomes of the rest
+            found = {"head": paragraphs, "machine": asdict(machine()), "results": [one.json() for one in measured]}
+            file.write_text(json.dumps(found, indent=1))
+    others = [] if directory is not None else list(texts(only, rounds, seconds))
+    if not measured and not others and not failures:
         raise click.UsageError(f"nothing has {only!r} in its title")
-    command = " ".join(["python -m tools.benchmarks", *map(shlex.quote, sys.argv[1:])])
-    today = dt.datetime.now(dt.UTC).date().isoformat()
-    head = [f"Measured on {today} by `{command}`: {tables.machine(machine())}", f"Load average before: {busy:.1f}."]
-    text = "\n".join(head) + "\n\n" + "\n\n".join(parts) + "\n"
+    parts = [tables.claims(measured)] if any(result.claims for result in measured) else []
+    parts += [f"NOT MEASURED: {failure}" for failure in failures]
+    parts += [*map(tables.result, measured), *others]
+    text = "\n".join(paragraphs) + "\n\n" + "\n\n".join(parts) + "\n"
     click.echo(text)
-    if not only:
+    if not only and directory is None:
         before, rest = FILE.read_text().split(START)
         FILE.write_text(f"{before}{START}\n{text}\n{END}{rest.partition(END)[2]}")
+    sys.exit(1 if failures else 0)
 
 
 if __name__ == "__main__":

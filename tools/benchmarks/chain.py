@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 import layerwire
-from tools.benchmarks import bare
+from tools.benchmarks import networks
 from tools.benchmarks.tables import table
 
 Call = Callable[[], Awaitable[Any]]
@@ -25,8 +25,8 @@ Call = Callable[[], Awaitable[Any]]
 async def program(address: str) -> AsyncIterator[Call]:
     """LeNet deployed, and run."""
     with layerwire.Client(address) as client:
-        client.deploy("lenet", bare.network(), torch.cat([bare.IMAGE] * 2))
-    image = bare.IMAGE.numpy()
+        client.deploy("lenet", networks.lenet(), torch.cat([networks.IMAGE] * 2))
+    image = networks.IMAGE.numpy()
     async with layerwire.AsyncClient(address) as lw:
         yield lambda: lw.run("lenet", {"x": image})
 
@@ -34,9 +34,9 @@ async def program(address: str) -> AsyncIterator[Call]:
 @contextlib.asynccontextmanager
 async def layers(address: str) -> AsyncIterator[Call]:
     """LeNet's layers one after another, with named weights."""
-    image = bare.IMAGE.numpy()
+    image = networks.IMAGE.numpy()
     async with layerwire.AsyncClient(address) as lw:
-        for name, weight in bare.network().state_dict().items():
+        for name, weight in networks.lenet().state_dict().items():
             await lw.put_weights(f"layers/{name}", weight.numpy())
 
         async def call() -> Any:

@@ -40,24 +40,17 @@ class Tree(NamedTuple):
 THIS = Tree(ROOT, sys.executable)
 
 
-class Addresses(NamedTuple):
-    """host:port of each."""
+class Server(NamedTuple):
+    """A server that runs: host:port, that of its metrics ("" where it has none), and its first process."""
 
-    bare: str
-    layerwire: str
+    address: str
     metrics: str
+    pid: int
 
 
 @contextlib.contextmanager
-def both() -> Iterator[Addresses]:
-    """Both servers, while they run."""
-    with server(*BARE) as (bare, _), server(*LAYERWIRE) as (layerwire, metrics):
-        yield Addresses(bare, layerwire, metrics)
-
-
-@contextlib.contextmanager
-def server(*words: str, tree: Tree = THIS) -> Iterator[tuple[str, str]]:
-    """A server's address, and that of its metrics, while it runs."""
+def server(*words: str, tree: Tree = THIS) -> Iterator[Server]:
+    """A server, while it runs."""
     process = subprocess.Popen(
         tree.command(*words), cwd=tree.root, env=tree.environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         text=True,
@@ -68,7 +61,7 @@ def server(*words: str, tree: Tree = THIS) -> Iterator[tuple[str, str]]:
         ready = re.search(r"ready on ([\d.]+:\d+)(?:.*metrics on ([\d.]+:\d+))?", line)
         if ready is None:
             raise RuntimeError(f"{' '.join(words)} did not start: {line!r}")
-        yield ready[1], ready[2] or ""
+        yield Server(ready[1], ready[2] or "", process.pid)
     finally:
         process.terminate()
         process.wait(30)

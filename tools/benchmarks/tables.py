@@ -1,81 +1,74 @@
 """What was measured, as the tables of BENCHMARKS.md.
 
-It knows runs and Markdown; nothing of how they were measured.
+It knows results and Markdown; nothing of how they were measured.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from layerwire_bench.result import Machine, Point, Run
+from layerwire_bench.result import Machine
+from tools.benchmarks.contenders import Turn
+from tools.benchmarks.results import Claim, Result
 
-NAMES = {
-    "bare": "bare grpc.aio server, no batching",
-    "stream": "Layerwire, stream",
-    "unary": "Layerwire, unary",
-    "oip": "Layerwire, inference protocol",
-    "local": "torch in the client's process",
-}
+_MOST_PROCESSES = 6  # in a cell
 
 
-def comparison(title: str, run: Run, targets: Sequence[str], least_ratio: float | None) -> str:
-    """Medians over rounds, least and most, and ratios to the bare server. `targets` are the standing set's names."""
-    spellings = dict(zip(targets, dict.fromkeys(point.target for point in _by_round(run.points)), strict=True))
-    rates = {name: [point.throughput for point in run.points if point.target == spellings[name]] for name in targets}
-    first = statistics.median(rates[targets[0]])
-    rows = [
-        (
-            NAMES[name], _rate(statistics.median(values)), _rate(min(values)), _rate(max(values)),
-            _milliseconds(run, spellings[name], "p50_seconds"), _milliseconds(run, spellings[name], "p99_seconds"),
-            _rows(run, spellings[name]), f"{statistics.median(values) / first:.2f}",
-        )
-        for name, values in rates.items()
-    ]  # fmt: skip
-    load = run.points[0].load
-    heads = (f"{title}, {load}", "calls/s, median", "least", "most", "p50 ms", "p99 ms", "rows a batch", "ratio")
-    goal = "" if least_ratio is None else f"\n\nHeld against: stream at least {least_ratio:g} times the bare server."
-    return table(heads, rows) + goal
-
-
-def _by_round(points: Sequence[Point]) -> list[Point]:
-    """Those of the first round come in the targets' order."""
-    return sorted(points, key=lambda point: point.round)
-
-
-def _milliseconds(run: Run, target: str, field: str) -> str:
-    seconds = [getattr(point.latency, field) for point in run.points if point.target == target and point.latency]
-    return f"{statistics.median(seconds) * 1e3:.3g}" if seconds else "-"
-
-
-def _rows(run: Run, target: str) -> str:
-    rows = [
-        point.server.batch_rows
-        for point in run.points
-        if point.target == target and point.server is not None and point.server.batch_rows is not None
-    ]
-    return f"{statistics.median(rows):.1f}" if rows else "-"
-
-
-def searches(title: str, bound_seconds: float, runs: Mapping[str, Run]) -> str:
-    """The highest rates that kept a bound."""
-    rows = []
-    for name, run in runs.items():
-        assert run.search is not None
-        best = run.search.best_rate
-        point = next((run.points[trial.point] for trial in run.search.trials if trial.rate == best), None)
-        p50, p99 = ("-", "-") if point is None else (_ms(point, "p50_seconds"), _ms(point, "p99_seconds"))
-        rows.append((NAMES[name], "none" if best is None else _rate(best), p50, p99))
-    heads = (f"{title}, Poisson arrivals", f"calls/s with p99 at most {bound_seconds * 1e3:g} ms", "p50 ms", "p99 ms")
+def claims(results: Sequence[Result]) -> str:
+    """What must be reached, and what was."""
+    rows = [_claim(claim, result) for result in results for claim in result.claims]
+    heads = "", "must be", "is (least to most)", "before", "reached", "times cheaper in processor time", "of"
     return table(heads, rows)
 
 
-def _rate(calls_per_second: float) -> str:
-    return f"{calls_per_second:,.0f}" if calls_per_second >= 100 else f"{calls_per_second:.1f}"
+def _claim(claim: Claim, result: Result) -> tuple[str, ...]:
+    must = f"at {'most' if claim.at_most else 'least'} {claim.bound:g}"
+    ratio = claim.ratio(result.turns)
+    if ratio is None:
+        return claim.title, must, "not measured: `make peers`", claim.before, "-", "-", "-"
+    spread = f"**{ratio.median:.2f}** ({ratio.least:.2f} to {ratio.most:.2f})"
+    reached = "yes" if claim.is_reached(ratio) else "no"
+    cheaper = "-" if ratio.cheaper is None else f"{ratio.cheaper:.2f}"
+    return claim.title, must, spread, claim.before, reached, cheaper, f"{ratio.ours} / {ratio.theirs}"
 
 
-def _ms(point: Point, field: str) -> str:
-    return "-" if point.latency is None else f"{getattr(point.latency, field) * 1e3:.3g}"
+def result(one: Result) -> str:
+    """Medians over rounds with least and most, and what a call costs each process."""
+    rows = [(name, *_row(turns)) for name, turns in one.turns.items() if turns]
+    heads = (one.title, f"{one.unit}, median", "least", "most", "p50 ms", "p99 ms", "us of processor a call")
+    notes = "".join(f"\n\n{note[0].upper()}{note[1:]}." for note in dict.fromkeys(one.notes))
+    return table(heads, rows) + notes
+
+
+def _row(turns: Sequence[Turn]) -> tuple[str, ...]:
+    rates = [turn.throughput for turn in turns]
+    p50, p99 = (statistics.median(getattr(turn, f"{name}_seconds") for turn in turns) * 1e3 for name in ("p50", "p99"))
+    failures = sum(turn.failures for turn in turns)
+    failed = f"; {failures:,} calls failed" if failures else ""
+    return (
+        rate(statistics.median(rates)),
+        rate(min(rates)),
+        rate(max(rates)),
+        f"{p50:.3g}",
+        f"{p99:.3g}",
+        (_costs(turns) + failed),
+    )
+
+
+def _costs(turns: Sequence[Turn]) -> str:
+    """Of processes that cost anything, the dearest first."""
+    names = {name for turn in turns for name in turn.cpu_microseconds}
+    costs = {name: statistics.median(turn.cpu_microseconds.get(name, 0.0) for turn in turns) for name in names}
+    most = sorted(costs.items(), key=lambda item: -item[1])[:_MOST_PROCESSES]
+    total = sum(costs.values())
+    parts = ", ".join(f"{name} {cost:,.0f}" for name, cost in most if cost >= 0.5)
+    return f"{total:,.0f}: {parts}" if parts else "-"
+
+
+def rate(per_second: float) -> str:
+    """A rate in few digits."""
+    return f"{per_second:,.0f}" if per_second >= 100 else f"{per_second:.1f}"
 
 
 def machine(host: Machine) -> str:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import deque
+import zlib
+from collections.abc import Callable
 
-from layerwire.errors import ResourceExhaustedError
+from layerwire.errors import DeadlineExceededError, ResourceExhaustedError
 from layerwire_server.config import Settings, flag
 from layerwire_server.metrics import Metrics
 
@@ -50,6 +51,24 @@ class DrainRate:
         return self._amount * math.exp2((self._since - now) / _MEMORY_SECONDS)
 
 
+class Account:
+    """What a gateway holds of one connection's unary requests.
+
+    Attributes:
+        number: the connection's, the same while it lasts; workers share their device by it.
+        requests: how many.
+        nbytes: their bytes.
+    """
+
+    __slots__ = ("nbytes", "number", "peer", "requests")
+
+    def __init__(self, peer: str) -> None:
+        self.peer = peer
+        self.number = zlib.crc32(peer.encode())
+        self.requests = 0
+        self.nbytes = 0
+
+
 class Admission:
     """Counts what one gateway holds.
 
@@ -68,7 +87,8 @@ class Admission:
         self._max_requests = settings.max_requests_in_flight
         self._drained_bytes = DrainRate()
         self._drained_requests = DrainRate()
-        self._readers: deque[asyncio.Future[None]] = deque()
+        self._accounts: dict[str, Account] = {}  # of connections that have requests here
+        self._readers: list[Callable[[], None]] = []  # that wait for room
         self._max_message_bytes = int(settings.max_message_bytes)
         self.rejections = metrics.rejections("gateway")
 
@@ -86,8 +106,38 @@ class Admission:
                 f"the server's {flag('max_message_bytes')}"
             )
 
-    def admit(self, nbytes: int, now: float) -> None:
+    def account(self, peer: str) -> Account:
+        """The account of a connection."""
+        return self._accounts.get(peer) or Account(peer)
+
+    def check_deadline(self, seconds_left: float, wait_seconds: float, delay_seconds: float) -> None:
+        """Looks whether a request can be answered in time.
+
+        No more than half of its time may pass in queues before a worker reads it: there it waits for its turn, and the
+        answer has a way to go too. One that is late would only make others late.
+
+        Args:
+            seconds_left: until its deadline.
+            wait_seconds: that it would wait to be read by a worker.
+            delay_seconds: that it has waited here.
+
+        Raises:
+            DeadlineExceededError: its time is up.
+            ResourceExhaustedError: it will be.
+        """
+        if seconds_left <= 0.0:
+            raise DeadlineExceededError("the deadline passed before the request was read")
+        if wait_seconds + delay_seconds > (seconds_left + delay_seconds) / 2:
+            self.rejections["queue_seconds"].add()
+            raise ResourceExhaustedError(
+                f"the server is {wait_seconds + delay_seconds:.3f} s behind, too much with {seconds_left:.3f} s left",
+                retry_after_seconds=min(max(wait_seconds, _LEAST_RETRY_SECONDS), _MOST_RETRY_SECONDS),
+            )
+
+    def admit(self, nbytes: int, now: float, account: Account | None = None) -> None:
         """Takes a unary request in.
+
+        A connection that has requests here gets no more than half of what others leave, so that it can't shut them out.
 
         Raises:
             ResourceExhaustedError: it is too large, as in `check`; or there is no room, then retry_after_seconds
@@ -101,11 +151,18 @@ class Admission:
             excess = self.nbytes + nbytes - self._max_bytes
             seconds = self._drained_bytes.seconds_for(excess, now)
             raise self._refusal("bytes_in_flight", "bytes", self._max_bytes, seconds)
+        if account is not None:
+            self._charge(account, nbytes, now)
         self.requests += 1
         self.nbytes += nbytes
 
-    def leave(self, nbytes: int, now: float) -> None:
+    def leave(self, nbytes: int, now: float, account: Account | None = None) -> None:
         """A unary request is done with."""
+        if account is not None:
+            account.requests -= 1
+            account.nbytes -= nbytes
+            if not account.requests:
+                del self._accounts[account.peer]
         self.requests -= 1
         self._drained_requests.add(1, now)
         self.release(nbytes, now)
@@ -142,26 +199,41 @@ class Admission:
         self.nbytes -= nbytes
         self._drained_bytes.add(nbytes, now)
         if self._readers and not self.full:
-            while self._readers:
-                future = self._readers.popleft()
-                if not future.done():
-                    future.set_result(None)
+            readers, self._readers = self._readers, []
+            for read_on in readers:
+                read_on()
 
     @property
     def full(self) -> bool:
         """Whether streams have to wait."""
         return self.nbytes >= self._max_bytes
 
+    def on_room(self, read_on: Callable[[], None]) -> None:
+        """Calls back when streams may be read again; by then another may have filled the room."""
+        self._readers.append(read_on)
+
     async def room(self) -> None:
         """Waits until streams may be read again."""
         while self.full:
-            future = asyncio.get_running_loop().create_future()
-            self._readers.append(future)
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self.on_room(lambda future=future: None if future.done() else future.set_result(None))  # type: ignore[misc]
             await future
 
-    def _refusal(self, reason: str, unit: str, limit: int, seconds: float) -> ResourceExhaustedError:
+    def _charge(self, account: Account, nbytes: int, now: float) -> None:
+        if not account.requests:
+            self._accounts[account.peer] = account
+        elif account.requests >= self._max_requests - self.requests:
+            seconds = self._drained_requests.seconds_for(1, now)
+            raise self._refusal("requests_in_flight", "requests", self._max_requests, seconds, "of this connection ")
+        elif account.nbytes + nbytes > self._max_bytes - self.nbytes:
+            seconds = self._drained_bytes.seconds_for(nbytes, now)
+            raise self._refusal("bytes_in_flight", "bytes", self._max_bytes, seconds, "of this connection ")
+        account.requests += 1
+        account.nbytes += nbytes
+
+    def _refusal(self, reason: str, unit: str, limit: int, seconds: float, whose: str = "") -> ResourceExhaustedError:
         self.rejections[reason].add()
         knob = flag("max_" + reason)
         return ResourceExhaustedError(
-            f"the server holds as many {unit} as its {knob} of {limit} allows", retry_after_seconds=seconds
+            f"the server holds as many {unit} {whose}as its {knob} of {limit} allows", retry_after_seconds=seconds
         )

@@ -13,8 +13,9 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
+from layerwire_server.gateway.server import ServerCall
+
 _Status = health_pb2.HealthCheckResponse
-Context = grpc.aio.ServicerContext[Any, Any]
 SERVICE_NAME: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 
@@ -70,31 +71,31 @@ class Health:
         }
         return grpc.method_handlers_generic_handler(SERVICE_NAME, methods)
 
-    async def check(self, request: bytes, context: Context) -> Any:
+    async def check(self, request: bytes, call: ServerCall) -> Any:
         """The state of a service; NOT_FOUND where there is no such service."""
-        service = await _service(request, context)
+        service = await _service(request, call)
         if service not in self._states:
-            await context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
+            await call.abort(grpc.StatusCode.NOT_FOUND, "no such service")
         return _Status(status=self._status(service))
 
-    async def watch(self, request: bytes, context: Context) -> None:
+    async def watch(self, request: bytes, call: ServerCall) -> None:
         """The state of a service now and on every change, until the client leaves or `end`."""
-        service = await _service(request, context)
+        service = await _service(request, call)
         last = None
         while True:
             change, status = self._change, self._status(service)
             if status != last:
-                await context.write(_Status(status=status))
+                await call.write(_Status(status=status))
                 last = status
             elif self._is_ended:
-                await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
+                await call.abort(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
             else:
                 await change.wait()
 
 
-async def _service(request: bytes, context: Context) -> str:
+async def _service(request: bytes, call: ServerCall) -> str:
     """The name that is asked for."""
     try:
         return str(health_pb2.HealthCheckRequest.FromString(request).service)
     except DecodeError:
-        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the message is no HealthCheckRequest")
+        await call.abort(grpc.StatusCode.INVALID_ARGUMENT, "the message is no HealthCheckRequest")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 from typing import Any
 
@@ -27,7 +27,7 @@ from layerwire.wire.protobuf import prefix
 from layerwire_server.gateway import spans
 from layerwire_server.gateway.pending import Pending
 from layerwire_server.gateway.refusal import RefusedError, status_of
-from layerwire_server.gateway.rpc import Context, Services, WorkerRpc
+from layerwire_server.gateway.rpc import Context, ForwardRpc, Services, WorkerRpc
 from layerwire_server.gateway.stream import Stream, Streams
 from layerwire_server.gateway.workers import Workers
 from layerwire_server.link import Family, Flag, Frame, Kind
@@ -68,9 +68,7 @@ class Inference:
     def methods(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
         """Handlers of all methods."""
         services = self._services
-        unary: dict[str, Callable[[bytes, Any], Awaitable[bytes]]] = {
-            name: WorkerRpc(name, family, services).handle for name, family in FORWARDED.items()
-        }
+        unary: dict[str, Any] = {name: ForwardRpc(name, family, services) for name, family in FORWARDED.items()}
         unary |= {
             "ModelReady": ModelReadyRpc(services, self._ready).handle,
             "ModelStatistics": StatisticsRpc(services, self._workers).handle,
@@ -81,7 +79,7 @@ class Inference:
         handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             name: grpc.unary_unary_rpc_method_handler(handle) for name, handle in unary.items()
         }
-        handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(self.streams.handle)
+        handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(self.streams)  # type: ignore[arg-type]
         return handlers
 
     async def _server_live(self, _: bytes, context: object) -> bytes:
@@ -189,7 +187,7 @@ class InferStreams(Streams):
     method = "ModelStreamInfer"
     initial_metadata = ()
 
-    def begin(self, context: Context) -> InferStream:
+    def new(self, context: Context) -> InferStream:
         """See Streams."""
         return InferStream(self, context)
 

@@ -18,7 +18,7 @@ class Pending:
 
     __slots__ = (
         *("number", "kind", "family", "payload", "stream", "arrived", "deadline"),
-        *("holder", "answered_ordinals", "quarantined_ordinals", "is_isolated", "running_ordinal"),
+        *("holder", "answered_ordinals", "quarantined_ordinals", "is_isolated", "running_ordinal", "sent_time"),
     )
 
     def __init__(
@@ -32,6 +32,7 @@ class Pending:
         self.arrived = arrived
         self.deadline = deadline
         self.holder: Any = None  # the live worker that has it, as the router sees it; None while it waits for one
+        self.sent_time = arrived  # when that worker got it
         self.answered_ordinals: set[int] = set()
         self.quarantined_ordinals: set[int] = set()
         self.is_isolated = False

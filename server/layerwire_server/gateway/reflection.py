@@ -14,17 +14,17 @@ from google.protobuf.message import DecodeError
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection import aio
 
-NAMES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
+from layerwire_server.gateway.server import ServerCall
 
-Context = grpc.aio.ServicerContext[Any, Any]
+NAMES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 
 
 def handlers(services: tuple[str, ...], end: asyncio.Event) -> list[grpc.GenericRpcHandler]:
     """Handlers that list these services, and of reflection itself; `end` ends those that nobody asks anything."""
     servicer = aio.ReflectionServicer((*services, NAMES[1]))  # the Python package has no descriptor of v1 to tell of
 
-    async def answer(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
-        async for response in servicer.ServerReflectionInfo(_messages(_until(end, requests), context), context):
+    async def answer(requests: AsyncIterator[bytes], call: ServerCall) -> AsyncIterator[Any]:
+        async for response in servicer.ServerReflectionInfo(_messages(_until(end, requests), call), call):
             yield response
 
     method: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(
@@ -51,10 +51,10 @@ async def _until(end: asyncio.Event, requests: AsyncIterator[bytes]) -> AsyncIte
         end_task.cancel()
 
 
-async def _messages(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
+async def _messages(requests: AsyncIterator[bytes], call: ServerCall) -> AsyncIterator[Any]:
     """The requests as messages; here and not by grpcio, which answers UNKNOWN to what can't be parsed."""
     async for request in requests:
         try:
             yield reflection_pb2.ServerReflectionRequest.FromString(request)
         except DecodeError:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the message is no ServerReflectionRequest")
+            await call.abort(grpc.StatusCode.INVALID_ARGUMENT, "the message is no ServerReflectionRequest")

@@ -5,13 +5,12 @@ It doesn't know why. What rides in trailers is kept small, for clients refuse me
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
-
 import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 
 from layerwire.errors import CODES, LayerwireError, to_status
+from layerwire_server.gateway.server import ServerCall
 from layerwire_server.link import request_id
 
 DETAILS_KEY = "grpc-status-details-bin"
@@ -44,12 +43,11 @@ def code_of(status: status_pb2.Status) -> grpc.StatusCode:
     return grpc.StatusCode.UNKNOWN if code is grpc.StatusCode.OK else code
 
 
-async def refuse(context: grpc.aio.ServicerContext[Any, Any], status: status_pb2.Status, number: int) -> NoReturn:
+def refuse(call: ServerCall, status: status_pb2.Status, number: int) -> None:
     """Ends the RPC with this status; `number` is what the client can look for in the log."""
     message = status.message[:_MAX_MESSAGE_CHARACTERS]
     details = status.SerializeToString()
     if len(details) > _MAX_DETAILS_BYTES:
         details = status_pb2.Status(code=status.code, message=message).SerializeToString()
     trailers = ((DETAILS_KEY, details), (REQUEST_ID_KEY, request_id(number)))
-    await context.abort(code_of(status), message, trailers)
-    raise AssertionError("abort returned")
+    call.end(code_of(status), message, trailers)

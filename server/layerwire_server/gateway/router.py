@@ -35,12 +35,23 @@ class FrameLink(Protocol):
 class LiveWorker:
     """A live worker and the frames it has."""
 
-    __slots__ = ("link", "load", "pending")
+    __slots__ = ("_delay_seconds", "_delay_time", "link", "load", "pending")
 
     def __init__(self, link: FrameLink) -> None:
         self.link = link
         self.pending: dict[int, Pending] = {}
         self.load = 0
+        self._delay_seconds = 0.0
+        self._delay_time = 0.0
+
+    def observe_delay(self, seconds: float, now: float) -> None:
+        """A frame that was answered now had waited so long before the worker read it."""
+        self._delay_seconds = seconds
+        self._delay_time = now
+
+    def delay_seconds(self, now: float) -> float:
+        """How long a frame will wait before the worker reads it: as the last one did, less the time since."""
+        return max(self._delay_seconds - (now - self._delay_time), 0.0) if self.pending else 0.0
 
 
 class Router:
@@ -65,6 +76,10 @@ class Router:
     def live(self) -> int:
         """How many workers are live."""
         return len(self._live)
+
+    def delay_seconds(self, now: float) -> float:
+        """How long a new frame will wait before a worker reads it."""
+        return min([worker.delay_seconds(now) for worker in self._live.values()], default=0.0)
 
     def next_number(self) -> int:
         """A number for a frame, a stream or a canary."""
@@ -103,7 +118,7 @@ class Router:
             pending.holder = None
             self._after_death(pending, now)
 
-    def deliver(self, link: FrameLink, frame: Frame) -> None:
+    def deliver(self, link: FrameLink, frame: Frame, now: float = 0.0) -> None:
         """A worker sent ANSWERS or STARTED: its callers get the answers."""
         worker = self._live.get(link)
         pending = None if worker is None else worker.pending.get(frame.frame)
@@ -115,6 +130,8 @@ class Router:
             if pending.is_isolated:
                 pending.running_ordinal = frame.ordinals[0] if frame.ordinals else DECODING
             return
+        assert worker is not None
+        worker.observe_delay(frame.arrived - (pending.sent_time - pending.arrived), now)
         flags = int(frame.flags)
         if flags & _LAST:
             self._finish(pending)
@@ -140,6 +157,7 @@ class Router:
             return
         worker = min(self._live.values(), key=_load) if len(self._live) > 1 else next(iter(self._live.values()))
         pending.holder = worker
+        pending.sent_time = now
         worker.pending[pending.number] = pending
         worker.load += _FRAME_LOAD_BYTES + len(pending.payload)
         worker.link.send(pending.frame())

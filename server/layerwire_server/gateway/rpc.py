@@ -9,18 +9,20 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError
+from google.rpc.status_pb2 import Status
 
 from layerwire.errors import InternalError, InvalidArgumentError, LayerwireError
 from layerwire_server.child.log import Log
 from layerwire_server.errors import caller_error
-from layerwire_server.gateway.admission import Admission
+from layerwire_server.gateway.admission import Account, Admission
 from layerwire_server.gateway.pending import Pending
 from layerwire_server.gateway.refusal import RefusedError, code_of, refuse, status_of
 from layerwire_server.gateway.router import Router
+from layerwire_server.gateway.server import ServerCall
 from layerwire_server.link import Family, Kind, request_id
 from layerwire_server.metrics import Metrics
 from layerwire_server.storage import StoreError
@@ -30,7 +32,7 @@ _LARGE_BYTES = 65536  # from here on an answer is counted by Admission until the
 _ROUNDING_SECONDS = 0.02
 
 Value = TypeVar("Value")
-Context = grpc.aio.ServicerContext[Any, Any]
+Context: TypeAlias = ServerCall
 
 
 class UnaryPending(Pending):
@@ -69,9 +71,7 @@ class Services:
             RefusedError: it answered with an error.
         """
         now = time.monotonic()
-        remaining_seconds: float | None = context.time_remaining()  # None without a deadline, whatever the stubs say
-        deadline = math.inf if remaining_seconds is None else now + remaining_seconds
-        pending = UnaryPending(family, payload, now, deadline)
+        pending = UnaryPending(family, payload, now, deadline_of(context, now))
         pending.number = number
         del payload
         self.router.submit(pending)
@@ -114,17 +114,21 @@ class Rpc:
             context: gRPC's.
             number: the call's.
             nbytes: bytes of its request.
+
+        Raises:
+            AbortError: the RPC has ended by an error.
         """
         admission, begin = self.services.admission, time.monotonic()
+        account = admission.account(context.peer())
         number = number or self.services.router.next_number()
         is_admitted = False
         answer: Value | None = None
         try:
-            admission.admit(nbytes, begin)
+            admission.admit(nbytes, begin, account)
             is_admitted = True
             answer = await work
             if isinstance(answer, bytes) and len(answer) > _LARGE_BYTES:
-                self._hold(len(answer), context)
+                self.hold(len(answer), context)
         except asyncio.CancelledError:
             self._count("DEADLINE_EXCEEDED" if _is_late(context) else "CANCELLED")
             raise
@@ -136,16 +140,20 @@ class Rpc:
         finally:
             if is_admitted:
                 now = time.monotonic()
-                admission.leave(nbytes, now)
+                admission.leave(nbytes, now, account)
                 self._seconds.observe(now - begin)
         work.close()  # where it wasn't admitted
         answer = None  # which the aborted RPC would keep
-        code = code_of(status)
-        if code is grpc.StatusCode.RESOURCE_EXHAUSTED and is_admitted and self._exhaustion is not None:
+        if is_admitted and self._exhaustion is not None and code_of(status) is grpc.StatusCode.RESOURCE_EXHAUSTED:
             self._exhaustion.add()
+        self._refuse(status, context, number)
+        raise grpc.aio.AbortError
+
+    def _refuse(self, status: Status, context: Context, number: int) -> None:
+        code = code_of(status)
         self._count(code.name)
         self.services.log.debug("request refused", request=request_id(number), method=self.name, code=code.name)
-        return await refuse(context, status, number)
+        refuse(context, status, number)
 
     def _answer_to(self, error: Exception, number: int) -> LayerwireError | bytes:
         """What the client learns of an error."""
@@ -161,21 +169,118 @@ class Rpc:
         self.services.log.error("request failed", request=identity, method=self.name, exc_info=error)
         return InternalError(f"internal error {identity}", error_id=identity)
 
-    def _hold(self, nbytes: int, context: Context) -> None:
+    def hold(self, nbytes: int, context: Context) -> None:
+        """Counts a large answer until the client has it.
+
+        Raises:
+            ResourceExhaustedError: there is no room.
+        """
         admission = self.services.admission
         admission.hold_answer(nbytes, time.monotonic())
 
-        def release(_: Context) -> None:
-            admission.release_answer(nbytes, time.monotonic())
-
-        context.add_done_callback(release)  # type: ignore[arg-type]  # the stubs' callback is a class, not a protocol
+        context.add_done_callback(lambda _: admission.release_answer(nbytes, time.monotonic()))
 
     def _count(self, code: str) -> None:
         self.services.metrics.counter("layerwire_requests_total", method=self.name, code=code).add()
 
 
+class ForwardRpc(Rpc):
+    """A unary RPC whose request's bytes go to a worker, and the answer's come back: no task, no future, two callbacks.
+
+    Args:
+        name: its name in the service, for metrics.
+        family: what the worker takes its bytes for.
+        services: what it shares with others.
+    """
+
+    def __init__(self, name: str, family: Family, services: Services) -> None:
+        super().__init__(name, services)
+        self.family = family
+
+    def begin(self, payload: bytes, context: Context) -> None:
+        """Server: one request."""
+        now, number = time.monotonic(), self.services.router.next_number()
+        self.received_bytes.add(len(payload))
+        admission, deadline = self.services.admission, deadline_of(context, now)
+        account = admission.account(context.peer())
+        try:
+            if deadline < math.inf:
+                admission.check_deadline(
+                    deadline - now, self.services.router.delay_seconds(now), context.delay_seconds(now)
+                )
+            admission.admit(len(payload), now, account)
+        except LayerwireError as error:
+            self.refuse(error.with_traceback(None), context, number)
+            return
+        pending = ForwardPending(self, context, payload, now, deadline, account)
+        pending.number = number
+        context.on_cancel = pending.cancel
+        self.services.router.submit(pending)
+
+    def finish(self, payload: bytes, context: Context, number: int) -> None:
+        """The answer goes to the client."""
+        if len(payload) > _LARGE_BYTES:
+            try:
+                self.hold(len(payload), context)
+            except LayerwireError as error:
+                self.refuse(error.with_traceback(None), context, number)
+                return
+        self._ok.add()
+        self.sent_bytes.add(len(payload))
+        context.finish(payload)
+
+    def refuse(self, error: LayerwireError | bytes, context: Context, number: int) -> None:
+        """The client gets an error."""
+        status = status_of(error)
+        self._refuse(status, context, number)
+
+    def leave(self, nbytes: int, begin: float, account: Account) -> None:
+        """A request is done with."""
+        now = time.monotonic()
+        self.services.admission.leave(nbytes, now, account)
+        self._seconds.observe(now - begin)
+
+    def count_cancelled(self, context: Context) -> None:
+        """The client has given up."""
+        self._count("DEADLINE_EXCEEDED" if _is_late(context) else "CANCELLED")
+
+
+class ForwardPending(Pending):
+    """A request of such an RPC, and the call that it is to be answered by."""
+
+    __slots__ = ("account", "context", "rpc")
+
+    def __init__(
+        self, rpc: ForwardRpc, context: Context, payload: bytes, now: float, deadline: float, account: Account
+    ) -> None:
+        super().__init__(Kind.UNARY, payload, now, deadline, rpc.family, account.number)
+        self.rpc = rpc
+        self.account = account
+        self.context = context
+
+    def answer(self, payload: bytes, last: bool) -> None:
+        """Router: the answer."""
+        self._leave()
+        self.rpc.finish(payload, self.context, self.number)
+
+    def fail(self, error: LayerwireError | bytes) -> None:
+        """Router: the error."""
+        self._leave()
+        self.rpc.refuse(error, self.context, self.number)
+
+    def cancel(self) -> None:
+        """Server: the client is gone."""
+        self._leave()
+        self.rpc.count_cancelled(self.context)
+        self.rpc.services.router.abandon(self)
+
+    def _leave(self) -> None:
+        self.context.on_cancel = None  # which would keep this, and this the call
+        self.rpc.leave(len(self.payload), self.arrived, self.account)
+
+
 class WorkerRpc(Rpc):
-    """A unary RPC whose request's bytes go to a worker, and the answer's come back.
+    """A unary RPC that a worker's answer is part of.
 
     Args:
         name: its name in the service, for metrics.
@@ -215,8 +320,14 @@ class WorkerRpc(Rpc):
         return answer
 
 
+def deadline_of(context: Context, now: float) -> float:
+    """When the client stops waiting, on the clock of `now`."""
+    remaining_seconds = context.time_remaining()
+    return math.inf if remaining_seconds is None else now + remaining_seconds
+
+
 def _is_late(context: Context) -> bool:
-    remaining_seconds: float | None = context.time_remaining()
+    remaining_seconds = context.time_remaining()
     return remaining_seconds is not None and remaining_seconds < _ROUNDING_SECONDS
 
 

@@ -20,7 +20,8 @@ from layerwire_server.config import Settings
 from layerwire_server.gateway import health, inference, reflection, store
 from layerwire_server.gateway.admission import Admission, max_received_bytes
 from layerwire_server.gateway.router import Router
-from layerwire_server.gateway.rpc import Services, WorkerRpc
+from layerwire_server.gateway.rpc import ForwardRpc, Services, WorkerRpc
+from layerwire_server.gateway.server import Server
 from layerwire_server.gateway.stream import Streams
 from layerwire_server.gateway.workers import LINK_ROOM_BYTES, WorkerLink, Workers
 from layerwire_server.link import MAX_CALLS, Family
@@ -124,15 +125,15 @@ class Gateway:
             for name in ("bytes_in_flight", "requests_in_flight", "streams")
         }
         child.before_snapshot = self._set_gauges
-        self._server = grpc.aio.server(options=options(settings))
-        self._server.add_generic_rpc_handlers(
+        self._server = Server(
+            options(settings),
             (
                 grpc.method_handlers_generic_handler(SERVICE_NAME, self._methods()),
                 grpc.method_handlers_generic_handler(store.SERVICE_NAME, self._store_methods()),
                 grpc.method_handlers_generic_handler(inference.SERVICE_NAME, self._inference.methods()),
                 self._health.handlers(),
                 *reflection.handlers((*_NAMES[1:], health.SERVICE_NAME), self._end),
-            )
+            ),
         )
 
     async def start(self) -> int:
@@ -142,7 +143,7 @@ class Gateway:
             RuntimeError: the address can't be had.
         """
         port = self._server.add_insecure_port(self._child.settings.listen)
-        await self._server.start()
+        self._server.start()
         return port
 
     async def keep(self) -> None:
@@ -171,9 +172,11 @@ class Gateway:
         methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         for name, family in FAMILIES.items():
             names_changed = self._workers.names_changed if family is Family.PUT_WEIGHTS else None
-            rpc = WorkerRpc(name, family, self._services, names_changed)
-            methods[name] = grpc.unary_unary_rpc_method_handler(rpc.handle)
-        methods["Stream"] = grpc.stream_stream_rpc_method_handler(self._streams.handle)
+            handler: Any = ForwardRpc(name, family, self._services)
+            if names_changed is not None:
+                handler = WorkerRpc(name, family, self._services, names_changed).handle
+            methods[name] = grpc.unary_unary_rpc_method_handler(handler)
+        methods["Stream"] = grpc.stream_stream_rpc_method_handler(self._streams)  # type: ignore[arg-type]
         methods["GetServerInfo"] = grpc.unary_unary_rpc_method_handler(self._get_server_info)
         return methods
 

@@ -2,6 +2,7 @@
 
 It knows gRPC's contexts and the router; of the bytes only which of StreamRequest's two fields comes first.
 
+While many answers wait for their client to read them, workers get no more of its frames.
 A stream that holds too much is read no further, so a client that doesn't read its answers, or sends faster than the
 workers run, is stopped by gRPC's flow control and not by errors.
 """
@@ -11,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import deque
 from collections.abc import Iterator
-from typing import Any
+from functools import partial
 
 import grpc
 
@@ -20,22 +22,21 @@ from layerwire.errors import (
     InternalError,
     InvalidArgumentError,
     LayerwireError,
-    ResourceExhaustedError,
     UnavailableError,
 )
 from layerwire_server.gateway.pending import Pending
 from layerwire_server.gateway.refusal import code_of, refuse, status_of
-from layerwire_server.gateway.rpc import Services
+from layerwire_server.gateway.rpc import Context, Services
 from layerwire_server.link import Kind, request_id
 
 GROUPS_KEY = "layerwire-call-groups"  # in a stream's initial metadata: this server takes groups of calls
 _CALLS_TAG, _CANCEL_TAG = 0x0A, 0x12  # StreamRequest's fields 1 and 2, both length-delimited
 _MESSAGE_BYTES = 1024**2  # answers are put together up to here
+_SMALL_BYTES = 4096  # a message that gRPC may still have when it counts as read
+_UNREAD_BYTES = 32 * 1024**2  # of answers: beyond, more of them would only grow old
 _FRAME_BYTES = 1024  # what a frame costs beside its bytes
 _STALL_SECONDS = 10.0  # well below the 30 s that the SDK gives a call: who waits for the room gets it in time
 _MOST_CANCELLATION_BYTES = 65536  # 8,192 ids; a worker makes objects of them
-
-Context = grpc.aio.ServicerContext[bytes, bytes]
 
 
 class StreamPending(Pending):
@@ -74,84 +75,75 @@ class Streams:
         self.received_bytes = services.metrics.counter("layerwire_received_bytes_total", method=self.method)
         self.sent_bytes = services.metrics.counter("layerwire_sent_bytes_total", method=self.method)
 
-    async def handle(self, _: object, context: Context) -> None:
-        """gRPC: one stream, from its beginning to its end."""
-        stream = self.begin(context)
+    def begin(self, _: object, context: Context) -> None:
+        """Server: one stream."""
+        stream = self.new(context)
         self.open.add(stream)
-        code = "OK"
-        try:
-            await stream.serve()
-        except asyncio.CancelledError:
-            code = "CANCELLED"
-            raise
-        except grpc.aio.AbortError:
-            code = stream.code
-            raise
-        finally:
-            self.open.discard(stream)
-            self.services.metrics.counter("layerwire_requests_total", method=self.method, code=code).add()
-            self.services.log.debug("stream ended", request=request_id(stream.number), code=code)
+        if self.initial_metadata:
+            context.send_initial_metadata(self.initial_metadata)
+        stream.start()
 
-    def begin(self, context: Context) -> Stream:
+    def new(self, context: Context) -> Stream:
         """A new stream."""
         return Stream(self, context)
 
+    def over(self, stream: Stream, code: str) -> None:
+        """A stream has ended."""
+        self.open.discard(stream)
+        self.services.metrics.counter("layerwire_requests_total", method=self.method, code=code).add()
+        self.services.log.debug("stream ended", request=request_id(stream.number), code=code)
+
     def drain(self) -> None:
         """Reads no stream further; each ends when its calls are answered."""
-        for stream in self.open:
+        for stream in list(self.open):
             stream.drain()
 
     def end_stalled(self, now: float) -> None:
         """Ends streams whose clients read nothing, while the gateway can't take more for others."""
         if self.services.admission.full:
-            for stream in self.open:
+            for stream in list(self.open):
                 if now - stream.writing_since > _STALL_SECONDS:
                     stream.give_up()
 
 
 class Stream:
-    """One stream: a task reads, the handler's own coroutine writes. Subclasses say what messages are.
+    """One stream: callbacks read and write, on the loop's thread. Subclasses say what messages are.
 
     Attributes:
         number: unique among frames and streams.
-        code: name of the status it ended with by an error.
-        writing_since: when the message being written was begun; infinite while none is.
     """
 
     def __init__(self, streams: Streams, context: Context) -> None:
         self.number = streams.services.router.next_number()
-        self.code = "UNKNOWN"
-        self.writing_since = math.inf
         self._streams = streams
         self._context = context
         self._router = streams.services.router
         self._admission = streams.services.admission
-        self._frames: dict[int, Pending] = {}
+        self._frames: dict[int, Pending] = {}  # that workers have
+        self._waiting_frames: deque[Pending] = deque()
+        self._unread_bytes = 0
         self._replies: list[bytes] = []
+        self._messages: Iterator[bytes] = iter(())  # that replies are being written in
+        self._message: bytes | None = None  # the next of them
         self._held_bytes = 0
         self._failure: LayerwireError | bytes | None = None
         self._reads = True
         self._drains = False
-        self._reader: asyncio.Task[None] | None = None
-        self._handler = asyncio.current_task()
-        self._reader_wake: asyncio.Future[None] | None = None
-        self._writer_wake: asyncio.Future[None] | None = None
+        self._waits_for_room = False
+        self._will_write = False
+        self._is_writing = False  # a message that `_after_write` will be called for
+        self._write_time = 0.0
+        self._is_over = False
 
-    async def serve(self) -> None:
-        """Reads and writes until both are done, or the stream fails."""
-        self._reader = asyncio.create_task(self._read())
-        try:
-            if self._streams.initial_metadata:
-                await self._context.send_initial_metadata(self._streams.initial_metadata)
-            await self._write()
-        finally:
-            self._reader.cancel()
-            for pending in self._frames.values():
-                self._router.abandon(pending)
-            self._admission.release(self._held_bytes, time.monotonic())
-            # A broken stream's traceback and its task know each other, and would keep all this until the next full
-            # collection: 600 MB in one trial.
-            self._frames, self._replies, self._reader, self._handler = {}, [], None, None
+    @property
+    def writing_since(self) -> float:
+        """When the message being written was begun; infinite while none is."""
+        return self._write_time if self._context.is_sending else math.inf
+
+    def start(self) -> None:
+        """Reads and writes from now on, until both are done, or the stream fails."""
+        self._context.on_cancel = self._leave
+        self._read_on()
 
     def take(self, pending: Pending, payload: bytes, last: bool) -> None:
         """Answers to a frame's calls came."""
@@ -160,28 +152,26 @@ class Stream:
             self._release(_FRAME_BYTES + len(pending.payload))
         if payload:
             self._hold(len(payload))
+            self._unread_bytes += len(payload)
             self._replies.append(payload)
-        _wake(self._writer_wake)
+        self._write_soon()
 
     def fail(self, error: LayerwireError | bytes) -> None:
         """The stream ends by this error, after the answers that are there."""
         if self._failure is None:
             self._failure = error
-        _wake(self._writer_wake)
+        self._write_soon()
 
     def drain(self) -> None:
         """Takes no further frames; ends when all are answered."""
         self._drains = True
-        if self._reader is not None:
-            self._reader.cancel()
-        _wake(self._writer_wake)
+        self._write_soon()
 
     def give_up(self) -> None:
         """Ends at once, though the client reads nothing."""
         self._admission.rejections["unread_answers"].add()
-        self.fail(ResourceExhaustedError("answers were not read for too long, and the server needs the room"))
-        if self._handler is not None:
-            self._handler.cancel()
+        self._context.cancel()
+        self._leave()
 
     def accept(self, message: bytes) -> None:
         """Takes a message in; the stream ends by a LayerwireError that this raises."""
@@ -194,34 +184,51 @@ class Stream:
             raise InvalidArgumentError("stream: frame must be set to calls or cancel")
 
     def enter(self, pending: Pending) -> None:
-        """Sends a frame to a worker."""
+        """Sends a frame to a worker, or keeps it until the client has read more."""
         self._hold(_FRAME_BYTES + len(pending.payload))
-        self._router.submit(pending)
-        self._frames[pending.number] = pending
+        self._waiting_frames.append(pending)
+        self._submit(_UNREAD_BYTES)
+
+    def _submit(self, most_unread_bytes: float) -> None:
+        """Sends the frames that wait to workers, if no more than so much is unread."""
+        while self._waiting_frames and self._unread_bytes <= most_unread_bytes:
+            pending = self._waiting_frames.popleft()
+            self._router.submit(pending)
+            self._frames[pending.number] = pending
 
     def messages(self, replies: list[bytes]) -> Iterator[bytes]:
         """The messages that replies are sent in."""
         return _together(replies)
 
-    async def _read(self) -> None:
-        try:
-            while True:
-                if self._held_bytes >= self._streams.max_stream_bytes or self._admission.full:
-                    await self._room()
-                message: Any = await self._context.read()
-                if message is grpc.aio.EOF:
-                    break
-                self._streams.received_bytes.add(len(message))
-                self._admission.check(len(message))
-                self.accept(message)
+    def _read_on(self) -> None:
+        """Asks for the next message, once there is room for it."""
+        if self._drains or self._is_over or self._failure is not None:
+            return
+        if self._held_bytes >= self._streams.max_stream_bytes:
+            self._waits_for_room = True
+        elif self._admission.full:
+            self._admission.on_room(self._read_on)
+        else:
+            self._context.receive(self._take_message)
+
+    def _take_message(self, message: bytes | None) -> None:
+        if self._drains or self._is_over:
+            return
+        if message is None:
             self._reads = False
-            _wake(self._writer_wake)
+            self._write_soon()
+            return
+        try:
+            self._streams.received_bytes.add(len(message))
+            self._admission.check(len(message))
+            self.accept(message)
         except LayerwireError as error:
             self.fail(error.with_traceback(None))  # which would keep the message
         except Exception:
             identity = request_id(self.number)
             self._streams.services.log.exception("stream can't be read", request=identity)
             self.fail(InternalError(f"internal error {identity}", error_id=identity))
+        self._read_on()
 
     def _take_cancellation(self, message: bytes) -> None:
         if len(message) > _MOST_CANCELLATION_BYTES:
@@ -230,46 +237,79 @@ class Stream:
                 f"stream: cancel must be at most {_MOST_CANCELLATION_BYTES} bytes a message, got {len(message)}",
                 field="cancel",
             )
+        self._submit(math.inf)  # so that all that may be meant is where cancellations go
         self._router.cancel_calls(self._frames.values(), self.number, message)
 
-    async def _write(self) -> None:
-        while True:
-            if self._replies:
-                await self._write_replies()
-            elif self._failure is not None:
-                await self._end(self._failure)
-            elif self._frames or (self._reads and not self._drains):
-                self._writer_wake = asyncio.get_running_loop().create_future()
-                await self._writer_wake
-            elif self._drains:
-                await self._end(UnavailableError("the server is stopping"))
-            else:
-                return
+    def _write_soon(self) -> None:
+        """Writes when all is done that the loop has at hand, so that answers which come together leave together."""
+        if not self._will_write and not self._is_writing:
+            self._will_write = True
+            asyncio.get_running_loop().call_soon(self._write)
 
-    async def _write_replies(self) -> None:
-        replies, self._replies = self._replies, []
-        message = b""
-        try:
-            for message in self.messages(replies):
-                self.writing_since = time.monotonic()
-                await self._context.write(message)
-                self.writing_since = math.inf
-                self._streams.sent_bytes.add(len(message))
-                self._release(len(message))
-        finally:
-            replies.clear()
-            del message
+    def _write(self, _: bool = True) -> None:
+        """Writes the next message, or ends the stream if none is to come."""
+        self._will_write = False
+        if self._is_over or self._is_writing or not self._context.has_room(self._write):
+            return
+        message = self._message
+        if message is None and self._replies:
+            replies, self._replies = self._replies, []
+            self._messages = self.messages(replies)
+            message = next(self._messages, None)
+        if message is not None:
+            self._message = next(self._messages, None)
+            self._send(message)
+        elif self._failure is not None:
+            self._end(self._failure)
+        elif self._frames or self._waiting_frames or (self._reads and not self._drains):
+            return
+        elif self._drains:
+            self._end(UnavailableError("the server is stopping"))
+        else:
+            self._over("OK")
+            self._context.end(grpc.StatusCode.OK)
 
-    async def _end(self, error: LayerwireError | bytes) -> None:
+    def _send(self, message: bytes) -> None:
+        self._write_time = time.monotonic()
+        if len(message) <= _SMALL_BYTES:  # nobody needs to wake up when it is out
+            self._context.send(message)
+            self._after_write(len(message), True)
+        else:
+            self._is_writing = True
+            self._context.send(message, partial(self._after_write, len(message)))
+
+    def _after_write(self, nbytes: int, success: bool) -> None:
+        self._is_writing = False
+        if success and not self._is_over:
+            self._streams.sent_bytes.add(nbytes)
+            self._unread_bytes -= nbytes
+            self._release(nbytes)
+            self._submit(_UNREAD_BYTES)
+            ends = self._drains or not self._reads or self._failure is not None
+            if ends or self._replies or self._message is not None:
+                self._write_soon()
+
+    def _end(self, error: LayerwireError | bytes) -> None:
         status = status_of(error)
-        self.code = code_of(status).name
-        await refuse(self._context, status, self.number)
+        self._over(code_of(status).name)
+        refuse(self._context, status, self.number)
 
-    async def _room(self) -> None:
-        while self._held_bytes >= self._streams.max_stream_bytes:
-            self._reader_wake = asyncio.get_running_loop().create_future()
-            await self._reader_wake
-        await self._admission.room()
+    def _leave(self) -> None:
+        """The client is gone."""
+        if not self._is_over:
+            self._over("CANCELLED")
+
+    def _over(self, code: str) -> None:
+        """Lets go of everything; frames that are not answered are given up."""
+        self._is_over = True
+        self._context.on_cancel = None
+        for pending in self._frames.values():
+            self._router.abandon(pending)
+        self._admission.release(self._held_bytes, time.monotonic())
+        self._held_bytes = 0
+        self._frames, self._replies, self._messages, self._message = {}, [], iter(()), None
+        self._waiting_frames.clear()
+        self._streams.over(self, code)
 
     def _hold(self, nbytes: int) -> None:
         self._held_bytes += nbytes
@@ -278,13 +318,9 @@ class Stream:
     def _release(self, nbytes: int) -> None:
         self._held_bytes -= nbytes
         self._admission.release(nbytes, time.monotonic())
-        if self._reader_wake is not None and self._held_bytes < self._streams.max_stream_bytes:
-            _wake(self._reader_wake)
-
-
-def _wake(future: asyncio.Future[None] | None) -> None:
-    if future is not None and not future.done():
-        future.set_result(None)
+        if self._waits_for_room and self._held_bytes < self._streams.max_stream_bytes:
+            self._waits_for_room = False
+            self._read_on()
 
 
 def _together(replies: list[bytes]) -> Iterator[bytes]:

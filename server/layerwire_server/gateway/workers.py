@@ -105,7 +105,7 @@ class WorkerLink:
         if kind is Kind.ANSWERS or kind is Kind.STARTED:
             future = self._requests.get(frame.frame) if self._requests else None
             if future is None:
-                self._workers.router.deliver(self, frame)
+                self._workers.router.deliver(self, frame, time.monotonic())
             elif not future.done():
                 future.set_result(frame)
         elif kind is Kind.CANARY_RESULT:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import enum
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 
@@ -29,12 +29,16 @@ log = logging.getLogger(__name__)
 
 Specs: TypeAlias = tuple[TensorSpec | None, ...]
 Tensors: TypeAlias = tuple[torch.Tensor | None, ...]
+Kernel: TypeAlias = Callable[..., tuple[torch.Tensor, ...]]  # takes and gives what `Operator.run` does
+
+EAGER = "eager"  # the name of `Operator.run` among an operator's kernels
 
 TORCH_DTYPES: dict[int, torch.dtype] = {value: getattr(torch, name) for name, value in DTYPES.items()}
 WIRE_DTYPES: dict[torch.dtype, int] = {dtype: value for value, dtype in TORCH_DTYPES.items()}
 
 FLOATS = frozenset(DTYPES[name] for name in ("float32", "float64", "float16", "bfloat16"))
 INTEGERS = frozenset(DTYPES[name] for name in ("int8", "int16", "int32", "int64", "uint8"))
+WIDE_FLOATS = frozenset(DTYPES[name] for name in ("float32", "float64"))
 BOOL = frozenset((DTYPES["bool"],))
 
 # Instructions for products of 16-bit floats: a CPU without them computes in float32, or element by element.
@@ -89,8 +93,11 @@ class Operator(ABC):
     value_inputs: ClassVar[tuple[str, ...]] = ()  # inputs whose elements `check_values` looks at
     weight: ClassVar[float] = 10.0  # what an operation costs on a CPU beside one of a float32 matrix product
     emulated_weight: ClassVar[float] = 1.0  # the same again for dtypes that this CPU emulates: integers, 16-bit floats
+    # Of elementwise ones: dtypes for which torch's vector and scalar code give the same bits, NaN and zeros too.
+    exact_dtypes: ClassVar[frozenset[int]] = frozenset()
     tile_rows: ClassVar[int | None] = None  # rows of a fixed tile for `deterministic`; None: same bits in any company
     alone_if_deterministic: ClassVar[bool] = False  # where bits depend on company, and tiles don't help
+    kernels_are_exact: ClassVar[bool] = True  # whether each of `kernels` gives the bits of `run`, whatever the data
 
     @classmethod
     @abstractmethod
@@ -231,6 +238,13 @@ class Operator(ABC):
     @abstractmethod
     def run(self, *tensors: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
         """The kernel, on the tensors' device; also on meta, for the outputs' shapes."""
+
+    def kernels(self) -> Mapping[str, Kernel]:
+        """Other ways to what `run` gives on a CPU, by name: which is fastest depends on the machine and on sizes.
+
+        Where `kernels_are_exact` isn't so they may round otherwise, and then always do.
+        """
+        return {}
 
     def run_tile(self, *tensors: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
         """`run` on a tile of exactly `tile_rows` rows: a row's bits depend neither on its place nor on others."""

@@ -6,6 +6,7 @@ It knows torch's pools; nothing of the input's other axes, which it takes as pla
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -14,7 +15,8 @@ import torch.nn.functional as F
 
 from layerwire.errors import invalid
 from layerwire.wire.dtypes import DTYPE_NAMES, DTYPES, ITEMSIZES, TensorSpec
-from layerwire_server.operators.operator import FLOATS, TORCH_DTYPES, Merge, Operator, Placement, Specs
+from layerwire_server.operators import max_pool_kernels
+from layerwire_server.operators.operator import FLOATS, TORCH_DTYPES, Kernel, Merge, Operator, Placement, Specs
 from layerwire_server.operators.pool_adaptive import AdaptiveAvgPool, AdaptiveMaxPool
 from layerwire_server.operators.pool_fractional import FractionalMaxPool
 from layerwire_server.operators.spatial import PlaneOperator, Reader
@@ -109,6 +111,10 @@ class MaxPool(WindowPool):
             tensors[0], kernel_size, stride, padding, dilation, ceil_mode, self.return_indices
         )
         return tuple(answer) if self.return_indices else (answer,)
+
+    def kernels(self) -> Mapping[str, Kernel]:
+        """See Operator."""
+        return max_pool_kernels.kernels(self.window, self.run, return_indices=self.return_indices)
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,18 @@ plans and lanes, which keep operators, keep no weights.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Self
 
 import torch
 
 from layerwire.errors import InvalidArgumentError
 from layerwire.wire.dtypes import DTYPE_NAMES, TensorSpec
-from layerwire_server.operators.operator import Input, Merge, Operator, Placement, Specs
+from layerwire_server.operators.operator import Input, Kernel, Merge, Operator, Placement, Specs
 from layerwire_server.programs.graph import ABSENT, ProgramInput, Step
-from layerwire_server.programs.variant import Cost, Variant
+from layerwire_server.programs.variant import Cost, PlanStep, Variant
 
 WEIGHTS = Input("weights", required=False, shared=True)
 
@@ -28,6 +29,7 @@ class Run(Operator):
     name = "run"
     family = "run"
     alone_if_deterministic = True  # its kernels round by the number of rows
+    kernels_are_exact = False
 
     digest: str
     version: int
@@ -112,15 +114,23 @@ class Run(Operator):
 
     def run(self, *tensors: Any) -> tuple[torch.Tensor, ...]:
         """See Operator; the last argument is the tuple of bound weights."""
+        return self._run(self.variant.plan, *tensors)
+
+    def kernels(self) -> Mapping[str, Kernel]:
+        """See Operator."""
+        return {name: partial(self._run, plan) for name, plan in self.variant.other_plans().items()}
+
+    def _run(self, plan: Sequence[PlanStep], *tensors: Any) -> tuple[torch.Tensor, ...]:
         *inputs, weights = tensors
         graph = self.variant.graph
         values: list[torch.Tensor | None] = [*inputs, *weights, *[None] * (graph.slots - len(inputs) - len(weights))]
-        for step, kernel, reads, writes, dead, check in self.variant.plan:
+        for step, kernel, reads, writes, dead, is_doubtful in plan:
             arguments = [None if slot == ABSENT else values[slot] for slot in reads]
-            if check:
+            if is_doubtful:
                 check_values(step, arguments)
             for slot, value in zip(writes, kernel(*arguments), strict=False):
                 values[slot] = value
+            del arguments
             for slot in dead:
                 values[slot] = None
         return tuple(values[slot] for _, slot in graph.outputs)  # type: ignore[misc]  # outputs are there

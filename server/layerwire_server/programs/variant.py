@@ -15,7 +15,7 @@ from typing import NamedTuple
 from layerwire.errors import InvalidArgumentError, invalid
 from layerwire.wire.dtypes import TensorSpec
 from layerwire_server.errors import OverLimitError
-from layerwire_server.operators.operator import Specs
+from layerwire_server.operators.operator import Kernel, Specs
 from layerwire_server.programs import fold
 from layerwire_server.programs.check import (
     CHECKED_ROWS,
@@ -25,7 +25,8 @@ from layerwire_server.programs.check import (
     graph_sizes,
     row_multiples,
 )
-from layerwire_server.programs.graph import Graph, last_reads
+from layerwire_server.programs.fuse import StepKernels, fused_steps
+from layerwire_server.programs.graph import Graph, Step, last_reads
 
 _COSTS = 256
 
@@ -56,6 +57,20 @@ class Facts(NamedTuple):
     device_type: str
 
 
+class PlanStep(NamedTuple):
+    """A step as it runs: its kernel, slots read and written, slots that are free behind it, whether it looks at data.
+
+    `is_doubtful` says that elements of its inputs are to be checked first.
+    """
+
+    step: Step
+    kernel: Kernel
+    reads: tuple[int, ...]
+    writes: tuple[int, ...]
+    dead: tuple[int, ...]
+    is_doubtful: bool
+
+
 class Variant:
     """A program's graph with the outputs that a call wants, and what is known of it at any number of rows.
 
@@ -66,8 +81,7 @@ class Variant:
         stored_tensors: those of the store that they are made of, each once.
         sizes: the graph at CHECKED_ROWS.
         alone_because: why calls can't be joined along axis 0; empty if they can.
-        plan: for each step its kernel, slots read and written, slots that are free behind it, and whether elements of
-            its inputs are to be checked.
+        plan: its steps, each by the kernel that alone would run it.
         checked_once: steps whose elements to be checked are all weights'.
     """
 
@@ -109,10 +123,19 @@ class Variant:
         else:
             self.multiples = tuple(self._multiples[slot] for _, slot in outputs)
             self.alone_because = self._disagreement(_output_specs(self.graph, second))
-        results = {slot for _, slot in outputs}
-        self.plan = [
-            (step, step.operator.run, step.inputs, step.outputs, dead, self._doubtful.get(step.name, False))
-            for step, dead in zip(self.graph.steps, last_reads(self.graph.steps, results), strict=True)
+        self.plan = self._plan([(step, step.operator.run) for step in self.graph.steps])
+
+    def other_plans(self) -> dict[str, list[PlanStep]]:
+        """Plans that give the same but for rounding, by name; which is the fastest depends on machine and sizes."""
+        results = frozenset(slot for _, slot in self.graph.outputs)
+        return {name: self._plan(steps) for name, steps in fused_steps(self.graph.steps, results).items()}
+
+    def _plan(self, steps: StepKernels) -> list[PlanStep]:
+        results = {slot for _, slot in self.graph.outputs}
+        dead = last_reads(tuple(step for step, _ in steps), results)
+        return [
+            PlanStep(step, kernel, step.inputs, step.outputs, slots, self._doubtful.get(step.name, False))
+            for (step, kernel), slots in zip(steps, dead, strict=True)
         ]
 
     def cost(self, inputs: tuple[TensorSpec, ...]) -> Cost:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from layerwire_server.child import child
+from layerwire_server.child import child, heap
 from layerwire_server.config import Settings
 from layerwire_server.link import Link
 from layerwire_server.operators import OPERATORS
@@ -28,7 +28,9 @@ from layerwire_server.worker.loop import WorkerLoop
 from layerwire_server.worker.measures import Measures
 from layerwire_server.worker.plan import CallLimits, Plans
 from layerwire_server.worker.reading.decoder import CallDecoder
-from layerwire_server.worker.running.device import Device, numerics, open_device
+from layerwire_server.worker.running.device import Device, environment, numerics, open_device
+from layerwire_server.worker.trials.choices import Choices
+from layerwire_server.worker.trials.tuner import Tuner
 from layerwire_server.worker.warmup import History, warm_up
 from layerwire_server.worker.weights.catalog import Catalog
 from layerwire_server.worker.weights.stored_tensors import StoredTensors
@@ -45,11 +47,13 @@ _DRAIN_SECONDS = 5.0  # gateways drain first; what is left here then, nobody wai
 async def run(process: child.Child) -> None:
     """The worker's life."""
     settings = process.settings
+    heap.reuse_memory()
     asyncio.get_running_loop().set_exception_handler(_end)
     device = open_device(process.device, settings.threads or max(available_cores() // process.workers, 1))
     catalog = _catalog(settings, device)
     decoder = _decoder(settings, device, catalog)
     history = History(catalog.store.directory, process.index, read_only=catalog.store.read_only)
+    device.tuner = _tuner(process, device, catalog.store)
     await _warm_up(device, decoder, history)
     loop, about = _open(process, device, catalog, decoder, history)
     room = settings.max_message_bytes * 2  # a message and what frames add; the gateway has its own, exact limit
@@ -60,11 +64,15 @@ async def run(process: child.Child) -> None:
     tasks = [asyncio.create_task(loop.watch()), asyncio.create_task(_keep_written(history))]
     if process.index == 0:
         tasks.append(asyncio.create_task(loop.keep_store_swept()))
+    if device.tuner is not None:
+        device.tuner.start(loop.submit)
     await process.stop_event.wait()
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(loop.idle(), _DRAIN_SECONDS)
     for task in tasks:
         task.cancel()
+    if device.tuner is not None:
+        await asyncio.to_thread(device.tuner.close)
     await _write(history)
     server.close()
 
@@ -73,10 +81,13 @@ async def _warm_up(device: Device, decoder: CallDecoder, history: History) -> No
     start = time.monotonic()
     canary.run_first_calls(device, decoder)
     batches = await warm_up(device, decoder, await asyncio.to_thread(history.read))
+    trials = 0
+    if device.tuner is not None:
+        trials = await asyncio.to_thread(device.tuner.try_all)
     history.end_warmup()
     if batches:
         seconds = round(time.monotonic() - start, 3)
-        log.info("warmed up", extra={"fields": {"batches": batches, "seconds": seconds}})
+        log.info("warmed up", extra={"fields": {"batches": batches, "trials": trials, "seconds": seconds}})
 
 
 async def _keep_written(history: History) -> None:
@@ -139,6 +150,14 @@ def _catalog(settings: Settings, device: Device) -> Catalog:
     return Catalog(store, stored_tensors, weights_cache, Facts(limits, device.kind))
 
 
+def _tuner(process: child.Child, device: Device, store: Store) -> Tuner | None:
+    """What picks kernels; nothing where the settings or the device leave no choice."""
+    mode = process.settings.tune
+    if mode == "off" or device.kind != "cpu":
+        return None
+    return Tuner(mode, Choices(store.directory, environment(), process.index, read_only=store.read_only))
+
+
 def _end(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Ends the process on an error in its own bookkeeping: the gateways hand its calls to the next, none hangs here."""
     log.critical("the worker's own work failed: %s", context["message"], exc_info=context.get("exception"))
@@ -152,7 +171,7 @@ def _about(process: child.Child, device: Device) -> dict[str, object]:
         "device_name": device.full_name,
         "torch_version": torch.__version__,
         "operators": sorted(name for family in OPERATORS.values() for name in family),
-        "numerics": numerics(),
+        "numerics": {**numerics(), "tune": "off" if device.tuner is None else process.settings.tune},
     }
 
 
@@ -164,6 +183,12 @@ def _gauge(process: child.Child, device: Device, loop: WorkerLoop, lanes: Lanes[
     metrics.gauge("layerwire_queue_bytes", worker=worker).set(lanes.nbytes)
     metrics.gauge("layerwire_lanes", worker=worker).set(len(lanes))
     metrics.gauge("layerwire_weights_bytes", worker=worker).set(catalog.weights_cache.nbytes)
+    if device.tuner is not None:
+        for (operator, kernel, result), count in dict(device.tuner.trials).items():
+            labels = {"operator": operator, "kernel": kernel, "result": result}
+            metrics.counter("layerwire_kernel_trials_total", **labels).value = count
+        for (operator, kernel), count in dict(device.tuner.batches).items():
+            metrics.counter("layerwire_kernel_batches_total", operator=operator, kernel=kernel).value = count
     for kind, nbytes in device.memory().items():
         metrics.gauge("layerwire_device_memory_bytes", worker=worker, kind=kind).set(nbytes)
 

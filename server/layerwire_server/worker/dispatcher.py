@@ -101,6 +101,10 @@ class Dispatcher:
             return work()
         return await self._loop.run_in_executor(self._threads, work)
 
+    def submit(self, work: Callable[[], Any]) -> Future[Any]:
+        """Runs a piece of work on a device thread, between batches; from any thread."""
+        return self._threads.submit(work)
+
     def close(self) -> None:
         """Ends the device's threads, once idle."""
         if self._timer is not None:
@@ -119,6 +123,8 @@ class Dispatcher:
         self._expire(now)
         while not self.busy:
             batch = self._lanes.take(now)
+            if self._lanes.has_late:
+                self._expire(now)
             if batch is None:
                 break
             self._measures.count_close(batch)
@@ -129,7 +135,9 @@ class Dispatcher:
                 except DeviceLostError as error:
                     self._end(error)
                 self._deliver(batch, now, execution)
-                self.wake()  # other events first, then the next batch
+                self._lanes.observe(batch, time.monotonic())
+                if self._lanes.calls:
+                    self.wake()  # other events first, then the next batch
                 break
             self._launch(batch, now, expected_seconds)
         self._set_timer(now)
@@ -154,19 +162,20 @@ class Dispatcher:
         except DeviceLostError as error:
             self._end(error)
         self._deliver(batch, launch_time, execution)
+        self._lanes.observe(batch, time.monotonic())
         self._pump()
 
     def _deliver(self, batch: Batch[CallGroup], launch_time: float, execution: Execution) -> None:
         """Sends the answers of a batch that ran."""
         seconds = execution.phases.seconds
         self._lanes.charge(batch, seconds)
-        row_seconds = seconds / max(batch.rows, 1)
-        batch.key.row_seconds += (row_seconds - batch.key.row_seconds) * (0.2 if batch.key.row_seconds else 1.0)
+        batch.key.pace.observe(batch.rows, seconds, time.monotonic())
         if execution.bearable_rows is not None:
             self._lanes.bear_at_most(batch.key, execution.bearable_rows)
-        for call in batch.calls:
-            call.reply.forget(call)
-        batch = batch._replace(calls=list(execution.calls or batch.calls))
+        if execution.calls is not batch.calls:
+            for call in batch.calls:
+                call.reply.forget(call)
+            batch = batch._replace(calls=list(execution.calls))
         timing = BatchTiming(launch_time, batch.call_count, batch.rows, self._index, self._device.name)
         replies: dict[Reply, None] = {}
         for index, (call, result) in enumerate(zip(batch.calls, execution.results, strict=True)):
@@ -226,7 +235,7 @@ class Dispatcher:
 
 
 def _expected_seconds(batch: Batch[CallGroup]) -> float:
-    seconds: float = batch.key.row_seconds * batch.rows
+    seconds: float = batch.key.pace.batch_seconds + batch.key.pace.row_seconds * batch.rows
     if seconds:
         return seconds
     nbytes = sum(call.nbytes * call.count for call in batch.calls)

@@ -12,6 +12,8 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
 
 from layerwire.errors import CallCancelledError, InternalError, LayerwireError, ResourceExhaustedError
 from layerwire.v1 import layerwire_pb2
@@ -19,19 +21,20 @@ from layerwire_server.link import Flag, Frame, Kind, Link
 from layerwire_server.worker.answering.reply import Answerable, Reply
 from layerwire_server.worker.call import CallGroup, id_numbers
 from layerwire_server.worker.dispatcher import Dispatcher, deadline_error
-from layerwire_server.worker.lanes.lane import Batch
-from layerwire_server.worker.lanes.lanes import Full, Lanes
+from layerwire_server.worker.lanes.lane import Batch, Full
+from layerwire_server.worker.lanes.lanes import Lanes
 from layerwire_server.worker.measures import Measures
 from layerwire_server.worker.other_requests.handler import OtherRequests
 from layerwire_server.worker.other_requests.models import Models
 from layerwire_server.worker.reading.decoder import CallDecoder, Failure
-from layerwire_server.worker.reading.requests import Request, parse, requests_of
+from layerwire_server.worker.reading.requests import Request, parse
 from layerwire_server.worker.running.device import Device
 from layerwire_server.worker.weights.catalog import Catalog
 from layerwire_server.worker.weights.weights_cache import CacheMiss, load_error
 
 log = logging.getLogger(__name__)
 
+_REFUSALS = {"seconds": "what waits already takes too long for the call's deadline"}  # else a limit is named
 _MAX_LOADS = 8  # program, weights, sizes: each is missed once, and again only if room is very short
 
 
@@ -111,6 +114,10 @@ class WorkerLoop:
         """Deletes now and then what nothing in the store points to any more; for one worker of all."""
         await self._other_requests.keep_swept()
 
+    def submit(self, work: Callable[[], Any]) -> Future[Any]:
+        """Runs a piece of work where batches run, between them; from any thread."""
+        return self._dispatcher.submit(work)
+
     def close(self) -> None:
         """Ends the device's threads, once idle."""
         self._dispatcher.close()
@@ -177,7 +184,7 @@ class WorkerLoop:
     def _requests(self, reply: Reply, frame: Frame) -> list[tuple[Request, bool]]:
         """The requests of a frame that are owed an answer; if there are none, that has been answered."""
         try:
-            requests = requests_of(frame)
+            requests = self._decoder.requests(frame)
         except LayerwireError as error:
             self._measures.count_failure(None, error)
             reply.refuse(error)
@@ -252,9 +259,10 @@ class WorkerLoop:
         except Full as full:
             rest: CallGroup = full.rest
             self._measures.count_rejection(full.reason, rest.count)
+            title = call.plan.operator.title
             error = ResourceExhaustedError(
-                f"{call.plan.operator.title}: the queue is full by --max-queue-{full.reason}",
-                operator=call.plan.operator.title,
+                f"{title}: {_REFUSALS.get(full.reason, f'the queue is full by --max-queue-{full.reason}')}",
+                operator=title,
                 retry_after_seconds=full.retry_after_seconds,
             )
             self._fail(reply, rest, error, rest)

@@ -10,12 +10,13 @@ import math
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from layerwire.wire.dtypes import TensorSpec
 from layerwire.wire.framing import Entry
 from layerwire_server.errors import OverLimitError
 from layerwire_server.operators.operator import Merge, Operator, Placement, Specs
+from layerwire_server.worker.lanes.pace import Pace
 
 ELEMENTWISE_MULTIPLE = 64  # torch's vector tail rounds otherwise than its body: parts are padded to whole vectors
 _ELEMENTWISE_ELEMENTS = 32768  # at::internal::GRAIN_SIZE: above it torch splits by threads, and tails come to lie anew
@@ -40,18 +41,20 @@ class LaneKey:
         operator: what runs on the joined batch.
         merge: how calls are joined.
         max_rows: most rows of a batch, besides the limit for all lanes.
-        deterministic: whether fixed tiles are used.
-        row_seconds: device seconds that a row took of late; 0 before the first batch.
+        deterministic: whether bits may depend on nothing but the call: in fixed tiles, or alone and always by eager.
+        pace: device seconds that batches took of late.
+        kernels: the Tuner's, by size of batches; None before the first batch.
     """
 
-    __slots__ = ("deterministic", "max_rows", "merge", "operator", "row_seconds")
+    __slots__ = ("deterministic", "kernels", "max_rows", "merge", "operator", "pace")
 
     def __init__(self, operator: Operator, merge: Merge, max_rows: int, deterministic: bool) -> None:
         self.operator = operator
         self.merge = merge
         self.max_rows = max_rows
         self.deterministic = deterministic
-        self.row_seconds = 0.0
+        self.pace = Pace()
+        self.kernels: Any = None
 
 
 class GroupAnswer(NamedTuple):
@@ -80,6 +83,7 @@ class Plan:
         specs: of the operator's inputs, None for those left out.
         outputs: specs of the outputs; `output_names` are their response fields.
         rows: what the call adds to a batch: rows, or blocks of 64 elements.
+        elements: of an elementwise call in a batch: its own, or as many as whole blocks have.
         trailing_shapes: for each input, its shape in a batch without the row axis; None for shared or absent ones.
         input_bytes: for each input, bytes of its data, 0 for absent ones.
         operations: floating-point operations.
@@ -95,6 +99,7 @@ class Plan:
     outputs: tuple[TensorSpec, ...]
     output_names: tuple[str, ...]
     rows: int
+    elements: int
     trailing_shapes: tuple[tuple[int, ...] | None, ...]
     input_bytes: tuple[int, ...]
     nbytes: int
@@ -182,8 +187,9 @@ class Plans:
             placement = placement._replace(merge=Merge.ALONE)
         placement, rows, max_rows = _merge(placement, first)
         tile = placement.operator.tile_rows if deterministic and placement.merge is Merge.ROWS else None
+        is_deterministic = tile is not None or (deterministic and operator.alone_if_deterministic)
         trailing_shapes, alike = _batchable(operator, specs, placement)
-        facts = (placement.operator, placement.merge, alike, tile is not None) + (
+        facts = (placement.operator, placement.merge, alike, is_deterministic) + (
             (trailing_shapes,) if placement.merge is Merge.ROWS else ()
         )
         input_bytes = tuple(0 if spec is None else spec.nbytes for spec in specs)
@@ -194,13 +200,14 @@ class Plans:
             outputs=outputs,
             output_names=operator.outputs[: len(outputs)],
             rows=rows,
+            elements=math.prod(first.shape) if first.dtype in operator.exact_dtypes else rows * ELEMENTWISE_MULTIPLE,
             trailing_shapes=trailing_shapes,
             input_bytes=input_bytes,
             nbytes=sum(input_bytes) + sum(spec.nbytes for spec in outputs),
             footprint=operator.footprint_bytes(specs, outputs),
             operations=operations,
             cost=operator.work(specs, operations),
-            key=self.lane_key(facts, LaneKey(placement.operator, placement.merge, max_rows, tile is not None)),
+            key=self.lane_key(facts, LaneKey(placement.operator, placement.merge, max_rows, is_deterministic)),
         )
 
 

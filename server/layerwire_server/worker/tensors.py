@@ -97,7 +97,8 @@ def to_torch(data: bytes | bytearray | memoryview, spec: TensorSpec) -> torch.Te
 
 def to_bytes(tensor: torch.Tensor) -> memoryview:
     """The bytes of a CPU tensor, uncopied if it is contiguous."""
-    flat = tensor.contiguous().view(-1)
-    if not flat.numel():
+    if not tensor.numel():
         return memoryview(b"")
-    return flat.view(torch.uint8).numpy().data
+    if tensor.dtype is torch.bfloat16:  # numpy has none
+        tensor = tensor.view(torch.int16)
+    return tensor.contiguous().numpy().data.cast("B")

@@ -5,6 +5,7 @@ It knows the link and the answers' messages; neither lanes nor devices.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -57,13 +58,14 @@ class Reply:
     """
 
     __slots__ = (
-        "_max_message_bytes", "_nbytes", "_ordinals", "_pieces", "_write",
+        "_delay_seconds", "_max_message_bytes", "_nbytes", "_ordinals", "_pieces", "_write",
         "frame", "groups", "is_dropped", "link", "unanswered_count",
     )  # fmt: skip
 
     def __init__(self, link: Link, frame: Frame, unanswered_count: int, max_message_bytes: int) -> None:
         self.link = link
         self._max_message_bytes = max_message_bytes
+        self._delay_seconds = time.monotonic() - frame.arrived  # so gateways learn how far behind the worker is
         self.frame = frame._replace(payload=b"", ordinals=())
         self.groups: set[CallGroup] = set()
         self.unanswered_count = unanswered_count
@@ -175,7 +177,8 @@ class Reply:
             self.flush()
 
     def _send(self, flags: Flag, pieces: list[bytes | memoryview], ordinals: tuple[int, ...]) -> None:
-        self.link.send(Frame(Kind.ANSWERS, self.frame.frame, flags=flags, ordinals=ordinals), pieces)
+        answers = Frame(Kind.ANSWERS, self.frame.frame, flags=flags, ordinals=ordinals, arrived=self._delay_seconds)
+        self.link.send(answers, pieces)
 
 
 class BatchTiming:

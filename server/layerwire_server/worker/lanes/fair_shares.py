@@ -51,6 +51,18 @@ class FairShares:
             if len(self._idle) > _IDLE_SHARES:
                 self._idle.popitem(last=False)
 
+    def pass_through(self, key: Hashable, now: float) -> None:
+        """As `enter` and `leave` at once, where nothing of the key waits."""
+        share = self._idle.get(key)
+        if share is None:
+            self._idle[key] = _Share(idle_since=now)
+            if len(self._idle) > _IDLE_SHARES:
+                self._idle.popitem(last=False)
+        else:
+            share.balance_seconds = min(share.balance_seconds + max(now - share.idle_since, 0.0), 0.0)
+            share.idle_since = now
+            self._idle.move_to_end(key)
+
     def pass_on(self, seconds: float) -> None:
         """So many seconds have passed on the device; who waits has earned a share."""
         self.earned_seconds += seconds / max(len(self._busy), 1)

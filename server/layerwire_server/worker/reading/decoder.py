@@ -23,11 +23,12 @@ from layerwire_server.operators.operator import Merge
 from layerwire_server.worker import tensors
 from layerwire_server.worker.call import CallGroup, Content, Model, Options, OutputSelection, content_slices
 from layerwire_server.worker.plan import LaneKey, Plan, Plans
-from layerwire_server.worker.reading.requests import GroupBytes, Request
+from layerwire_server.worker.reading.layouts import Layouts
+from layerwire_server.worker.reading.requests import GroupBytes, Request, requests_of
 from layerwire_server.worker.reading.template import Template, Templates, column_mark, template_of
 from layerwire_server.worker.request_kinds import KINDS, NATIVE_KINDS
 from layerwire_server.worker.request_kinds.inputs import InputReader
-from layerwire_server.worker.request_kinds.kind import MOST_KEY_BYTES, RequestKind, check_key_size
+from layerwire_server.worker.request_kinds.kind import MOST_KEY_BYTES, NativeKind, RequestKind, check_key_size
 from layerwire_server.worker.weights.catalog import Catalog
 from layerwire_server.worker.weights.weights_cache import CacheMiss, ProgramWeights, Weights
 
@@ -62,8 +63,17 @@ class CallDecoder:
         self._catalog = catalog
         self._inputs = InputReader(catalog)
         self._templates = Templates(catalog)
+        self._layouts = Layouts()
         self._deterministic = deterministic
         self._options: dict[bytes, Options] = {b"": Options(deterministic=deterministic)}
+
+    def requests(self, frame: Frame) -> list[tuple[Request, bool]]:
+        """The requests of a frame that are owed an answer, each with whether it is quarantined.
+
+        Raises:
+            InvalidArgumentError: the frame as a whole is wrong.
+        """
+        return requests_of(frame, self._layouts)
 
     def calls(self, request: Request, frame: Frame) -> CallsAndFailures:
         """What waits of a request: its calls together, those apart that can't, and those that are wrong.
@@ -87,6 +97,8 @@ class CallDecoder:
             subject = "stream" if request.kind is None else request.kind.family
             return [Failure(request, InternalError(f"{subject}: failed, error id {error_id}", error_id=error_id))]
         call.ids, call.ordinal = request.ids, request.ordinal
+        if request.content is not None and isinstance(request.kind, NativeKind):
+            self._layouts.learn(request.kind, request.message, frame.family, request.content, call.plan)
         return [call]
 
     def decode(self, kind: RequestKind, message: Any, arrival_time: float, deadline: float) -> CallGroup:
@@ -130,7 +142,12 @@ class CallDecoder:
         model_and_outputs = template.model, template.output_selection
         key = template.key or plan.key
         whole = _group(plan, contents, template.options, model_and_outputs, key, frame.arrived, frame.deadline)
-        whole.ids, whole.ordinal, whole.count, whole.is_grouped = request.ids, request.ordinal, request.count, True
+        whole.ids, whole.ordinal, whole.count, whole.is_grouped = (
+            request.ids,
+            request.ordinal,
+            request.count,
+            request.is_grouped,
+        )
         if not template.is_joint:
             return [self._single(template, whole, request, index) for index in range(request.count)]
         if template.has_values_to_check:
@@ -169,7 +186,7 @@ class CallDecoder:
             for role, source in zip(plan.operator.inputs, contents, strict=True)
         )
         key = None if brings_weights else self._key(plan, contents)
-        template = template_of(plan, options, model_and_outputs, contents, key, self._catalog.names)
+        template = template_of(plan, options, model_and_outputs, contents, key, self._catalog)
         self._templates.put(content, template)
         return template
 
@@ -269,7 +286,7 @@ def _group(
     call.rows, call.nbytes, call.footprint, call.cost = plan.rows, plan.nbytes, plan.footprint, plan.cost
     call.ids, call.ordinal, call.count, call.is_grouped, call.is_gone = b"", 0, 1, False, True
     call.caller = call.reply = None
-    call.order = 0
+    call.order, call.seconds, call.wait_seconds = 0, 0.0, 0.0
     return call
 
 

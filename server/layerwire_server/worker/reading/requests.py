@@ -1,4 +1,4 @@
-"""Takes a frame's bytes apart into requests: a call each, or the calls of a group together, none of them opened yet.
+"""Takes a frame's bytes apart into requests: a call each, or the calls of a group together, parsed only where new.
 
 It knows frames and messages; nothing of what a request asks for.
 """
@@ -14,13 +14,18 @@ from google.protobuf.message import DecodeError
 
 from layerwire.errors import InvalidArgumentError
 from layerwire.v1 import layerwire_pb2
+from layerwire.wire import protobuf
 from layerwire.wire.framing import pack_id
 from layerwire_server.errors import OverLimitError
-from layerwire_server.link import MAX_CALLS, QUARANTINED, Frame, Kind
-from layerwire_server.worker.call import ID_BYTES
+from layerwire_server.link import MAX_CALLS, QUARANTINED, Family, Frame, Kind
+from layerwire_server.worker.call import ID_BYTES, data_slice
 from layerwire_server.worker.reading import parse_limits
+from layerwire_server.worker.reading.layouts import Layout, Layouts, calls_and_groups, group_pieces
 from layerwire_server.worker.request_kinds import KINDS, KINDS_BY_RPC
 from layerwire_server.worker.request_kinds.kind import RequestKind
+
+_STREAM_REQUEST: Any = layerwire_pb2.StreamRequest.DESCRIPTOR
+_ID_TAG = protobuf.tag(layerwire_pb2.Call.ID_FIELD_NUMBER, protobuf.FIXED64)
 
 
 @dataclass(eq=False, slots=True)
@@ -28,7 +33,7 @@ class GroupBytes:
     """A CallGroup as it came: the template, the data, and of how many calls they are."""
 
     template: bytes
-    data: list[bytes]
+    data: list[bytes | memoryview]
     count: int
 
 
@@ -40,26 +45,25 @@ class Request:
         ordinal: of the first call in its frame.
         count: how many calls.
         ids: theirs.
-        kind: of a call by itself; None if it asks for nothing.
-        message: likewise.
-        group: of calls of a group: the group.
+        is_grouped: whether they came in a CallGroup.
+        group: of calls of a group, or of one that is like earlier ones: its parts.
         start: which of the group's calls is the first of these.
         fault: what is wrong with them all; "" if nothing is known to be.
+        kind: of any other: what it asks for; None if that is nothing.
+        message: likewise, parsed.
+        content: likewise: its bytes, in a stream those behind the id; None if they don't lie plainly.
     """
 
     ordinal: int
     count: int
     ids: bytes
-    kind: RequestKind | None = None
-    message: Any = None
+    is_grouped: bool = False
     group: GroupBytes | None = None
     start: int = 0
     fault: str = ""
-
-    @property
-    def is_grouped(self) -> bool:
-        """Whether they came in a CallGroup."""
-        return self.group is not None
+    kind: RequestKind | None = None
+    message: Any = None
+    content: bytes | memoryview | None = None
 
     def part(self, start: int, stop: int) -> Request:
         """Some of the calls."""
@@ -90,13 +94,13 @@ def parse(message: Any, payload: bytes | memoryview, most_bytes: int | None = No
     return message
 
 
-def requests_of(frame: Frame) -> list[tuple[Request, bool]]:
+def requests_of(frame: Frame, layouts: Layouts) -> list[tuple[Request, bool]]:
     """The requests of a frame that are owed an answer, each with whether it is quarantined.
 
     Raises:
         InvalidArgumentError: the frame as a whole is wrong.
     """
-    every = _requests(frame)
+    every = _unary(frame, layouts) if frame.kind is Kind.UNARY else _calls(frame.payload, layouts)
     if not frame.ordinals:
         return [(request, False) for request in every]
     answers = frozenset(ordinal for ordinal in frame.ordinals if not ordinal & QUARANTINED)
@@ -117,36 +121,83 @@ def requests_of(frame: Frame) -> list[tuple[Request, bool]]:
     return requests
 
 
-def _requests(frame: Frame) -> list[Request]:
-    if frame.kind is Kind.UNARY:
-        kind = KINDS_BY_RPC[frame.family]
-        return [Request(0, 1, b"", kind, parse(kind.request_type(), frame.payload, kind.most_bytes))]
-    message = parse(layerwire_pb2.StreamRequest(), frame.payload).calls
-    singles, groups = message.calls, message.groups
-    requests = [_single(ordinal, call) for ordinal, call in enumerate(singles)]
-    count = len(requests)
-    for group in groups:
-        request = _group(count, group)
-        count += request.count
-        requests.append(request)
+def _unary(frame: Frame, layouts: Layouts) -> list[Request]:
+    payload = frame.payload
+    layout = layouts.find(frame.family, payload, 0, len(payload))
+    if layout is not None:
+        return [Request(0, 1, b"", group=_single_group(layout, payload, 0))]
+    kind = KINDS_BY_RPC[frame.family]
+    message = parse(kind.request_type(), payload, kind.most_bytes)
+    return [Request(0, 1, b"", kind=kind, message=message, content=payload)]
+
+
+def _calls(payload: bytes | memoryview, layouts: Layouts) -> list[Request]:
+    """The calls of a message: those like earlier ones and groups unparsed, and all others parsed."""
+    parse_limits.check(_STREAM_REQUEST, payload)
+    spans = calls_and_groups(payload)
+    requests = None if spans is None else _requests_like_earlier(payload, *spans, layouts)
+    if requests is None:
+        message = parse(layerwire_pb2.StreamRequest(), payload).calls
+        requests = _requests_of_message(message, payload, None if spans is None else spans[0])
+    count = requests[-1].ordinal + requests[-1].count if requests else 0
     if count > MAX_CALLS:
         rule = f"must be at most {MAX_CALLS} a message, got {count}"
         raise OverLimitError("message_calls", "stream", "calls", rule)
     return requests
 
 
-def _single(ordinal: int, call: layerwire_pb2.Call) -> Request:
-    field = call.WhichOneof("request")
-    if field is None:
-        return Request(ordinal, 1, pack_id(call.id))
-    return Request(ordinal, 1, pack_id(call.id), KINDS[field], getattr(call, field))
+def _requests_like_earlier(
+    payload: bytes | memoryview, calls: list[tuple[int, int]], groups: list[tuple[int, int]], layouts: Layouts
+) -> list[Request] | None:
+    """None where a call has to be parsed."""
+    requests = []
+    for ordinal, (start, stop) in enumerate(calls):
+        body = start + 1 + ID_BYTES
+        layout = layouts.find(Family.NONE, payload, body, stop) if stop > body and payload[start] == _ID_TAG else None
+        if layout is None:
+            return None
+        ids = bytes(payload[start + 1 : body])
+        requests.append(Request(ordinal, 1, ids, group=_single_group(layout, payload, body)))
+    count = len(requests)
+    for start, stop in groups:
+        pieces = group_pieces(payload, start, stop)
+        if pieces is None:
+            return None
+        requests.append(_group(count, *pieces))
+        count += requests[-1].count
+    return requests
 
 
-def _group(ordinal: int, group: layerwire_pb2.CallGroup) -> Request:
-    ids = group.ids
+def _requests_of_message(
+    message: layerwire_pb2.Calls, payload: bytes | memoryview, spans: list[tuple[int, int]] | None
+) -> list[Request]:
+    requests = []
+    for ordinal, call in enumerate(message.calls):
+        field = call.WhichOneof("request")
+        request = Request(ordinal, 1, pack_id(call.id))
+        if field is not None:
+            request.kind, request.message = KINDS[field], getattr(call, field)
+            start, stop = (0, 0) if spans is None else spans[ordinal]
+            if stop > start and payload[start] == _ID_TAG:
+                request.content = payload[start + 1 + ID_BYTES : stop]
+        requests.append(request)
+    count = len(requests)
+    for group in message.groups:
+        requests.append(_group(count, group.template, group.ids, list(group.data)))
+        count += requests[-1].count
+    return requests
+
+
+def _single_group(layout: Layout, payload: bytes | memoryview, at: int) -> GroupBytes:
+    return GroupBytes(layout.template, [data_slice(payload, at + start, at + stop) for start, stop in layout.data], 1)
+
+
+def _group(ordinal: int, template: bytes, ids: bytes, data: list[bytes | memoryview]) -> Request:
     count, excess = divmod(len(ids), ID_BYTES)
     if not count:
         raise InvalidArgumentError("stream: ids must have 8 bytes for each call of a group, got none", field="ids")
-    fault = f"stream: ids must have 8 bytes for each call of a group, got {len(ids)}" if excess else ""
-    whole = GroupBytes(group.template, list(group.data), count)
-    return Request(ordinal, count, ids[: ID_BYTES * count], group=whole, fault=fault)
+    group = GroupBytes(template, data, count)
+    if not excess:
+        return Request(ordinal, count, ids, True, group)
+    fault = f"stream: ids must have 8 bytes for each call of a group, got {len(ids)}"
+    return Request(ordinal, count, ids[: ID_BYTES * count], True, group, fault=fault)

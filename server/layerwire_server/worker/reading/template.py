@@ -57,7 +57,7 @@ class Template:
     names: Names | None
     run: Run | None
 
-    def contents(self, data: list[bytes], catalog: Catalog) -> list[Content]:
+    def contents(self, data: list[bytes | memoryview], catalog: Catalog) -> list[Content]:
         """What there is for each input, given the data of a group.
 
         Raises:
@@ -124,7 +124,7 @@ def template_of(
     model_and_outputs: tuple[Model | None, OutputSelection | None],
     contents: list[Content],
     key: LaneKey | None,
-    names: Names | None,
+    catalog: Catalog,
 ) -> Template:
     """The template of a request in whose tensors the number of each column stands for its data."""
     operator, run = plan.operator, run_of(plan.operator)
@@ -147,7 +147,7 @@ def template_of(
         key=key,
         is_joint=is_joint,
         has_values_to_check=has_bools or bool(operator.value_inputs),
-        names=names if uses_names else None,
+        names=catalog.names if uses_names else None,
         run=run,
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from layerwire_server.operators.operator import TORCH_DTYPES, Merge, Operator
 from layerwire_server.worker.plan import LaneKey
 from layerwire_server.worker.running.batch import BatchInput, KernelInput, Part
 from layerwire_server.worker.tensors import to_torch
+from layerwire_server.worker.trials.tuner import Tuner
 
 
 class Phases(NamedTuple):
@@ -48,6 +49,7 @@ class Device(Protocol):
         full_name: what people call it.
         slots: batches that may run at once, so that copies of one overlap kernels of another.
         inline: whether small batches may run on the loop's own thread.
+        tuner: picks the kernels; None where eager ones are all.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Device(Protocol):
     full_name: str
     slots: int
     inline: bool
+    tuner: Tuner | None
 
     def upload(self, tensor: torch.Tensor) -> torch.Tensor:
         """A CPU tensor on the device."""
@@ -115,6 +118,7 @@ class CpuDevice:
 
     def __init__(self, threads: int) -> None:
         torch.set_num_threads(threads)
+        self.tuner: Tuner | None = None
         self.full_name = f"{platform.processor() or platform.machine()}, {threads} threads"
 
     def upload(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -125,10 +129,14 @@ class CpuDevice:
         """See Device."""
         start = time.perf_counter()
         tensors = [self._kernel_input(part) if isinstance(part, Part) else part for part in inputs]
+        site = None if self.tuner is None else self.tuner.site(key, tensors)
         launch = time.perf_counter()
         with torch.inference_mode():
-            outputs = kernel(key, tensors)
-        return DeviceRun(outputs, Phases(launch - start, time.perf_counter() - launch, 0.0))
+            outputs = kernel(key, tensors) if site is None else site.run(tensors)
+        seconds = time.perf_counter() - launch
+        if site is not None and self.tuner is not None:
+            self.tuner.count(site, tensors, seconds)
+        return DeviceRun(outputs, Phases(launch - start, seconds, 0.0))
 
     def memory(self) -> dict[str, float]:
         """Nothing: the processes' resident memory is measured elsewhere."""
@@ -152,6 +160,7 @@ class CudaDevice:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.tuner: Tuner | None = None
         self._device = torch.device(name)
         torch.cuda.set_device(self._device)
         self.full_name = torch.cuda.get_device_name(self._device)
@@ -242,3 +251,10 @@ def numerics() -> dict[str, str]:
         "threads": str(torch.get_num_threads()),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
     }
+
+
+def environment() -> str:
+    """What makes a CPU's kernels fast or slow, and round: choices of kernels hold where it is the same."""
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    machine = f"{capabilities.get('cpu_name', platform.machine())} {torch.backends.cpu.get_cpu_capability()}"
+    return f"torch {torch.__version__}, {machine}, {torch.get_num_threads()} threads"

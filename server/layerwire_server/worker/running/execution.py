@@ -44,13 +44,13 @@ class Execution(NamedTuple):
         results: one an item of the batch.
         phases: its time.
         bearable_rows: the rows it had to be cut to for memory's sake.
-        calls: the items that the results are of, where the batch's own were taken apart.
+        calls: the items that the results are of: the batch's own, or what they were cut into.
     """
 
     results: list[Result]
     phases: Phases
     bearable_rows: int | None = None
-    calls: Sequence[CallGroup] | None = None
+    calls: Sequence[CallGroup] = ()
 
 
 def execute(device: Device, key: LaneKey, calls: Sequence[CallGroup]) -> Execution:
@@ -80,7 +80,7 @@ def execute(device: Device, key: LaneKey, calls: Sequence[CallGroup]) -> Executi
     rows = sum(call.rows * call.count for call in calls) // 2 if short_of_memory else None
     bearable = [value for value in (rows, *(half.bearable_rows for half in halves)) if value is not None]
     results = [result for half in halves for result in half.results]
-    parts = [call for half in halves for call in half.calls or ()]
+    parts = [call for half in halves for call in half.calls]
     return Execution(results, phases, min(bearable, default=None), parts)
 
 

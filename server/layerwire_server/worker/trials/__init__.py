@@ -1,0 +1,1 @@
+"""Which kernel runs what: by trial on what callers send, and written down in the store."""

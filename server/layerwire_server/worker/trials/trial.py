@@ -1,0 +1,223 @@
+"""A trial: runs an operator's kernels in turns on the same inputs, drops those that answer otherwise, times the rest.
+
+It knows kernels and tensors; nothing of lanes, stores or when there is time for it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+
+from layerwire_server.operators.operator import EAGER, Kernel
+
+Inputs: TypeAlias = tuple[Any, ...]  # an operator's tensors; a program's weights are a tuple of them
+Step: TypeAlias = Callable[[Callable[[], Any]], Any]  # runs a piece of work where batches run
+
+_MARGIN = 1.1  # what is less than a tenth faster isn't worth another way
+_MOST_ROUNDS = 12
+_LEAST_ROUNDS = 3
+_HOPELESS = 3.0  # times as slow as eager at its first run: not timed again
+_SMALL_BYTES = 1 << 20  # of inputs: larger ones are run as they came, and their unusual kin has fewer rows
+_TOLERANCE = 64.0  # units in the last place of the largest answer, for kernels that round otherwise
+
+
+class Verdict(NamedTuple):
+    """What a trial found.
+
+    Attributes:
+        kernel: the fastest, "eager" where none is clearly faster.
+        ratio: eager's time by its.
+        results: of each other kernel: "fastest", "slower", "wrong" (another answer) or "failed" (an exception).
+        causes: of what is wrong or failed, for the log.
+    """
+
+    kernel: str
+    ratio: float
+    results: dict[str, str]
+    causes: dict[str, str]
+
+
+class Trial:
+    """A trial of kernels against eager.
+
+    Args:
+        eager: what the others must agree with.
+        kernels: the others, by name.
+        exact: whether agreeing is having the same bits, or else being within 64 units in the last place.
+        step: runs a piece of work where batches run.
+        budget_seconds: most time of all runs together, but for the least that each needs.
+    """
+
+    def __init__(
+        self, eager: Kernel, kernels: Mapping[str, Kernel], *, exact: bool, step: Step, budget_seconds: float
+    ) -> None:
+        self._eager = eager
+        self._kernels = dict(kernels)
+        self._exact = exact
+        self._step = step
+        self._budget_seconds = budget_seconds
+        self._results: dict[str, str] = {}
+        self._causes: dict[str, str] = {}
+
+    def run(self, inputs: Inputs, *, is_shared: Sequence[bool], has_rows: bool) -> Verdict:
+        """The verdict for inputs of a batch that callers sent.
+
+        Args:
+            inputs: of the batch.
+            is_shared: which of them are weights.
+            has_rows: whether axis 0 of the others is rows, of which there may as well be fewer.
+        """
+        shared = [
+            whole or not isinstance(tensor, torch.Tensor) for tensor, whole in zip(inputs, is_shared, strict=True)
+        ]
+        nbytes = sum(tensor.nbytes for tensor, whole in zip(inputs, shared, strict=True) if not whole)
+        is_small = nbytes <= _SMALL_BYTES
+        samples = [inputs, *(_mirror_images(inputs, shared) if is_small else ())]
+        part = inputs if is_small or not has_rows else _rows(inputs, shared, _SMALL_BYTES / nbytes)
+        for sample in (*samples, *unusual(part, shared)):
+            self._check(sample)
+        best = self._times(samples)
+        fastest = min(best, key=lambda name: best[name] * (1.0 if name == EAGER else _MARGIN))
+        for name in best:
+            if name != EAGER:
+                self._results[name] = "fastest" if name == fastest else "slower"
+        return Verdict(fastest, best[EAGER] / best[fastest], self._results, self._causes)
+
+    def _check(self, sample: Inputs) -> None:
+        """Drops kernels that don't agree on these inputs; what eager itself refuses says nothing."""
+        try:
+            expected = self._step(lambda: self._eager(*sample))
+        except Exception:  # unusual values may be no indices, say
+            return
+        for name, kernel in list(self._kernels.items()):
+            try:
+                is_right = self._step(partial(self._is_right, kernel, sample, expected))
+            except Exception as error:  # whatever it is, the kernel isn't used
+                self._drop(name, "failed", repr(error))
+            else:
+                if not is_right:
+                    self._drop(name, "wrong", "another answer than eager's")
+
+    def _is_right(self, kernel: Kernel, sample: Inputs, expected: Sequence[torch.Tensor]) -> bool:
+        return agree(kernel(*sample), expected, exact=self._exact)
+
+    def _drop(self, name: str, result: str, cause: str) -> None:
+        del self._kernels[name]
+        self._results[name] = result
+        self._causes[name] = cause
+
+    def _times(self, samples: Sequence[Inputs]) -> dict[str, float]:
+        """Seconds of each kernel, eager first: the sum over the samples of its shortest run of each."""
+        kernels = {EAGER: self._eager, **self._kernels} if self._kernels else {EAGER: self._eager}
+        seconds = {name: [math.inf] * len(samples) for name in kernels}
+        spent = 0.0
+        for number in range(_MOST_ROUNDS if self._kernels else 1):
+            for index, sample in enumerate(samples):
+                for name, kernel in kernels.items():
+                    elapsed = self._step(partial(_seconds_of, kernel, sample))
+                    seconds[name][index] = min(seconds[name][index], elapsed)
+                    spent += elapsed
+            if number + 1 >= _LEAST_ROUNDS and spent > self._budget_seconds:
+                break
+            limit = _HOPELESS * sum(seconds[EAGER])
+            kernels = {name: kernel for name, kernel in kernels.items() if sum(seconds[name]) <= limit}
+        return {name: sum(values) for name, values in seconds.items()}
+
+
+def _seconds_of(kernel: Kernel, sample: Inputs) -> float:
+    start = time.perf_counter()
+    kernel(*sample)
+    return time.perf_counter() - start
+
+
+def agree(outputs: Sequence[torch.Tensor], expected: Sequence[torch.Tensor], *, exact: bool) -> bool:
+    """Whether outputs have the expected bits; or, not `exact`, are within 64 units in the last place of the largest."""
+    return len(outputs) == len(expected) and all(
+        output.dtype == other.dtype
+        and output.shape == other.shape
+        and (_same_bits(output, other) or (not exact and _is_close(output, other)))
+        for output, other in zip(outputs, expected, strict=True)
+    )
+
+
+def _same_bits(output: torch.Tensor, expected: torch.Tensor) -> bool:
+    flat, other = (tensor.contiguous().view(-1) for tensor in (output, expected))
+    return not flat.numel() or torch.equal(flat.view(torch.uint8), other.view(torch.uint8))
+
+
+def _is_close(output: torch.Tensor, expected: torch.Tensor) -> bool:
+    if not output.is_floating_point():
+        return False
+    is_finite = expected.isfinite()
+    if not torch.equal(is_finite, output.isfinite()):
+        return False
+    rest = ~is_finite  # infinities must be the same, and NaN where NaN is
+    if not torch.equal(output[rest].nan_to_num(), expected[rest].nan_to_num()):
+        return False
+    values, others = output[is_finite].double(), expected[is_finite].double()
+    if not values.numel():
+        return True
+    room = _TOLERANCE * torch.finfo(output.dtype).eps * float(others.abs().max())
+    return float((values - others).abs().max()) <= room
+
+
+def _rows(inputs: Inputs, shared: Sequence[bool], share: float) -> Inputs:
+    """The first rows of a batch, about that share of it, and at least two."""
+    return tuple(
+        tensor if whole else tensor[: max(2, int(share * len(tensor)))]
+        for tensor, whole in zip(inputs, shared, strict=True)
+    )
+
+
+def _mirror_images(inputs: Inputs, shared: Sequence[bool]) -> list[Inputs]:
+    """The same turned over along axes: other inputs as real as the first, so that no branch predictor knows them."""
+    return [
+        tuple(
+            tensor if whole or tensor.dim() <= axis else tensor.flip(tensor.dim() - axis)
+            for tensor, whole in zip(inputs, shared, strict=True)
+        )
+        for axis in (1, 2)
+    ]
+
+
+def unusual(inputs: Inputs, shared: Sequence[bool]) -> list[Inputs]:
+    """Inputs of the same shapes with what callers seldom send: NaN, infinities, zeros of both signs, extremes."""
+    generator = torch.Generator().manual_seed(0)
+
+    def with_values(tensor: torch.Tensor, values: torch.Tensor, share: float) -> torch.Tensor:
+        flat = tensor.contiguous().clone().view(-1)
+        places = torch.rand(flat.shape, generator=generator) < share
+        count = int(places.sum())
+        flat[places] = values[torch.randint(len(values), (count,), generator=generator)]
+        return flat.view(tensor.shape)
+
+    variants = []
+    for kind, share in (("zeros", 0.7), ("infinities", 0.3), ("nan", 0.1)):
+        variants.append(
+            tuple(
+                tensor if whole or not tensor.numel() else with_values(tensor, _values(tensor.dtype, kind), share)
+                for tensor, whole in zip(inputs, shared, strict=True)
+            )
+        )
+    return variants
+
+
+def _values(dtype: torch.dtype, kind: str) -> torch.Tensor:
+    if dtype is torch.bool:
+        return torch.tensor([False, True])
+    if not dtype.is_floating_point:
+        info = torch.iinfo(dtype)
+        return torch.tensor([0, info.min, info.max] if kind == "infinities" else [0], dtype=dtype)
+    if kind == "zeros":
+        return torch.tensor([0.0, -0.0], dtype=dtype)
+    if kind == "infinities":
+        return torch.tensor([math.inf, -math.inf, 0.0, torch.finfo(dtype).max], dtype=dtype)
+    # Of several NaN in a window it shows which one is kept, as each has a payload of its own.
+    bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize]
+    payloads = torch.tensor([math.nan], dtype=dtype).view(bits) + torch.tensor([0, 1, 5], dtype=bits)
+    return torch.cat([payloads.view(dtype), torch.tensor([-0.0, -math.inf], dtype=dtype)])

@@ -1,0 +1,129 @@
+"""Other kernels of max pools against torch's own: the same bits, whatever the windows, dtypes and elements are."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from layerwire.v1 import operators_pb2
+from layerwire_server.operators import max_pool_kernels
+from layerwire_server.operators.operator import FLOATS, INTEGERS, TORCH_DTYPES
+from layerwire_server.operators.pool import MaxPool
+
+DTYPES = [TORCH_DTYPES[dtype] for dtype in sorted(FLOATS | INTEGERS)]
+EXTENTS = {1: (9, 10), 2: ((7, 9), (6, 8)), 3: ((5, 7, 6), (6, 5, 8))}
+WINDOWS = [  # kernel_size, stride, padding, dilation, ceil_mode
+    (1, 1, 0, 1, False),
+    (1, 2, 0, 1, False),
+    (2, 2, 0, 1, False),
+    (2, 2, 0, 1, True),
+    (2, 2, 1, 1, False),
+    (2, 1, 1, 1, False),
+    (2, 3, 0, 2, False),
+    (2, 2, 0, 2, False),
+    (3, 1, 1, 1, False),
+    (3, 2, 1, 1, False),
+    (3, 2, 1, 1, True),
+    (3, 3, 1, 2, True),
+]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """torch wakes all its threads for the smallest of pools, which takes milliseconds where others run too."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def operator(dims, window, return_indices):
+    kernel_size, stride, padding, dilation, ceil_mode = window
+    message = operators_pb2.MaxPool(
+        spatial_dims=dims,
+        kernel_size=[kernel_size],
+        stride=[stride],
+        padding=[padding],
+        dilation=[dilation],
+        ceil_mode=ceil_mode,
+        return_indices=return_indices,
+    )
+    return MaxPool.from_message(message)
+
+
+def bits(tensor):
+    return tensor.contiguous().view(-1).view(torch.uint8)
+
+
+def elements(kind, shape, dtype):
+    """Numbers; or few of them, often equal, zeros of both signs among them; or NaN with payloads and infinities."""
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(len(kind))) * 3
+    if not dtype.is_floating_point:
+        if kind == "extremes":
+            info = torch.iinfo(dtype)
+            return torch.where(x > 1, info.max, torch.where(x < -1, info.min, 0)).to(dtype)
+        return (x.abs() if dtype is torch.uint8 else x.round()).to(dtype)
+    if kind == "equal":
+        return (x.round().clamp(-1, 0) * torch.where(x > 0, -1.0, 1.0)).to(dtype)
+    if kind == "extremes":
+        x = torch.where(x > 2, -math.inf, torch.where(x < -3, math.inf, x)).to(dtype)
+        integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize]
+        payloads = torch.tensor([math.nan], dtype=dtype).view(integer) + torch.arange(x.numel(), dtype=integer) % 7
+        return torch.where(x.abs() < 0.7, payloads.view(dtype).view(shape), x)
+    return x.to(dtype)
+
+
+@pytest.mark.parametrize("kind", ["numbers", "equal", "extremes"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_each_kernel_gives_torchs_bits(dims, dtype, kind):
+    count = 0
+    for window, return_indices, extents in itertools.product(WINDOWS, (False, True), EXTENTS[dims]):
+        pool = operator(dims, window, return_indices)
+        x = elements(kind, (5, *(extents if dims > 1 else (extents,))), dtype)
+        if dims == 1 and not return_indices and not dtype.is_floating_point:
+            continue  # torch's own max_pool1d takes floats only
+        expected = pool.run(x)
+        for name, kernel in pool.kernels().items():
+            outputs = kernel(x)
+            for output, other in zip(outputs, expected, strict=True):
+                assert (output.dtype, output.shape) == (other.dtype, other.shape), (name, window)
+                assert torch.equal(bits(output), bits(other)), (name, window, extents)
+            count += 1
+    assert count or (dims == 1 and not dtype.is_floating_point)  # at 1-d there is none with indices
+
+
+@pytest.mark.parametrize("return_indices", [False, True])
+def test_a_large_batch_goes_in_blocks(monkeypatch, return_indices):
+    """A block whose bits might differ is left to torch's kernel, and the others aren't."""
+    monkeypatch.setattr(max_pool_kernels, "_BLOCK_BYTES", 3 * 6 * 8 * 4)
+    pool = operator(2, (2, 2, 0, 1, False), return_indices)
+    x = elements("numbers", (10, 6, 8), torch.float32)
+    x[4, 0, 0] = math.nan
+    x[7, 5, 5] = -0.0
+    eager_rows = []
+
+    def eager(tensor):
+        eager_rows.append(len(tensor))
+        return pool.run(tensor)
+
+    name = "comparison" if return_indices else "rows_first"
+    kernel = max_pool_kernels.kernels(pool.window, eager, return_indices=return_indices)[name]
+    for output, expected in zip(kernel(x), pool.run(x), strict=True):
+        assert torch.equal(bits(output), bits(expected))
+    assert eager_rows == [3, 3]
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 4, 4), (3, 2, 2), (1, 3, 3)])
+@pytest.mark.parametrize("return_indices", [False, True])
+def test_no_rows_and_single_windows(shape, return_indices):
+    pool = operator(2, (2, 2, 0, 1, False), return_indices)
+    x = torch.randn(shape)
+    expected = pool.run(x)
+    for kernel in pool.kernels().values():
+        for output, other in zip(kernel(x), expected, strict=True):
+            assert output.shape == other.shape
+            assert torch.equal(output, other)

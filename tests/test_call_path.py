@@ -56,6 +56,7 @@ TOOLS = {
     "layerwire_server/gateway/server.py",  # gRPC's server
     "layerwire_server/metrics.py",
     "layerwire_server/operators/spatial.py",
+    "layerwire_server/worker/call.py",  # calls that are alike, as one value
     "layerwire_server/worker/lanes/fair_shares.py",
     "layerwire_server/worker/lanes/pace.py",
     "layerwire_server/worker/lanes/waiting_work.py",

@@ -139,7 +139,7 @@ class WorkerLoop:
         self._admit_some(reply, frame, iter(requests))
 
     def _admit_some(self, reply: Reply, frame: Frame, requests: Iterator[tuple[Request, bool]]) -> None:
-        """Admits what a frame asks for; in several turns of the loop if that takes long, as where all shapes are new."""
+        """Admits what a frame asks for; in several turns of the loop where that takes long, as for new shapes."""
         now = time.monotonic()
         cancelled_ids = self._unread.pop(reply, None)
         if reply.is_dropped:

@@ -83,6 +83,7 @@ class Plan:
         specs: of the operator's inputs, None for those left out.
         outputs: specs of the outputs; `output_names` are their response fields.
         rows: what the call adds to a batch: rows, or blocks of 64 elements.
+        elements: of an elementwise call in a batch: its own, or as many as whole blocks have.
         trailing_shapes: for each input, its shape in a batch without the row axis; None for shared or absent ones.
         input_bytes: for each input, bytes of its data, 0 for absent ones.
         operations: floating-point operations.
@@ -98,6 +99,7 @@ class Plan:
     outputs: tuple[TensorSpec, ...]
     output_names: tuple[str, ...]
     rows: int
+    elements: int
     trailing_shapes: tuple[tuple[int, ...] | None, ...]
     input_bytes: tuple[int, ...]
     nbytes: int
@@ -198,6 +200,7 @@ class Plans:
             outputs=outputs,
             output_names=operator.outputs[: len(outputs)],
             rows=rows,
+            elements=math.prod(first.shape) if first.dtype in operator.exact_dtypes else rows * ELEMENTWISE_MULTIPLE,
             trailing_shapes=trailing_shapes,
             input_bytes=input_bytes,
             nbytes=sum(input_bytes) + sum(spec.nbytes for spec in outputs),

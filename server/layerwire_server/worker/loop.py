@@ -21,8 +21,8 @@ from layerwire_server.link import Flag, Frame, Kind, Link
 from layerwire_server.worker.answering.reply import Answerable, Reply
 from layerwire_server.worker.call import CallGroup, id_numbers
 from layerwire_server.worker.dispatcher import Dispatcher, deadline_error
-from layerwire_server.worker.lanes.lane import Batch
-from layerwire_server.worker.lanes.lanes import Full, Lanes
+from layerwire_server.worker.lanes.lane import Batch, Full
+from layerwire_server.worker.lanes.lanes import Lanes
 from layerwire_server.worker.measures import Measures
 from layerwire_server.worker.other_requests.handler import OtherRequests
 from layerwire_server.worker.other_requests.models import Models
@@ -34,6 +34,7 @@ from layerwire_server.worker.weights.weights_cache import CacheMiss, load_error
 
 log = logging.getLogger(__name__)
 
+_REFUSALS = {"seconds": "what waits already takes too long for the call's deadline"}  # else a limit is named
 _MAX_LOADS = 8  # program, weights, sizes: each is missed once, and again only if room is very short
 
 
@@ -258,9 +259,10 @@ class WorkerLoop:
         except Full as full:
             rest: CallGroup = full.rest
             self._measures.count_rejection(full.reason, rest.count)
+            title = call.plan.operator.title
             error = ResourceExhaustedError(
-                f"{call.plan.operator.title}: the queue is full by --max-queue-{full.reason}",
-                operator=call.plan.operator.title,
+                f"{title}: {_REFUSALS.get(full.reason, f'the queue is full by --max-queue-{full.reason}')}",
+                operator=title,
                 retry_after_seconds=full.retry_after_seconds,
             )
             self._fail(reply, rest, error, rest)

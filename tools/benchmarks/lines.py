@@ -239,7 +239,7 @@ def map_contenders(stack: contextlib.ExitStack, workload: Workload, ours: Server
     for answer in method(arrays):
         if not np.array_equal(answer, sample.expected["output"]):
             raise WrongAnswerError(f"{MAP}: another answer than torch's")
-    return {MAP: InProcessContender(MAP, lambda: method(arrays), len(arrays))}
+    return {MAP: InProcessContender(MAP, lambda: method(arrays), len(arrays), ours.pid)}
 
 
 def eager_rows(name: str, threads: int) -> Contender:

@@ -55,7 +55,7 @@ def measure(ours: Server, count: int, seconds: float, watch: Watch) -> Result:
                 raise WrongAnswerError(f"{REMOTE}: another answer than torch's")
 
         own = torch.get_num_threads()
-        contenders = [InProcessContender(REMOTE, remote, 1)]
+        contenders = [InProcessContender(REMOTE, remote, 1, ours.pid)]
         contenders += [InProcessContender(name, partial(eager, count or own), 1) for name, count in EAGER.items()]
         check()
         turns = results.rounds(contenders, 1, count, seconds, watch)

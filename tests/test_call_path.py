@@ -40,7 +40,6 @@ PATH = [
     "layerwire_server/worker/running/batch.py",
     "layerwire_server/worker/running/device.py",
     "layerwire_server/operators/pool.py",
-    "layerwire_server/worker/request_kinds/operator.py",
 ]
 # What those use, which decides nothing about a call: values, rules and tools that know nothing of where it goes.
 TOOLS = {
@@ -57,7 +56,10 @@ TOOLS = {
     "layerwire_server/gateway/server.py",  # gRPC's server
     "layerwire_server/metrics.py",
     "layerwire_server/operators/spatial.py",
+    "layerwire_server/worker/call.py",  # calls that are alike, as one value
     "layerwire_server/worker/lanes/fair_shares.py",
+    "layerwire_server/worker/lanes/pace.py",
+    "layerwire_server/worker/lanes/waiting_work.py",
     "layerwire_server/worker/measures.py",
     "layerwire_server/worker/reading/parse_limits.py",  # looks at large messages only
     "layerwire_server/worker/request_kinds/operator.py",  # what a call is counted under

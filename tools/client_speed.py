@@ -1,4 +1,4 @@
-"""How many small calls a second the SDK makes against a server that does next to nothing.
+"""How many small calls a second the SDK makes against a server that does next to nothing, and the CPU that each costs.
 
 python -m tools.client_speed [callers] [seconds]
 """

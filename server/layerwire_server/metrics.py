@@ -92,6 +92,7 @@ REJECTIONS: dict[str, dict[str, str]] = {
     "worker": {
         "queue_calls": "calls waiting, `--max-queue-calls`",
         "queue_bytes": "bytes of calls waiting, `--max-queue-bytes`",
+        "queue_seconds": "a call whose deadline is too near for the work that waits before it",
         "output_bytes": "a call whose output would be over `--max-output-bytes`",
         "operations": "a call whose work would be over `--max-call-operations`",
         "message_calls": "a `Stream` message of more than 4,096 calls",

@@ -9,6 +9,7 @@ import pytest
 
 from layerwire.errors import InvalidArgumentError, to_status
 from layerwire.v1 import layerwire_pb2 as pb
+from layerwire_server.gateway import stream as gateway_stream
 from layerwire_server.gateway.stream import _together
 from layerwire_server.link import QUARANTINED, Flag, Frame, Kind
 
@@ -203,6 +204,44 @@ async def test_a_stream_that_holds_too_much_is_read_no_further_until_it_is_answe
             assert it.workers[0].frames.empty()
     assert seen == list(range(6))
     await writing
+    stream.cancel()
+
+
+async def test_while_answers_wait_to_be_read_workers_get_no_more_calls(rig, mib, monkeypatch):
+    monkeypatch.setattr(gateway_stream, "_UNREAD_BYTES", mib)
+    it = await rig()
+    stream, other = it.stub.Stream(), it.stub.Stream()
+    await stream.write(calls(0))
+    frame = await it.workers[0].next(Kind.CALLS)
+    for ordinal in range(8):  # more than gRPC takes from us before the client reads
+        it.workers[0].answer(frame, answers(0, data=b"x" * mib), ordinal, last=ordinal == 7)
+    (held,) = [each for each in it.gateway._streams.open if each._frames]
+    while held._frames:
+        await asyncio.wait_for(it.workers[0].canaries.get(), 10)
+    await stream.write(calls(1))
+    await stream.write(calls(2))
+    await other.write(calls(3))
+    assert pb.StreamRequest.FromString((await it.workers[0].next(Kind.CALLS)).payload) == calls(3)
+    while len(held._waiting_frames) < 2:
+        await asyncio.wait_for(it.workers[0].canaries.get(), 10)
+    assert it.workers[0].frames.empty()
+    assert await read_ids(stream, 8) == [0] * 8
+    for number in (1, 2):
+        frame = await it.workers[0].next(Kind.CALLS)
+        it.workers[0].answer(frame, answers(number), 0)
+    assert await read_ids(stream, 2) == [1, 2]
+    stream.cancel()
+    other.cancel()
+
+
+async def test_cancellations_follow_the_calls_that_wait(rig, mib, monkeypatch):
+    monkeypatch.setattr(gateway_stream, "_UNREAD_BYTES", -1)
+    it = await rig()
+    stream = it.stub.Stream()
+    await stream.write(calls(1))
+    await stream.write(pb.StreamRequest(cancel=pb.Cancellation(ids=[1])))
+    frame = await it.workers[0].next(Kind.CALLS)
+    assert (await it.workers[0].next(Kind.CANCEL_CALLS)).stream == frame.stream
     stream.cancel()
 
 

@@ -100,18 +100,18 @@ async def test_beyond_the_limit_a_request_is_refused_with_the_time_to_come_back(
 
 async def test_a_request_that_a_worker_would_read_too_late_is_refused_at_once(rig):
     it = await rig()
-    first = asyncio.ensure_future(it.stub.Activate(REQUEST, timeout=3600))
-    frame = await it.workers[0].next(Kind.UNARY)
+    asked = [asyncio.ensure_future(it.stub.Activate(REQUEST, timeout=3600)) for _ in range(2)]
+    frame, unread = [await it.workers[0].next(Kind.UNARY) for _ in range(2)]
     it.workers[0].send(Frame(Kind.ANSWERS, frame.frame, RESPONSE.SerializeToString(), Flag.LAST, arrived=900.0))
-    await first
+    await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
     error = await error_of(it.stub.Activate(REQUEST, timeout=1700))
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert from_status(details(error)).retry_after_seconds > 0
     assert it.count("layerwire_rejected_total", reason="queue_seconds") == 1
-    for timeout in (3600, None):  # these have the time
-        asked = asyncio.ensure_future(it.stub.Activate(REQUEST, timeout=timeout))
-        it.workers[0].answer(await it.workers[0].next(Kind.UNARY), RESPONSE.SerializeToString(), 0)
-        await asked
+    asked += [asyncio.ensure_future(it.stub.Activate(REQUEST, timeout=timeout)) for timeout in (3600, None)]
+    for frame in (unread, *[await it.workers[0].next(Kind.UNARY) for _ in range(2)]):  # these have the time
+        it.workers[0].answer(frame, RESPONSE.SerializeToString(), 0)
+    await asyncio.gather(*asked)
 
 
 async def test_each_connection_is_a_caller_of_its_own(rig):

@@ -66,9 +66,8 @@ def test_networks_agree_with_eager(name, rows):
 
 
 def test_relu_comes_after_the_pool_and_writes_over_it():
-    run, weights = of(
-        nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2)), 3, 8, 8
-    )
+    layers = nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2)
+    run, weights = of(nn.Sequential(*layers), 3, 8, 8)
     assert nodes(run.variant.plan) == ["conv", "relu", "max_pool"]
     assert nodes(run.variant.other_plans()["fused"]) == ["conv", "max_pool", "relu"]
     assert set(run.kernels()) == {"fused", "channels_last"}

@@ -62,3 +62,13 @@ def test_waits_are_counted():
 def test_a_function_has_its_own_time_and_that_of_what_it_calls():
     total, alone, within = functions("main;read;parse 3\nmain;read 1\nmain;read;read 2\n")
     assert (total, alone, within) == (6, {"parse": 3, "read": 3}, {"main": 6, "read": 6, "parse": 3})
+
+
+def test_what_this_process_uses_is_not_its_neighbours(busy):
+    neighbours = processes.Neighbours()
+    end = time.process_time() + 0.3
+    while time.process_time() < end:
+        pass
+    before = neighbours._own_seconds
+    assert processes._own_seconds() - before >= 0.25
+    assert 0 <= neighbours.ratio() <= 1

@@ -2,7 +2,7 @@
 
 import pytest
 from tools.benchmarks import tables
-from tools.benchmarks.contenders import Contender, Turn
+from tools.benchmarks.contenders import Contender, InProcessContender, Turn
 from tools.benchmarks.results import Claim, Result, rounds
 
 FAST, SLOW = [Turn(100, 0.01, 0.02), Turn(300, 0.01, 0.02), Turn(120, 0.01, 0.02)], [Turn(60, 0.03, 0.04)] * 3
@@ -59,3 +59,12 @@ def test_rounds_go_there_and_back():
     turns = rounds([Noted("a"), Noted("b")], 8, 3, 1.0, lambda _: None)
     assert order == ["a", "b", "b", "a", "a", "b"]
     assert {name: len(some) for name, some in turns.items()} == {"a": 3, "b": 3}
+
+
+def test_a_function_counts_its_rows_and_its_processor_time(monkeypatch):
+    monkeypatch.setattr("tools.benchmarks.contenders.WARMUP_SECONDS", 0.0)
+    calls = []
+    turn = InProcessContender("torch", lambda: calls.append(sum(range(20_000))), 32).turn(1, 0.05)
+    assert turn.throughput == pytest.approx(32 / turn.p50_seconds, rel=0.9)
+    assert set(turn.cpu_microseconds) == {"client"}
+    assert calls

@@ -14,12 +14,7 @@ import pytest
 import layerwire
 from layerwire import errors
 from layerwire.transport import background
-from layerwire.transport.connection import (
-    MAX_FRAME_BYTES,
-    MAX_FRAME_CALLS,
-    WHOLE_FRAME_CALLS,
-    WHOLE_GROUPS_CALLS,
-)
+from layerwire.transport.connection import MAX_FRAME_BYTES, MAX_FRAME_CALLS, WHOLE_FRAME_CALLS
 from layerwire.v1 import layerwire_pb2 as pb
 from tests.transport.fake_server import FakeStream
 from tests.transport.rows import ROW, assert_own_answers, keep, numbered
@@ -43,14 +38,13 @@ async def test_frames_are_bounded_by_calls_and_bytes(server):
     assert server.frames[before:] == [1, 1, 1]
 
 
-async def test_half_of_the_calls_go_before_the_others(server, takes_groups):
+async def test_half_of_the_calls_go_before_the_others(server):
     """Else callers that wait for their answers move in step, and nobody works while a frame is on its way."""
-    whole = WHOLE_GROUPS_CALLS if takes_groups else WHOLE_FRAME_CALLS
     async with layerwire.AsyncClient(server.address) as lw:
         await lw.relu(ROW)
-        await asyncio.gather(*(lw.relu(ROW) for _ in range(whole)))
-        await asyncio.gather(*(lw.relu(ROW) for _ in range(4 * whole)))
-    assert server.frames[:3] == [1, whole, 2 * whole]
+        await asyncio.gather(*(lw.relu(ROW) for _ in range(WHOLE_FRAME_CALLS)))
+        await asyncio.gather(*(lw.relu(ROW) for _ in range(4 * WHOLE_FRAME_CALLS)))
+    assert server.frames[:3] == [1, WHOLE_FRAME_CALLS, 2 * WHOLE_FRAME_CALLS]
 
 
 async def test_deadline(serve):

@@ -69,6 +69,7 @@ class Bare(layerwire_pb2_grpc.LayerwireServiceServicer):
 
 async def main() -> None:
     """Serves on a free port, which it prints."""
+    torch.set_num_threads(1)  # beside a client on the same cores, more of them spin while they wait for each other
     sizes = ("grpc.max_receive_message_length", "grpc.max_send_message_length")
     server = grpc.aio.server(options=[(name, 64 << 20) for name in sizes])
     layerwire_pb2_grpc.add_LayerwireServiceServicer_to_server(Bare(), server)

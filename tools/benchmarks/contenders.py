@@ -174,25 +174,35 @@ class DriverContender(Contender):
 
 
 class InProcessContender(Contender):
-    """A function called in this process, one call after another; `rows` are what a call counts for."""
+    """A function called in this process, one call after another; `rows` are what a call counts for.
 
-    def __init__(self, name: str, function: Callable[[], object], rows: int) -> None:
+    Args:
+        pid: of the server that it asks; None where it asks none.
+    """
+
+    def __init__(self, name: str, function: Callable[[], object], rows: int, pid: int | None = None) -> None:
         super().__init__(name)
-        self._function, self._rows = function, rows
+        self._function, self._rows, self._pid = function, rows, pid
 
     def turn(self, callers: int, seconds: float) -> Turn:
-        warm = time.perf_counter() + WARMUP_SECONDS
-        while time.perf_counter() < warm:
-            self._function()
+        self._latencies(WARMUP_SECONDS)
+        cpu = time.process_time()
+        with processor_time(self._pid) as used:
+            latencies = self._latencies(seconds)
+        count = len(latencies) * self._rows
+        costs = {"client": (time.process_time() - cpu) / count * 1e6}
+        costs |= {name: usage.seconds / count * 1e6 for name, usage in used.items()}
+        p50, p99 = statistics.median(latencies), float(np.percentile(latencies, 99))
+        return Turn(count / sum(latencies), p50, p99, costs)
+
+    def _latencies(self, seconds: float) -> list[float]:
+        """Of calls for so long."""
         latencies: list[float] = []
-        cpu, start = time.process_time(), time.perf_counter()
+        start = time.perf_counter()
         while (now := time.perf_counter()) < start + seconds:
             self._function()
             latencies.append(time.perf_counter() - now)
-        total = sum(latencies)
-        cost = (time.process_time() - cpu) / len(latencies) / self._rows * 1e6
-        p50, p99 = statistics.median(latencies), float(np.percentile(latencies, 99))
-        return Turn(len(latencies) * self._rows / total, p50, p99, {"client": cost})
+        return latencies
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from layerwire_bench.sending import mix, operators, programs
 from layerwire_bench.sending.tensors import SampleSettings, StoredTensor
 from layerwire_bench.targets.unary import UnaryTarget
 from layerwire_bench.workload import Arrays, Terms, Workload
-from tools.benchmarks import driver, loads, networks, results
+from tools.benchmarks import driver, loads, networks, processes, results
 from tools.benchmarks.contenders import (
     Contender,
     DriverContender,
@@ -39,7 +39,9 @@ from tools.benchmarks.servers import Server
 
 STREAM, UNARY, UNARY_DRIVEN = "Layerwire, stream", "Layerwire, unary", "Layerwire, unary by h2load"
 INFERENCE, MAP = "Layerwire, inference protocol", "Layerwire, 256 at once by lw.map"
-BARE, EAGER_ROWS, LOCAL = "bare grpc.aio", "torch eager in process, 32 rows", "torch in the client's process"
+BARE, LOCAL = "bare grpc.aio", "torch in the client's process"
+# By torch's threads, 0 for its own choice: which is faster depends on who else is on the machine.
+EAGER_ROWS = {"torch eager in process, 32 rows": 0, "torch eager in process, 32 rows, 1 thread": 1}
 PEERS = (launch.MOSEC, launch.MOSEC_SINGLE, launch.TRITON)
 OURS = (STREAM, UNARY_DRIVEN)
 SETTLE_SECONDS = 1.0  # before a line's rounds, for each contender: plans, pages, and what is tuned behind calls
@@ -105,7 +107,9 @@ _RELU = _against_peers("relu (1, 10)", "1.06", "1.04", 2.0) | {
     256: (Claim("relu (1, 10), 256 callers, against bare grpc.aio", (STREAM,), (BARE,), 20.0, "8"),),
 }
 _CNN = _against_peers("small CNN", "1.06", "0.72", 2.0)
-_CNN[32] += (Claim("small CNN, 32 callers, against torch eager with 32 rows", OURS, (EAGER_ROWS,), 1.0, "0.2 to 0.3"),)
+_CNN[32] += (
+    Claim("small CNN, 32 callers, against torch eager with 32 rows", OURS, tuple(EAGER_ROWS), 1.0, "0.2 to 0.3"),
+)
 _LARGE = Claim("max_pool2d on 25.7 MB by gRPC, against the best peer", OURS, PEERS, 1.0, "0.56")
 _NAMED: dict[str, Any] = {"weight": StoredTensor("w"), "bias": StoredTensor("b")}
 _BESIDE = (STREAM, UNARY, BARE, LOCAL)
@@ -116,7 +120,7 @@ LINES = (
     Line("max_pool2d with indices (1, 3, 32, 32)",
          operator("max_pool2d", 1, 3, 32, 32, kernel_size=2, return_indices=True), "max_pool2d",
          claims=_against_peers("max_pool2d with indices", "1.02", "0.85", 1.5)),
-    Line("small CNN (1, 3, 32, 32), a program", program(loads.SMALL_CNN), "small-cnn", more={32: (EAGER_ROWS,)},
+    Line("small CNN (1, 3, 32, 32), a program", program(loads.SMALL_CNN), "small-cnn", more={32: tuple(EAGER_ROWS)},
          claims=_CNN),
     Line("max_pool2d (8, 64, 112, 112), 25.7 MB there, by gRPC",
          operator("max_pool2d", 8, 64, 112, 112, samples=1, kernel_size=2), "large-max_pool2d", (1,),
@@ -146,8 +150,11 @@ def measure(line: Line, ours: Server, bare: Server, count: int, seconds: float, 
             for contender in present:
                 contender.turn(callers, SETTLE_SECONDS)
             length = max(seconds, LARGE_SECONDS) if line.is_large else seconds
+            neighbours = processes.Neighbours()
             turns = results.rounds(present, callers, count, length, watch)
-            yield Result(title, turns, line.claims.get(callers, ()))
+            others = neighbours.ratio()
+            notes = [] if others is None else [f"others used {others:.0%} of the machine's cores meanwhile"]
+            yield Result(title, turns, line.claims.get(callers, ()), notes=notes)
 
 
 def _is_for_driver(name: str) -> bool:
@@ -170,8 +177,7 @@ def _contenders(
         name: LoadTesterContender(name, session, index, None if one is None else one.pid)
         for index, (name, one) in enumerate(servers.items())
     }
-    if EAGER_ROWS in names:
-        contenders[EAGER_ROWS] = eager_rows()
+    contenders |= {name: eager_rows(name, threads) for name, threads in EAGER_ROWS.items() if name in names}
     if MAP in names:
         contenders |= map_contenders(stack, workload, ours)
     if line.function:
@@ -233,16 +239,18 @@ def map_contenders(stack: contextlib.ExitStack, workload: Workload, ours: Server
     for answer in method(arrays):
         if not np.array_equal(answer, sample.expected["output"]):
             raise WrongAnswerError(f"{MAP}: another answer than torch's")
-    return {MAP: InProcessContender(MAP, lambda: method(arrays), len(arrays))}
+    return {MAP: InProcessContender(MAP, lambda: method(arrays), len(arrays), ours.pid)}
 
 
-def eager_rows() -> Contender:
-    """torch, 32 rows of the small CNN at once, in this process with all its threads; a row counts like a call."""
+def eager_rows(name: str, threads: int) -> Contender:
+    """torch, 32 rows of the small CNN at once, in this process; a row counts like a call."""
     network = networks.small_cnn()
     images = torch.randn(32, 3, 32, 32, generator=torch.Generator().manual_seed(5))
+    count = threads or torch.get_num_threads()
 
     def run() -> torch.Tensor:
+        torch.set_num_threads(count)
         with torch.inference_mode():
             return cast("torch.Tensor", network(images))
 
-    return InProcessContender(EAGER_ROWS, run, 32)
+    return InProcessContender(name, run, 32)

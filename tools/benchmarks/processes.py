@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from layerwire_bench.measuring.bottleneck import ticks
+
 _TICKS = os.sysconf("SC_CLK_TCK")
 _WAITS = re.compile(r"^voluntary_ctxt_switches:\s+(\d+)", re.MULTILINE)
 
@@ -90,3 +92,25 @@ def by_role(pids: Iterable[int]) -> dict[str, Usage]:
 def growth(before: Mapping[str, Usage], after: Mapping[str, Usage]) -> dict[str, Usage]:
     """What each role used between."""
     return {name: now.since(before.get(name, Usage())) for name, now in after.items()}
+
+
+class Neighbours:
+    """What others use of the machine's cores while this process and all that it started are measured."""
+
+    def __init__(self) -> None:
+        self._before, self._own_seconds = ticks(), _own_seconds()
+
+    def ratio(self) -> float | None:
+        """Their share of all cores since the beginning; None where the system doesn't tell."""
+        before, after = self._before, ticks()
+        if before is None or after is None or after.total <= before.total:
+            return None
+        own = (_own_seconds() - self._own_seconds) * _TICKS
+        return max(after.busy - before.busy - own, 0.0) / (after.total - before.total)
+
+
+def _own_seconds() -> float:
+    """Processor time of this process, of what it started and still runs, and of what ended."""
+    times = os.times()
+    live = sum(usage(pid).seconds for pid in descendants(os.getpid()))
+    return live + times.children_user + times.children_system

@@ -6,6 +6,7 @@ It calls through the SDK as an application does, in arrays that the SDK lends ou
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,8 +18,11 @@ from tools.benchmarks.results import Claim, Result, Watch
 from tools.benchmarks.servers import Server
 
 SHAPE = (8, 64, 112, 112)
-REMOTE, EAGER = "Layerwire, by the SDK on the same host", "torch eager in process"
-CLAIM = Claim("max_pool2d on 25.7 MB on the same host, against the caller's own eager torch", (REMOTE,), (EAGER,), 2.0)
+REMOTE = "Layerwire, by the SDK on the same host"
+EAGER = {"torch eager in process": 0, "torch eager in process, 1 thread": 1}  # threads, 0 for torch's own choice
+CLAIM = Claim(
+    "max_pool2d on 25.7 MB on the same host, against the caller's own eager torch", (REMOTE,), tuple(EAGER), 2.0
+)
 TITLE = "max_pool2d (8, 64, 112, 112), 25.7 MB, on the same host, 1 caller"
 
 
@@ -38,7 +42,8 @@ def measure(ours: Server, count: int, seconds: float, watch: Watch) -> Result:
         array[...] = np.random.default_rng(6).normal(size=SHAPE)
         tensor = torch.from_numpy(np.array(array))
 
-        def eager() -> torch.Tensor:
+        def eager(threads: int) -> torch.Tensor:
+            torch.set_num_threads(threads)
             with torch.inference_mode():
                 return torch.nn.functional.max_pool2d(tensor, 2)
 
@@ -46,10 +51,12 @@ def measure(ours: Server, count: int, seconds: float, watch: Watch) -> Result:
             return client.max_pool2d(array, 2)
 
         def check() -> None:
-            if not np.array_equal(remote(), eager().numpy()):
+            if not np.array_equal(remote(), eager(1).numpy()):
                 raise WrongAnswerError(f"{REMOTE}: another answer than torch's")
 
-        contenders = [InProcessContender(REMOTE, remote, 1), InProcessContender(EAGER, eager, 1)]
+        own = torch.get_num_threads()
+        contenders = [InProcessContender(REMOTE, remote, 1, ours.pid)]
+        contenders += [InProcessContender(name, partial(eager, count or own), 1) for name, count in EAGER.items()]
         check()
         turns = results.rounds(contenders, 1, count, seconds, watch)
         check()

@@ -21,7 +21,6 @@ from layerwire_server.gateway.quarantine import Quarantine
 from layerwire_server.link import Flag, Frame, Kind, request_id
 from layerwire_server.metrics import Metrics
 
-_DELAY_MEMORY_SECONDS = 0.1  # for so long what a worker was behind counts, and as much longer as that was
 _FRAME_LOAD_BYTES = 16384  # what a frame weighs beside its bytes when workers are compared
 _LAST, _ERROR = int(Flag.LAST), int(Flag.ERROR)
 
@@ -47,12 +46,12 @@ class LiveWorker:
 
     def observe_delay(self, seconds: float, now: float) -> None:
         """A frame that was answered now had waited so long before the worker read it."""
-        self._delay_seconds = max(seconds, 0.0)
+        self._delay_seconds = seconds
         self._delay_time = now
 
     def delay_seconds(self, now: float) -> float:
-        """How long a frame will wait before the worker reads it, as the last ones did; 0 if that was long ago."""
-        return self._delay_seconds if now - self._delay_time < _DELAY_MEMORY_SECONDS + self._delay_seconds else 0.0
+        """How long a frame will wait before the worker reads it: as the last one did, less the time since."""
+        return max(self._delay_seconds - (now - self._delay_time), 0.0) if self.pending else 0.0
 
 
 class Router:

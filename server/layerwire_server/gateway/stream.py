@@ -2,6 +2,7 @@
 
 It knows gRPC's contexts and the router; of the bytes only which of StreamRequest's two fields comes first.
 
+While many answers wait for their client to read them, workers get no more of its frames.
 A stream that holds too much is read no further, so a client that doesn't read its answers, or sends faster than the
 workers run, is stopped by gRPC's flow control and not by errors.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import deque
 from collections.abc import Iterator
 from functools import partial
 
@@ -31,6 +33,7 @@ GROUPS_KEY = "layerwire-call-groups"  # in a stream's initial metadata: this ser
 _CALLS_TAG, _CANCEL_TAG = 0x0A, 0x12  # StreamRequest's fields 1 and 2, both length-delimited
 _MESSAGE_BYTES = 1024**2  # answers are put together up to here
 _SMALL_BYTES = 4096  # a message that gRPC may still have when it counts as read
+_UNREAD_BYTES = 32 * 1024**2  # of answers: beyond, more of them would only grow old
 _FRAME_BYTES = 1024  # what a frame costs beside its bytes
 _STALL_SECONDS = 10.0  # well below the 30 s that the SDK gives a call: who waits for the room gets it in time
 _MOST_CANCELLATION_BYTES = 65536  # 8,192 ids; a worker makes objects of them
@@ -116,7 +119,9 @@ class Stream:
         self._context = context
         self._router = streams.services.router
         self._admission = streams.services.admission
-        self._frames: dict[int, Pending] = {}
+        self._frames: dict[int, Pending] = {}  # that workers have
+        self._waiting_frames: deque[Pending] = deque()
+        self._unread_bytes = 0
         self._replies: list[bytes] = []
         self._messages: Iterator[bytes] = iter(())  # that replies are being written in
         self._message: bytes | None = None  # the next of them
@@ -147,6 +152,7 @@ class Stream:
             self._release(_FRAME_BYTES + len(pending.payload))
         if payload:
             self._hold(len(payload))
+            self._unread_bytes += len(payload)
             self._replies.append(payload)
         self._write_soon()
 
@@ -178,10 +184,17 @@ class Stream:
             raise InvalidArgumentError("stream: frame must be set to calls or cancel")
 
     def enter(self, pending: Pending) -> None:
-        """Sends a frame to a worker."""
+        """Sends a frame to a worker, or keeps it until the client has read more."""
         self._hold(_FRAME_BYTES + len(pending.payload))
-        self._router.submit(pending)
-        self._frames[pending.number] = pending
+        self._waiting_frames.append(pending)
+        self._submit(_UNREAD_BYTES)
+
+    def _submit(self, most_unread_bytes: float) -> None:
+        """Sends the frames that wait to workers, if no more than so much is unread."""
+        while self._waiting_frames and self._unread_bytes <= most_unread_bytes:
+            pending = self._waiting_frames.popleft()
+            self._router.submit(pending)
+            self._frames[pending.number] = pending
 
     def messages(self, replies: list[bytes]) -> Iterator[bytes]:
         """The messages that replies are sent in."""
@@ -224,6 +237,7 @@ class Stream:
                 f"stream: cancel must be at most {_MOST_CANCELLATION_BYTES} bytes a message, got {len(message)}",
                 field="cancel",
             )
+        self._submit(math.inf)  # so that all that may be meant is where cancellations go
         self._router.cancel_calls(self._frames.values(), self.number, message)
 
     def _write_soon(self) -> None:
@@ -247,7 +261,7 @@ class Stream:
             self._send(message)
         elif self._failure is not None:
             self._end(self._failure)
-        elif self._frames or (self._reads and not self._drains):
+        elif self._frames or self._waiting_frames or (self._reads and not self._drains):
             return
         elif self._drains:
             self._end(UnavailableError("the server is stopping"))
@@ -268,7 +282,9 @@ class Stream:
         self._is_writing = False
         if success and not self._is_over:
             self._streams.sent_bytes.add(nbytes)
+            self._unread_bytes -= nbytes
             self._release(nbytes)
+            self._submit(_UNREAD_BYTES)
             ends = self._drains or not self._reads or self._failure is not None
             if ends or self._replies or self._message is not None:
                 self._write_soon()
@@ -292,6 +308,7 @@ class Stream:
         self._admission.release(self._held_bytes, time.monotonic())
         self._held_bytes = 0
         self._frames, self._replies, self._messages, self._message = {}, [], iter(()), None
+        self._waiting_frames.clear()
         self._streams.over(self, code)
 
     def _hold(self, nbytes: int) -> None:

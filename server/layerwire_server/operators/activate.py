@@ -2,8 +2,8 @@
 
 It knows their parameters and dtypes; how they run is pointwise.py's.
 
-A class says what sets its function apart from the rest: the dtypes that torch's CPU kernel takes, its parameters, and
-roughly what an element costs. The formulas are in operators.proto.
+A class says what sets its function apart from the rest: the dtypes that torch's CPU kernel takes, those for which it
+rounds nothing, its parameters, and roughly what an element costs. The formulas are in operators.proto.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from layerwire_server.operators.activate_along_axis import Glu, GumbelSoftmax, LogSoftmax, Softmax, Softmin
 from layerwire_server.operators.activate_slopes import Prelu, Rrelu
-from layerwire_server.operators.operator import BOOL, FLOATS, INTEGERS, Operator, Specs
+from layerwire_server.operators.operator import BOOL, FLOATS, INTEGERS, WIDE_FLOATS, Operator, Specs
 from layerwire_server.operators.pointwise import Pointwise
 from layerwire_server.operators.scalars import (
     ANY,
@@ -29,11 +29,13 @@ from layerwire_server.operators.scalars import (
 
 class Relu(Pointwise):
     name = "relu"
+    exact_dtypes = WIDE_FLOATS | INTEGERS
     dtypes = FLOATS | INTEGERS
 
 
 class Relu6(Pointwise):
     name = "relu6"
+    exact_dtypes = WIDE_FLOATS | INTEGERS
     dtypes = FLOATS | INTEGERS
     element_operations = 2
 
@@ -55,6 +57,7 @@ class Mish(Pointwise):
 
 class Softsign(Pointwise):
     name = "softsign"
+    exact_dtypes = WIDE_FLOATS | INTEGERS
     dtypes = FLOATS | INTEGERS
     element_operations = 6
 
@@ -95,6 +98,7 @@ class Sigmoid(Pointwise):
 @dataclass(frozen=True)
 class LeakyRelu(Pointwise):
     name = "leaky_relu"
+    exact_dtypes = WIDE_FLOATS | INTEGERS
     element_operations = 2
     negative_slope: float = scalar(FINITE, 0.01, Fits.KERNEL)
 
@@ -139,6 +143,7 @@ class Softshrink(Pointwise):
 @dataclass(frozen=True)
 class Hardshrink(Pointwise):
     name = "hardshrink"
+    exact_dtypes = WIDE_FLOATS | INTEGERS
     element_operations = 2
     lambd: float = scalar(FINITE, 0.5, Fits.INPUT)
 
@@ -146,6 +151,7 @@ class Hardshrink(Pointwise):
 @dataclass(frozen=True)
 class Threshold(Pointwise):
     name = "threshold"
+    exact_dtypes = WIDE_FLOATS | INTEGERS
     dtypes = FLOATS | INTEGERS
     threshold: float = scalar(NOT_NAN, fits=Fits.KERNEL)
     value: float = scalar(ANY, fits=Fits.INPUT)
@@ -154,6 +160,7 @@ class Threshold(Pointwise):
 @dataclass(frozen=True)
 class Hardtanh(Pointwise):
     name = "hardtanh"
+    exact_dtypes = WIDE_FLOATS | INTEGERS
     dtypes = FLOATS | INTEGERS
     element_operations = 2
     min_val: float = scalar(NOT_NAN, -1.0, Fits.INPUT)

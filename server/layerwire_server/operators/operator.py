@@ -38,6 +38,7 @@ WIRE_DTYPES: dict[torch.dtype, int] = {dtype: value for value, dtype in TORCH_DT
 
 FLOATS = frozenset(DTYPES[name] for name in ("float32", "float64", "float16", "bfloat16"))
 INTEGERS = frozenset(DTYPES[name] for name in ("int8", "int16", "int32", "int64", "uint8"))
+WIDE_FLOATS = frozenset(DTYPES[name] for name in ("float32", "float64"))
 BOOL = frozenset((DTYPES["bool"],))
 
 # Instructions for products of 16-bit floats: a CPU without them computes in float32, or element by element.
@@ -92,6 +93,8 @@ class Operator(ABC):
     value_inputs: ClassVar[tuple[str, ...]] = ()  # inputs whose elements `check_values` looks at
     weight: ClassVar[float] = 10.0  # what an operation costs on a CPU beside one of a float32 matrix product
     emulated_weight: ClassVar[float] = 1.0  # the same again for dtypes that this CPU emulates: integers, 16-bit floats
+    # Of elementwise ones: dtypes for which torch's vector and scalar code give the same bits, NaN and zeros too.
+    exact_dtypes: ClassVar[frozenset[int]] = frozenset()
     tile_rows: ClassVar[int | None] = None  # rows of a fixed tile for `deterministic`; None: same bits in any company
     alone_if_deterministic: ClassVar[bool] = False  # where bits depend on company, and tiles don't help
     kernels_are_exact: ClassVar[bool] = True  # whether each of `kernels` gives the bits of `run`, whatever the data

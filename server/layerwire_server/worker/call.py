@@ -10,11 +10,15 @@ import struct
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Self, TypeAlias
 
+import numpy as np
+
 from layerwire_server.worker.lanes.lane import LaneItem
 from layerwire_server.worker.plan import LaneKey, Plan
 from layerwire_server.worker.weights.weights_cache import CachedWeights
 
 ID_BYTES = 8
+_UNCOPIED_BYTES = 16384  # of data, from which on some may stay where it is
+_ALIGNMENT_BYTES = 16  # as that of bytes: kernels round by where their inputs lie
 # bytes from the message, what the worker has cached, or nothing where an optional input was left out
 Content: TypeAlias = bytes | memoryview | CachedWeights | None
 
@@ -78,7 +82,7 @@ class CallGroup(LaneItem):
         return "" if self.reply is None else str(self.reply.frame.id)
 
     def part(self, start: int, stop: int) -> Self:
-        """Some of the calls as a group of their own, data uncopied."""
+        """Some of the calls as a group of their own."""
         piece = type(self)()
         for name in _FIELDS:
             setattr(piece, name, getattr(self, name))
@@ -100,11 +104,20 @@ _FIELDS = (*LaneItem.__slots__, *CallGroup.__slots__)
 
 
 def content_slices(contents: Sequence[Content], input_bytes: Sequence[int], start: int, stop: int) -> list[Content]:
-    """The contents of some calls of a group, uncopied."""
+    """The contents of some calls of a group."""
     return [
-        memoryview(content)[nbytes * start : nbytes * stop] if isinstance(content, bytes | memoryview) else content
+        data_slice(content, nbytes * start, nbytes * stop) if isinstance(content, bytes | memoryview) else content
         for content, nbytes in zip(contents, input_bytes, strict=True)
     ]
+
+
+def data_slice(data: bytes | memoryview, start: int, stop: int) -> bytes | memoryview:
+    """Some bytes, where a tensor may lie; uncopied if they are many and lie so already."""
+    if stop - start < _UNCOPIED_BYTES:
+        return bytes(data[start:stop])
+    view = memoryview(data)[start:stop]
+    address = np.frombuffer(view, np.uint8).__array_interface__["data"][0]
+    return bytes(view) if address % _ALIGNMENT_BYTES else view
 
 
 def id_numbers(ids: bytes) -> tuple[int, ...]:

@@ -123,6 +123,8 @@ class Dispatcher:
         self._expire(now)
         while not self.busy:
             batch = self._lanes.take(now)
+            if self._lanes.has_late:
+                self._expire(now)
             if batch is None:
                 break
             self._measures.count_close(batch)
@@ -133,6 +135,7 @@ class Dispatcher:
                 except DeviceLostError as error:
                     self._end(error)
                 self._deliver(batch, now, execution)
+                self._lanes.observe(batch, time.monotonic())
                 if self._lanes.calls:
                     self.wake()  # other events first, then the next batch
                 break
@@ -159,14 +162,14 @@ class Dispatcher:
         except DeviceLostError as error:
             self._end(error)
         self._deliver(batch, launch_time, execution)
+        self._lanes.observe(batch, time.monotonic())
         self._pump()
 
     def _deliver(self, batch: Batch[CallGroup], launch_time: float, execution: Execution) -> None:
         """Sends the answers of a batch that ran."""
         seconds = execution.phases.seconds
         self._lanes.charge(batch, seconds)
-        row_seconds = seconds / max(batch.rows, 1)
-        batch.key.row_seconds += (row_seconds - batch.key.row_seconds) * (0.2 if batch.key.row_seconds else 1.0)
+        batch.key.pace.observe(batch.rows, seconds, time.monotonic())
         if execution.bearable_rows is not None:
             self._lanes.bear_at_most(batch.key, execution.bearable_rows)
         if execution.calls is not batch.calls:
@@ -232,7 +235,7 @@ class Dispatcher:
 
 
 def _expected_seconds(batch: Batch[CallGroup]) -> float:
-    seconds: float = batch.key.row_seconds * batch.rows
+    seconds: float = batch.key.pace.batch_seconds + batch.key.pace.row_seconds * batch.rows
     if seconds:
         return seconds
     nbytes = sum(call.nbytes * call.count for call in batch.calls)

@@ -19,7 +19,8 @@ from layerwire_server.worker.running.execution import Execution
 
 # An error's operator comes from arguments, so it is looked up before it becomes a label.
 _LABELS = frozenset().union(*(kind.labels for kind in KINDS.values()))
-_OF_LANES = {"calls": "queue_calls", "bytes": "queue_bytes"}  # Full.reason -> reason of layerwire_rejected_total
+# Full.reason -> reason of layerwire_rejected_total
+_OF_LANES = {"calls": "queue_calls", "bytes": "queue_bytes", "seconds": "queue_seconds"}
 
 
 class _OperatorMetrics(NamedTuple):
@@ -47,7 +48,7 @@ class Measures:
         self._rejections = metrics.rejections("worker")
         self._reasons = {
             reason: metrics.counter("layerwire_batch_closed_total", reason=reason)
-            for reason in ("drained", "rows", "bytes", "cost", "single")
+            for reason in ("drained", "rows", "bytes", "cost", "deadline", "single")
         }
 
     def count_batch(self, batch: Batch[CallGroup], launch_time: float, execution: Execution) -> None:

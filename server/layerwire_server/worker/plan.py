@@ -16,6 +16,7 @@ from layerwire.wire.dtypes import TensorSpec
 from layerwire.wire.framing import Entry
 from layerwire_server.errors import OverLimitError
 from layerwire_server.operators.operator import Merge, Operator, Placement, Specs
+from layerwire_server.worker.lanes.pace import Pace
 
 ELEMENTWISE_MULTIPLE = 64  # torch's vector tail rounds otherwise than its body: parts are padded to whole vectors
 _ELEMENTWISE_ELEMENTS = 32768  # at::internal::GRAIN_SIZE: above it torch splits by threads, and tails come to lie anew
@@ -41,18 +42,18 @@ class LaneKey:
         merge: how calls are joined.
         max_rows: most rows of a batch, besides the limit for all lanes.
         deterministic: whether bits may depend on nothing but the call: in fixed tiles, or alone and always by eager.
-        row_seconds: device seconds that a row took of late; 0 before the first batch.
+        pace: device seconds that batches took of late.
         kernels: the Tuner's, by size of batches; None before the first batch.
     """
 
-    __slots__ = ("deterministic", "kernels", "max_rows", "merge", "operator", "row_seconds")
+    __slots__ = ("deterministic", "kernels", "max_rows", "merge", "operator", "pace")
 
     def __init__(self, operator: Operator, merge: Merge, max_rows: int, deterministic: bool) -> None:
         self.operator = operator
         self.merge = merge
         self.max_rows = max_rows
         self.deterministic = deterministic
-        self.row_seconds = 0.0
+        self.pace = Pace()
         self.kernels: Any = None
 
 
@@ -82,6 +83,7 @@ class Plan:
         specs: of the operator's inputs, None for those left out.
         outputs: specs of the outputs; `output_names` are their response fields.
         rows: what the call adds to a batch: rows, or blocks of 64 elements.
+        elements: of an elementwise call in a batch: its own, or as many as whole blocks have.
         trailing_shapes: for each input, its shape in a batch without the row axis; None for shared or absent ones.
         input_bytes: for each input, bytes of its data, 0 for absent ones.
         operations: floating-point operations.
@@ -97,6 +99,7 @@ class Plan:
     outputs: tuple[TensorSpec, ...]
     output_names: tuple[str, ...]
     rows: int
+    elements: int
     trailing_shapes: tuple[tuple[int, ...] | None, ...]
     input_bytes: tuple[int, ...]
     nbytes: int
@@ -197,6 +200,7 @@ class Plans:
             outputs=outputs,
             output_names=operator.outputs[: len(outputs)],
             rows=rows,
+            elements=math.prod(first.shape) if first.dtype in operator.exact_dtypes else rows * ELEMENTWISE_MULTIPLE,
             trailing_shapes=trailing_shapes,
             input_bytes=input_bytes,
             nbytes=sum(input_bytes) + sum(spec.nbytes for spec in outputs),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import math
 from collections import Counter
 
@@ -10,19 +12,22 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from layerwire_server.worker.lanes.lane import Batch, LaneItem, Limits
-from layerwire_server.worker.lanes.lanes import OLDEST_EVERY, Full, Lanes
+from layerwire_server.worker.lanes.lane import Batch, Full, LaneItem, Limits
+from layerwire_server.worker.lanes.lanes import OLDEST_EVERY, Lanes
 
 LIMITS = Limits(batch_rows=8, batch_bytes=64, batch_cost=20.0, queue_calls=40, queue_bytes=400)
 
 
 class Item(LaneItem):
-    """A call of the tests."""
+    """Calls of the tests; each has a number."""
+
+    numbers = itertools.count()
 
     def __init__(self, key: str = "a", **facts: float) -> None:
         self.key = key
         self.caller = facts.get("caller", 0)
-        self.count = 1
+        self.count = int(facts.get("count", 1))
+        self.calls = [next(self.numbers) for _ in range(self.count)]
         self.rows = int(facts.get("rows", 1))
         self.nbytes = self.footprint = int(facts.get("nbytes", 1))
         self.cost = facts.get("cost", 1.0)
@@ -30,6 +35,17 @@ class Item(LaneItem):
         self.deadline = facts.get("deadline", math.inf)
         self.arrival_time = facts.get("arrival_time", 0.0)
         self.is_gone = True
+        self.order = 0
+
+    def part(self, start: int, stop: int) -> Item:
+        other = copy.copy(self)
+        other.keep(start, stop)
+        return other
+
+    def keep(self, start: int, stop: int) -> None:
+        self.calls = self.calls[start:stop]
+        self.count = len(self.calls)
+        self.order += start
 
 
 def lanes_with(*items: Item, limits: Limits = LIMITS, max_rows: int = 1000) -> Lanes[Item]:

@@ -293,6 +293,22 @@ def test_weights_that_come_with_each_call(local: Local) -> None:
     assert outputs_of(answers, [0, 1, 2]) == [(X.sum(1) * scale).tolist() for scale in (1, 2, 2)]
 
 
+@pytest.mark.parametrize("shift", range(0, 16, 3))
+def test_tensors_lie_where_kernels_round_alike(local: Local, shift: int) -> None:
+    """Bits of a product depend on where its inputs lie: data is copied to such a place, or lies there already."""
+    x = np.arange(3 * 2050, dtype=np.float32).reshape(3, 2050)
+    group = group_of([message_of(REQUESTS.relu(row)) for row in (x, x, x)])
+    payload = pb.StreamRequest(calls=pb.Calls(groups=[group])).SerializeToString()
+    frame = Frame(Kind.CALLS, 1, memoryview(bytes(shift) + payload)[shift:])
+    ((request, _),) = local.decoder.requests(frame)
+    (call,) = local.decoder.calls(request, frame)
+    assert isinstance(call, CallGroup)
+    for some in (call, call.part(1, 3), call.part(2, 3)):
+        data = np.frombuffer(some.contents[0], np.float32)  # type: ignore[arg-type]
+        assert data.__array_interface__["data"][0] % 16 == 0
+        assert data.tolist() == x.ravel().tolist() * some.count
+
+
 def test_a_template_is_opened_once(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
     group = group_of([message_of(REQUESTS.relu(X))] * 2)
     frame = Frame(Kind.CALLS, 1, pb.StreamRequest(calls=pb.Calls(groups=[group])).SerializeToString())

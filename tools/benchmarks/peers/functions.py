@@ -19,11 +19,20 @@ warnings.filterwarnings("ignore", message="The given buffer is not writable")
 
 
 class Function(NamedTuple):
-    """A function of one tensor, by its row's shape; the dtypes of its outputs by Triton's names; and what it does."""
+    """A function of one tensor.
+
+    Attributes:
+        shape: of a row.
+        outputs: dtypes by Triton's names, and shapes of a row.
+        run: what it does.
+        threads: of torch; 0 for torch's own choice, all cores. On cores that server and client share, OpenMP's threads
+            spin while they wait for each other, and small calls are many times as fast with one.
+    """
 
     shape: tuple[int, ...]
     outputs: tuple[tuple[str, tuple[int, ...]], ...]
     run: Callable[[torch.Tensor], Outputs]
+    threads: int = 1
 
 
 _CNN = networks.small_cnn()
@@ -36,8 +45,16 @@ FUNCTIONS = {
         lambda x: functional.max_pool2d(x, 2, return_indices=True),
     ),
     "small-cnn": Function((3, 32, 32), (("FP32", (10,)),), lambda x: (_CNN(x),)),
-    "large-max_pool2d": Function((64, 112, 112), (("FP32", (64, 56, 56)),), lambda x: (functional.max_pool2d(x, 2),)),
+    "large-max_pool2d": Function(
+        (64, 112, 112), (("FP32", (64, 56, 56)),), lambda x: (functional.max_pool2d(x, 2),), 0
+    ),
 }
+
+
+def set_threads(name: str) -> None:
+    """Lets torch have the function's threads, in this process."""
+    if FUNCTIONS[name].threads:
+        torch.set_num_threads(FUNCTIONS[name].threads)
 
 
 def answers(name: str, payloads: Sequence[bytes]) -> list[bytes]:

@@ -18,6 +18,9 @@ BATCH, WAIT_MS = int(os.environ["PEER_BATCH"]), int(os.environ["PEER_WAIT_MS"])
 class CallWorker(Worker):
     """Calls the function for each request."""
 
+    def __init__(self):
+        functions.set_threads(FUNCTION)
+
     def deserialize(self, data):
         return data
 

@@ -6,13 +6,16 @@ import numpy as np
 import torch
 import triton_python_backend_utils as triton
 
-from tools.benchmarks.peers.functions import FUNCTIONS
+from tools.benchmarks.peers.functions import FUNCTIONS, set_threads
 
 
 class Model:
     """Joins the inputs of all requests, calls the function once, takes the outputs apart."""
 
     name: str
+
+    def initialize(self, args):
+        set_threads(self.name)
 
     def execute(self, requests):
         function = FUNCTIONS[self.name]

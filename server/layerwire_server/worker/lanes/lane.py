@@ -6,9 +6,14 @@ It knows nothing of other lanes, nor of what shares and limits them; what waits 
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, Self, TypeVar
+
+from layerwire_server.worker.lanes.pace import Pace
+
+LOADED_SECONDS = 0.02  # of work that waits: batches are as large then as they will be
 
 Call = TypeVar("Call", bound="LaneItem")
 
@@ -43,6 +48,8 @@ class LaneItem:
         "order",
         "priority",
         "rows",
+        "seconds",
+        "wait_seconds",
     )
 
     key: Any  # hashable, and otherwise opaque: the lane
@@ -57,6 +64,8 @@ class LaneItem:
     arrival_time: float
     order: int  # of the first call, set by the lanes; the others follow it
     is_gone: bool  # set by the lanes
+    seconds: float  # of work, each call's; set by the lanes
+    wait_seconds: float  # predicted, set by the lanes
 
     def part(self, start: int, stop: int) -> Self:
         """Some of the calls as an item of their own."""
@@ -78,13 +87,26 @@ class Batch(NamedTuple, Generic[Call]):
     calls: list[Call]
     rows: int
     cost: float
-    reason: str  # why it holds no more: "drained", "rows", "bytes", "cost", "single"
+    reason: str  # why it holds no more: "drained", "rows", "bytes", "cost", "deadline", "single"
 
     @property
     def call_count(self) -> int:
         """How many calls they are."""
         calls = self.calls
         return calls[0].count if len(calls) == 1 else sum(call.count for call in calls)
+
+
+class Full(Exception):
+    """The queue has no room: `reason` is "calls", "bytes", or "seconds" where the deadline is too near.
+
+    `rest` are the calls that it has none for.
+    """
+
+    def __init__(self, reason: str, retry_after_seconds: float, rest: Any) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.retry_after_seconds = retry_after_seconds
+        self.rest = rest
 
 
 @dataclass(eq=False, slots=True)
@@ -97,6 +119,7 @@ class Lane(Generic[Call]):
         rows: rows of the calls that wait.
         count: how many calls wait.
         level: the priority it stands at among lanes: its head's.
+        pace: how long its batches take.
     """
 
     key: Hashable
@@ -105,6 +128,7 @@ class Lane(Generic[Call]):
     rows: int = 0
     count: int = 0
     level: int = 0
+    pace: Pace = field(default_factory=Pace)
     _heap: list[tuple[int, float, int, Call]] = field(default_factory=list)
 
     def push(self, call: Call) -> None:
@@ -139,26 +163,40 @@ class Lane(Generic[Call]):
             return True
         return now - min(call.arrival_time for call in self.waiting_calls()) >= max_delay_seconds
 
-    def whole_batch(self, limits: Limits, call: Call) -> Batch[Call] | None:
+    def observe_wait(self, call: Call, now: float) -> None:
+        """A call has waited until now."""
+        if call.wait_seconds > LOADED_SECONDS:
+            self.pace.observe_wait(call.wait_seconds, now - call.arrival_time)
+
+    def is_late(self, call: Call, now: float) -> bool:
+        """Whether a call would end after its deadline if it ran now."""
+        return now + self.pace.expected_seconds(call.rows, now) > call.deadline
+
+    def whole_batch(self, limits: Limits, call: Call, now: float) -> Batch[Call] | None:
         """The batch of an item that waits for nothing and has no neighbours; None if it has to be cut."""
         max_rows, count = min(self.max_rows, int(self.ceiling)), call.count
         rows, cost = call.rows * count, call.cost * count
         if count > 1 and (
             max_rows <= 1 or rows > max_rows or call.footprint * count > limits.batch_bytes or cost > limits.batch_cost
-        ):
+            or (call.deadline != math.inf and rows > self.pace.rows_within(call.deadline - now, now))
+        ):  # fmt: skip
             return None
         return Batch(self.key, [call], rows, cost, "single" if max_rows <= 1 else "drained")
 
-    def fill(self, limits: Limits, lead: Call | None) -> Batch[Call]:
+    def fill(self, limits: Limits, lead: Call | None, now: float) -> Batch[Call]:
         """The next batch, whose calls leave; `lead`, one of its calls, goes first whatever its place."""
         max_rows = min(self.max_rows, int(self.ceiling))
         calls: list[Call] = []
         rows, footprint, cost, reason = 0, 0, 0.0, "drained"
+        deadline = math.inf
         while self.count and reason == "drained":
             call = lead or self.head()
             lead = None
+            deadline = min(deadline, call.deadline)
+            timely_rows = math.inf if deadline == math.inf else self.pace.rows_within(deadline - now, now)
             count, reason = _most(
                 call.count,
+                (call.rows, timely_rows - rows, "deadline"),
                 (call.rows, max_rows - rows, "rows"),
                 (call.footprint, limits.batch_bytes - footprint, "bytes"),
                 (call.cost, limits.batch_cost - cost, "cost"),

@@ -15,25 +15,16 @@ import heapq
 import math
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
-from typing import Any, Generic
+from typing import Generic
 
 from layerwire_server.worker.lanes.fair_shares import FairShares
-from layerwire_server.worker.lanes.lane import Batch, Call, Lane, Limits
+from layerwire_server.worker.lanes.lane import LOADED_SECONDS, Batch, Call, Full, Lane, Limits
+from layerwire_server.worker.lanes.waiting_work import WaitingWork
 
 OLDEST_EVERY = 8
 _IDLE_LANES = 1024  # lanes without calls whose ceilings are remembered
 _SLACK = 4096  # calls that are gone but still stand in a heap, at most beside as many that wait
 _LEAST_SECONDS = 1e-6  # a batch never counts as free
-
-
-class Full(Exception):
-    """The queue has no room. `reason` is "calls" or "bytes"; `rest` are the calls that it has none for."""
-
-    def __init__(self, reason: str, retry_after_seconds: float, rest: Any) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.retry_after_seconds = retry_after_seconds
-        self.rest = rest
 
 
 class Lanes(Generic[Call]):
@@ -55,6 +46,10 @@ class Lanes(Generic[Call]):
         self._seconds_per_call = 0.0
         self._lane_shares = FairShares()
         self._caller_shares = FairShares()
+        self._waiting_work = WaitingWork()
+        self._late: list[Call] = []
+        self._running_batches = 0
+        self._busy_since = 0.0  # when the last batch ended, or the first call came after an idle time
 
     @property
     def limits(self) -> Limits:
@@ -74,6 +69,7 @@ class Lanes(Generic[Call]):
         limits = self._limits
         if (
             not self.calls
+            and not self._running_batches
             and call.count <= limits.queue_calls
             and call.nbytes * call.count <= limits.queue_bytes
             and not limits.max_delay_seconds
@@ -82,30 +78,50 @@ class Lanes(Generic[Call]):
             self._order += call.count
             call.order, call.is_gone = self._order - call.count + 1, False
             self.calls, self.nbytes = call.count, call.nbytes * call.count
+            self._busy_since = now
             return
         self._seat_sole(now)
-        room, reason = self._room(call)
+        room, reason, retry_seconds = self._room(call, max_rows, now)
         if room >= call.count:
             self._enter(call, max_rows, now)
             return
         if not room:
-            raise Full(reason, self.retry_after_seconds(), call)
+            raise Full(reason, retry_seconds, call)
         rest = call.part(room, call.count)
         call.keep(0, room)
         self._enter(call, max_rows, now)
-        raise Full(reason, self.retry_after_seconds(), rest)
+        raise Full(reason, retry_seconds, rest)
 
-    def _room(self, call: Call) -> tuple[int, str]:
-        """How many of the calls the queue has room for, and what it lacks for more."""
+    def _room(self, call: Call, max_rows: int, now: float) -> tuple[int, str, float]:
+        """How many of the calls the queue has room for, what it lacks for more, and when to try again with them."""
         limits = self._limits
-        room, reason = limits.queue_calls - self.calls, "calls"
+        room, reason, retry_seconds = limits.queue_calls - self.calls, "calls", self.retry_after_seconds()
         if self.nbytes + call.nbytes * min(call.count, room) > limits.queue_bytes:
             bytes_room = max(limits.queue_bytes - self.nbytes, 0) // max(call.nbytes, 1)
             if not self.calls:
                 bytes_room = max(bytes_room, 1)  # one that is larger than the queue waits by itself
             if bytes_room < room:
                 room, reason = bytes_room, "bytes"
-        return max(room, 0), reason
+        count = max(min(room, call.count), 0)
+        timely, wait_seconds = self._timely(call, count, min(max_rows, limits.batch_rows), now)
+        if timely < count:
+            return timely, "seconds", wait_seconds
+        return max(room, 0), reason, retry_seconds
+
+    def _timely(self, call: Call, count: int, max_rows: int, now: float) -> tuple[int, float]:
+        """How many of the calls can be served before their deadline, and when to try again with the others."""
+        call.seconds = call.wait_seconds = 0.0
+        lane = self._lanes.get(call.key) or self._idle.get(call.key)
+        if lane is None:
+            return count, 0.0
+        call.seconds = lane.pace.seconds_in_company(call.rows, max_rows, now)
+        if call.deadline == math.inf or not count:
+            return count, 0.0
+        call.wait_seconds = self._waiting_work.wait_seconds(
+            call.priority, call.caller, call.deadline, call.seconds, now
+        )
+        wait_seconds = call.wait_seconds * lane.pace.wait_ratio(now)
+        return self._waiting_work.room(wait_seconds, call.deadline, count, call.seconds, now)
 
     def _enter(self, call: Call, max_rows: int, now: float) -> None:
         call.order = self._order + 1
@@ -116,10 +132,13 @@ class Lanes(Generic[Call]):
 
     def _insert(self, call: Call, max_rows: int, now: float) -> None:
         call.is_gone = False
+        if not self.calls and not self._running_batches:
+            self._busy_since = now
         most = min(max_rows, self._limits.batch_rows)
         lane = self._lanes.get(call.key) or self._open(call.key, most, call.priority, now)
         lane.push(call)
         self._caller_shares.enter(call.caller, now, call.count)
+        self._waiting_work.enter(call.priority, call.caller, call.deadline, call.count, call.seconds)
         self.calls += call.count
         self.nbytes += call.nbytes * call.count
         heapq.heappush(self._arrivals, (call.arrival_time, call.order, call))
@@ -133,6 +152,7 @@ class Lanes(Generic[Call]):
         call, self._sole = self._sole, None
         if call is not None:
             self.calls = self.nbytes = 0
+            self._timely(call, 0, min(self._sole_max_rows, self._limits.batch_rows), now)
             self._insert(call, self._sole_max_rows, now)
 
     def withdraw(self, call: Call, now: float) -> bool:
@@ -159,15 +179,17 @@ class Lanes(Generic[Call]):
         self.withdraw(call, now)
 
     def expire(self, now: float) -> list[Call]:
-        """Removes and returns the calls whose deadline has passed."""
+        """Removes and returns the calls whose deadline has passed, and those that `take` found too late to begin."""
+        calls, self._late = self._late, []
         sole = self._sole
         if sole is not None:
-            return [sole] if sole.deadline <= now and self.withdraw(sole, now) else []
-        calls = []
+            return [*calls, sole] if sole.deadline <= now and self.withdraw(sole, now) else calls
         heap = self._deadlines
         while heap and (heap[0][2].is_gone or heap[0][0] <= now):
             call = heapq.heappop(heap)[2]
-            if self.withdraw(call, now):
+            if not call.is_gone:
+                self._lanes[call.key].observe_wait(call, now)
+                self.withdraw(call, now)
                 calls.append(call)
         return calls
 
@@ -178,16 +200,36 @@ class Lanes(Generic[Call]):
             if batch is not None:
                 return batch
             self._seat_sole(now)
-        lane = self._choose(now)
-        if lane is None:
-            return None
-        lead = self._oldest() if self._batch_count % OLDEST_EVERY == OLDEST_EVERY - 1 else None
-        self._batch_count += 1
-        batch = lane.fill(self._limits, lead if lead is not None and lead.key == lane.key else None)
-        for call in batch.calls:
-            self._forget(call, now)
-        self._settle(lane, now)
-        return batch
+        while (lane := self._choose(now)) is not None:
+            is_turn_of_oldest = self._batch_count % OLDEST_EVERY == OLDEST_EVERY - 1
+            lead = self._oldest() if is_turn_of_oldest and self._oldest().key == lane.key else None
+            if self._remove_late(lane, lead, now):
+                continue
+            self._batch_count += 1
+            batch = lane.fill(self._limits, lead, now)
+            lane.observe_wait(batch.calls[0], now)
+            for call in batch.calls:
+                self._forget(call, now)
+            self._settle(lane, now)
+            return self._begin(lane, batch, now)
+        return None
+
+    @property
+    def has_late(self) -> bool:
+        """Whether `take` found calls that would end after their deadline; `expire` has them."""
+        return bool(self._late)
+
+    def observe(self, batch: Batch[Call], now: float) -> None:
+        """Learns how long a batch of `take` took: it and its answers are done with now.
+
+        All that the worker did since the batch before counts, for so long others have waited.
+        """
+        self._running_batches -= 1
+        if (lane := self._lanes.get(batch.key) or self._idle.get(batch.key)) is not None:
+            is_loaded = self._waiting_work.seconds > LOADED_SECONDS
+            lane.pace.observe(batch.rows, now - self._busy_since, now, is_loaded=is_loaded)
+        self._busy_since = now
+        self._waiting_work.end()
 
     def _take_sole(self, call: Call, now: float) -> Batch[Call] | None:
         """The item that waits by itself, whose turn it is whatever its caller owes; None if it has to be cut."""
@@ -199,12 +241,25 @@ class Lanes(Generic[Call]):
                 self._idle.popitem(last=False)
         else:
             self._idle.move_to_end(call.key)
-        batch = lane.whole_batch(self._limits, call)
-        if batch is not None:
+        if lane.is_late(call, now):
             self.withdraw(call, now)
-            self._batch_count += 1
-            self._lane_shares.pass_through(call.key, now)
-            self._caller_shares.pass_through(call.caller, now)
+            self._late.append(call)
+            return None
+        batch = lane.whole_batch(self._limits, call, now)
+        if batch is None:
+            return None
+        self.withdraw(call, now)
+        self._batch_count += 1
+        self._lane_shares.pass_through(call.key, now)
+        self._caller_shares.pass_through(call.caller, now)
+        return self._begin(lane, batch, now)
+
+    def _begin(self, lane: Lane[Call], batch: Batch[Call], now: float) -> Batch[Call]:
+        """The batch, which runs from now on until `observe`."""
+        self._running_batches += 1
+        self._waiting_work.begin(now, lane.pace.expected_seconds(batch.rows, now))
+        if self._limits.max_delay_seconds:
+            self._busy_since = now
         return batch
 
     def charge(self, batch: Batch[Call], seconds: float) -> None:
@@ -223,8 +278,7 @@ class Lanes(Generic[Call]):
 
     def bear_at_most(self, key: Hashable, rows: int) -> None:
         """Remembers that the device's memory doesn't bear more rows of a lane; each full batch that runs lifts it."""
-        lane = self._lanes.get(key) or self._idle.get(key)
-        if lane is not None:
+        if (lane := self._lanes.get(key) or self._idle.get(key)) is not None:
             lane.ceiling = max(rows, 1)
 
     def wake_at(self, now: float) -> float:
@@ -265,7 +319,20 @@ class Lanes(Generic[Call]):
         lane.level = level
         self._rings.setdefault(level, OrderedDict())[lane.key] = lane
 
+    def _remove_late(self, lane: Lane[Call], lead: Call | None, now: float) -> bool:
+        """Takes calls out of a lane that would be the first of a batch, and would end after their deadline."""
+        call = lead or lane.head()
+        count = len(self._late)
+        while lane.is_late(call, now):
+            self.withdraw(call, now)
+            self._late.append(call)
+            if lead is not None or not lane.count:
+                break
+            call = lane.head()
+        return len(self._late) > count
+
     def _forget(self, call: Call, now: float) -> None:
+        self._waiting_work.leave(call.priority, call.caller, call.deadline, call.count, call.seconds)
         self._caller_shares.leave(call.caller, now, call.count)
         self.calls -= call.count
         self.nbytes -= call.nbytes * call.count

@@ -286,7 +286,7 @@ def _group(
     call.rows, call.nbytes, call.footprint, call.cost = plan.rows, plan.nbytes, plan.footprint, plan.cost
     call.ids, call.ordinal, call.count, call.is_grouped, call.is_gone = b"", 0, 1, False, True
     call.caller = call.reply = None
-    call.order = 0
+    call.order, call.seconds, call.wait_seconds = 0, 0.0, 0.0
     return call
 
 

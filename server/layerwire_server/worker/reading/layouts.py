@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 from layerwire.v1 import layerwire_pb2, tensor_pb2
 from layerwire.wire import protobuf
 from layerwire_server.link import Family
+from layerwire_server.worker.call import data_slice
 from layerwire_server.worker.request_kinds.kind import MOST_KEY_BYTES, NativeKind
 
 _LENGTHS = 1024  # of requests that are looked for
@@ -38,7 +39,6 @@ _CALLS_TAG, _CALL_TAG, _GROUP_TAG, _TEMPLATE_TAG, _IDS_TAG, _PIECE_TAG = (
         (layerwire_pb2.CallGroup, "data"),
     )
 )  # all below 128: a byte each
-_UNCOPIED_BYTES = 16384  # of a piece of data, from which on it stays where it is
 Spans: TypeAlias = list[tuple[int, int]]
 
 
@@ -82,7 +82,7 @@ def group_pieces(
         at = start + size
         if at > end:
             return None
-        values.append(payload[start:at] if size < _UNCOPIED_BYTES else memoryview(payload)[start:at])
+        values.append(data_slice(payload, start, at))
         tag = _IDS_TAG if len(values) == 1 else _PIECE_TAG
     if len(values) < 2:
         return None

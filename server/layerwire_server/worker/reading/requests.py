@@ -18,7 +18,7 @@ from layerwire.wire import protobuf
 from layerwire.wire.framing import pack_id
 from layerwire_server.errors import OverLimitError
 from layerwire_server.link import MAX_CALLS, QUARANTINED, Family, Frame, Kind
-from layerwire_server.worker.call import ID_BYTES
+from layerwire_server.worker.call import ID_BYTES, data_slice
 from layerwire_server.worker.reading import parse_limits
 from layerwire_server.worker.reading.layouts import Layout, Layouts, calls_and_groups, group_pieces
 from layerwire_server.worker.request_kinds import KINDS, KINDS_BY_RPC
@@ -189,7 +189,7 @@ def _requests_of_message(
 
 
 def _single_group(layout: Layout, payload: bytes | memoryview, at: int) -> GroupBytes:
-    return GroupBytes(layout.template, [payload[at + start : at + stop] for start, stop in layout.data], 1)
+    return GroupBytes(layout.template, [data_slice(payload, at + start, at + stop) for start, stop in layout.data], 1)
 
 
 def _group(ordinal: int, template: bytes, ids: bytes, data: list[bytes | memoryview]) -> Request:

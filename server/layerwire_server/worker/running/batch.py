@@ -2,8 +2,9 @@
 
 It knows calls, plans and the kernel's inputs; neither lanes' order nor devices.
 
-Elementwise parts are padded to whole blocks of 64 elements, also when a call is alone: torch's vector body and scalar
-tail round differently (silu, softplus, mish, elu), and a call's bits must not depend on its company.
+Elementwise parts are padded to whole blocks of 64 elements, also when a call is alone, but for operators that round
+nothing: torch's vector body and scalar tail round differently (silu, softplus, mish, elu), and a call's bits must not
+depend on its company.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from layerwire.wire.dtypes import ITEMSIZES, TensorSpec
 from layerwire_server.operators.operator import Merge
 from layerwire_server.worker.call import CallGroup, Content
-from layerwire_server.worker.plan import ELEMENTWISE_MULTIPLE, LaneKey
+from layerwire_server.worker.plan import LaneKey
 from layerwire_server.worker.weights.weights_cache import ProgramWeights, Weights
 
 
@@ -37,7 +38,7 @@ BatchInput: TypeAlias = Part | KernelInput
 def join(key: LaneKey, calls: Sequence[CallGroup]) -> list[BatchInput]:
     """The inputs of the batch, one an input of the operator."""
     if key.merge is Merge.ELEMENTWISE:
-        return [_blocks(calls)]
+        return [_flat(calls)]
     first = calls[0]
     if key.merge is Merge.ALONE:
         return [_whole(content, spec) for content, spec in zip(first.contents, first.plan.specs, strict=True)]
@@ -65,7 +66,7 @@ def split(key: LaneKey, calls: Sequence[CallGroup], outputs: Sequence[memoryview
             spec = call.plan.outputs[index]
             nbytes, size = spec.nbytes, spec.nbytes
             if key.merge is Merge.ELEMENTWISE:
-                size = call.rows * ELEMENTWISE_MULTIPLE * ITEMSIZES[spec.dtype]
+                size = call.plan.elements * ITEMSIZES[spec.dtype]
             stop = start + size * call.count
             answer.append(_own_bytes(output[start:stop], call.count, nbytes, size))
             start = stop
@@ -92,16 +93,18 @@ def _whole(content: Content, spec: TensorSpec | None) -> BatchInput:
     return Part([content], spec)
 
 
-def _blocks(calls: Sequence[CallGroup]) -> Part:
+def _flat(calls: Sequence[CallGroup]) -> Part:
     spec = calls[0].plan.specs[0]
     assert spec is not None
-    block = ELEMENTWISE_MULTIPLE * ITEMSIZES[spec.dtype]
+    itemsize = ITEMSIZES[spec.dtype]
     pieces: list[bytes | memoryview] = []
+    elements = 0
     for call in calls:
-        content = call.contents[0]
+        plan, content = call.plan, call.contents[0]
         assert isinstance(content, bytes | memoryview)
-        nbytes = call.plan.input_bytes[0]
-        padding = -nbytes % block
+        elements += plan.elements * call.count
+        nbytes = plan.input_bytes[0]
+        padding = plan.elements * itemsize - nbytes
         if not padding:
             pieces.append(content)
         elif call.count == 1:
@@ -110,5 +113,4 @@ def _blocks(calls: Sequence[CallGroup]) -> Part:
             blocks = np.zeros((call.count, nbytes + padding), np.uint8)
             blocks[:, :nbytes] = np.frombuffer(content, np.uint8).reshape(call.count, nbytes)
             pieces.append(blocks.reshape(-1).data)
-    rows = sum(call.rows * call.count for call in calls)
-    return Part(pieces, TensorSpec(spec.dtype, (rows * ELEMENTWISE_MULTIPLE,)))
+    return Part(pieces, TensorSpec(spec.dtype, (elements,)))

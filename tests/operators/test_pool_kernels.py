@@ -12,6 +12,8 @@ from layerwire.v1 import operators_pb2
 from layerwire_server.operators import blocks, max_pool_kernels
 from layerwire_server.operators.operator import FLOATS, INTEGERS, TORCH_DTYPES
 from layerwire_server.operators.pool import AvgPool, MaxPool
+from tests.operator_cases import cases
+from tests.operators.local import Local, same_bits
 
 DTYPES = [TORCH_DTYPES[dtype] for dtype in sorted(FLOATS | INTEGERS)]
 EXTENTS = {1: (9, 10), 2: ((7, 9), (6, 8)), 3: ((5, 7, 6), (6, 5, 8))}
@@ -152,3 +154,27 @@ def test_means_have_torchs_bits(dims, dtype, kind):
 def test_windows_beyond_the_edge_are_torchs(field):
     message = operators_pb2.AvgPool(spatial_dims=2, kernel_size=[2], **{field: [1] if field == "padding" else True})
     assert AvgPool.from_message(message).kernels() == {}
+
+
+class EveryKernel:
+    """A tuner that lets every kernel of a batch run, and checks each against eager."""
+
+    def __init__(self):
+        self.names = set()
+
+    def site(self, key, tensors):
+        expected = key.operator.run(*tensors)
+        for name, kernel in key.operator.kernels().items():
+            self.names.add(name)
+            assert key.operator.kernels_are_exact
+            for output, other in zip(kernel(*tensors), expected, strict=True):
+                assert same_bits(output, other), (key.operator, name)
+
+
+def test_every_call_of_the_table_by_every_kernel():
+    local = Local()
+    local.device.tuner = tuner = EveryKernel()
+    for case in cases():
+        if "pool" in case.function:
+            local.run([local.decode(case)])
+    assert tuner.names == {"rows_first", "comparison", "channels_last", "plane_sums"}

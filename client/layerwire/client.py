@@ -9,12 +9,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Self
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
 
 from layerwire.calls import Calls, Request, Requests
 from layerwire.client_methods import AwaitableMapMethods, AwaitableView, BlockingView, MapMethods, SubmittedMethods
 from layerwire.store_methods import AwaitableStoreMethods, BlockingStoreMethods
 from layerwire.transport import rpc
+from layerwire.transport.client_memory import ClientMemory
 from layerwire.transport.options import Options, seconds
 from layerwire.transport.rpc import Estimate
 from layerwire.transport.sessions import LoopSession, Session, ThreadSession
@@ -120,9 +124,10 @@ class Connectable(ABC):
         max_calls_in_flight: int = DEFAULT_MAX_CALLS_IN_FLIGHT,
         max_bytes_in_flight: int = DEFAULT_MAX_BYTES_IN_FLIGHT,
         retries: int = 2,
+        shared_memory: Literal["auto", "off"] = "auto",
     ) -> None:
         settings = make_settings(
-            address, token, tls, metadata,
+            address, token, tls, metadata, shared_memory,
             max_message_bytes=max_message_bytes, max_calls_in_flight=max_calls_in_flight,
             max_bytes_in_flight=max_bytes_in_flight, max_retries=retries,
         )  # fmt: skip
@@ -152,6 +157,8 @@ class Client(Connectable, BlockingStoreMethods, BlockingCalls):
         max_calls_in_flight: calls that may be unanswered; further ones wait their turn.
         max_bytes_in_flight: bytes of calls that may be unanswered; further ones wait their turn.
         retries: times that a call is sent again when the server asks for it; 0 also for broken connections.
+        shared_memory: "auto": large tensors go by memory that is shared with a server on this host, where it can be
+            had; "off": all go by gRPC.
 
     Raises:
         TypeError, ValueError, OSError: an argument is wrong, or a certificate's file can't be read. Nothing is
@@ -179,6 +186,15 @@ class Client(Connectable, BlockingStoreMethods, BlockingCalls):
         """What a call would cost, without running it: `lw.estimate("conv2d", x, w, padding=1)`."""
         request = _request(function, args, kwargs)
         return self._session.run(lambda engine: rpc.estimate(engine, request, self._options))
+
+    def empty(self, shape: int | Sequence[int], dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
+        """An array to fill and send, not initialised: in memory shared with the server, so that it is sent uncopied.
+
+        It must not be changed while a call that it was given to is unanswered. Where no memory is shared, or it is
+        small, it is an array like any other.
+        """
+        memory = self._session.run(lambda engine: engine.shared_memory())
+        return _empty(memory, shape, dtype)
 
     def close(self) -> None:
         """Ends the connections and the client's use; calls without an answer end with CallCancelledError."""
@@ -215,6 +231,10 @@ class AsyncClient(Connectable, AwaitableStoreMethods, AwaitableCalls):
         """As `Client.estimate`."""
         return await rpc.estimate(self._session.engine(), _request(function, args, kwargs), self._options)
 
+    async def empty(self, shape: int | Sequence[int], dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
+        """As `Client.empty`."""
+        return _empty(await self._session.engine().shared_memory(), shape, dtype)
+
     async def close(self) -> None:
         """As `Client.close`."""
         await self._session.close()
@@ -224,6 +244,11 @@ class AsyncClient(Connectable, AwaitableStoreMethods, AwaitableCalls):
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.close()
+
+
+def _empty(memory: ClientMemory | None, shape: int | Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    array = None if memory is None else memory.empty(shape, dtype)
+    return np.empty(shape, dtype) if array is None else array
 
 
 def _request(function: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request:

@@ -112,6 +112,9 @@ class Settings(BaseSettings):
     max_stream_bytes: ByteSize = _knob(
         ByteSize(128 * _MIB), "bytes", "Bytes held for one stream at which it is read no further.", ge=_MIB
     )
+    shared_memory: ByteSize = _knob(
+        ByteSize(_GIB), "bytes", "Most memory that one gateway shares with clients of its host; 0 shares none.", ge=0
+    )
     max_weights_bytes: ByteSize = _knob(
         ByteSize(4 * _GIB), "bytes", "Most bytes of weights on one device; beyond, the least recently used leave.", ge=1
     )

@@ -1,6 +1,7 @@
 """Frames of calls cross from gateway to worker and back: a struct header and raw bytes over a unix socket. No pickle.
 
-It knows neither gRPC nor torch, and nothing of what the bytes mean.
+It knows neither gRPC nor torch, and nothing of what the bytes mean. Large payloads are written once, into memory that
+both ends have mapped, and the socket carries where they lie; where that can't be had, they go by the socket.
 
 Clocks: `arrived` and `deadline` are seconds of CLOCK_MONOTONIC, which all processes of a host share.
 """
@@ -8,12 +9,16 @@ Clocks: `arrived` and `deadline` are seconds of CLOCK_MONOTONIC, which all proce
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import math
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
+
+from layerwire.wire.shared_memory import SharedMemoryError
+from layerwire_server.link_memory import OwnMemory, PeerMemory
 
 # magic, kind, flags, family, (pad), ordinals, payload bytes, frame, stream, arrived, deadline; then crc32 of all that
 _FIELDS = struct.Struct("<4sBBBxIQQQdd")
@@ -21,15 +26,19 @@ _CRC = struct.Struct("<I")
 HEADER_BYTES = _FIELDS.size + _CRC.size
 _MAGIC = b"LWL1"
 _ORDINAL = struct.Struct("<H")
+_START = struct.Struct("<Q")
 SPAN = struct.Struct("<QQ")  # where in its file a tensor's bytes begin and end
 MAX_CALLS = 4096  # calls of one frame; an ordinal has room for a mark above that
 _READ_BYTES = 262144  # about what a unix socket holds
 _JOIN_BYTES = 65536  # below, one copy costs less than a system call with many pieces
+_LENT_BYTES = 262144  # from here on payloads go by shared memory: what a socket holds goes by one system call
+_MEMORY_PAYLOADS = 4  # of the largest size that may be lent at once
+_IDLE_SECONDS = 2.0  # then the pages of what was lent go back to the system
 QUARANTINED = 0x8000  # mark on an ordinal of a request: don't run it, answer INTERNAL
 
 
 class Kind(enum.IntEnum):
-    """What a frame is. The first block goes from gateway to worker, the second back."""
+    """What a frame is. The first block goes from gateway to worker, the second back, the third both ways."""
 
     CALLS = 1  # payload: Calls as a StreamRequest; answered by ANSWERS until one has LAST
     UNARY = 2  # payload: the request of `family`; answered by one ANSWERS with LAST
@@ -43,6 +52,11 @@ class Kind(enum.IntEnum):
     STARTED = 18  # `ordinals` holds the ordinal of the call of an ISOLATE frame that runs now
     CANARY_RESULT = 19  # payload: JSON; ERROR if the canary's answer was wrong
 
+    # Between links alone; their owners never see them.
+    OFFER_MEMORY = 32  # payload: where the sender's memory is
+    SHARE_MEMORY = 33  # the receiver of an offer can read it
+    RELEASE_MEMORY = 34  # payload: 8 bytes, where a range begins that the receiver of this may use again
+
 
 class Flag(enum.IntFlag):
     """Marks on a frame."""
@@ -51,6 +65,7 @@ class Flag(enum.IntFlag):
     LAST = 1  # no further answer to this frame comes
     ERROR = 2  # the payload is a serialized google.rpc.Status
     ISOLATE = 4  # a worker died with this frame: run its calls one at a time, alone, each announced by STARTED
+    LENT = 8  # the payload is a RANGE of the sender's memory; links alone see it
 
 
 class Family(enum.IntEnum):
@@ -237,13 +252,29 @@ class Receiver(Protocol):
 
 
 class Link(asyncio.BufferedProtocol):
-    """One end of a connection between a gateway and a worker."""
+    """One end of a connection between a gateway and a worker.
 
-    def __init__(self, receiver: Receiver, max_payload_bytes: int) -> None:
+    Args:
+        receiver: its owner.
+        max_payload_bytes: largest payload that is accepted.
+        count_copies: called with the bytes that are copied to get a large payload across: once by shared memory, twice
+            by the socket.
+    """
+
+    def __init__(
+        self, receiver: Receiver, max_payload_bytes: int, count_copies: Callable[[int], None] = lambda _: None
+    ) -> None:
         self._receiver = receiver
+        self._max_payload_bytes = max_payload_bytes
+        self._count_copies = count_copies
         self._decoder = Decoder(max_payload_bytes)
         self._error: Exception | None = None
         self._transport: asyncio.WriteTransport | None = None
+        self._loop = asyncio.get_running_loop()
+        self._has_offered = False
+        self._own_memory: OwnMemory | None = None
+        self._peer_memory: PeerMemory | None = None
+        self._trim: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """asyncio: the socket is up."""
@@ -258,27 +289,35 @@ class Link(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """asyncio: bytes came."""
         try:
-            frames = self._decoder.advance(nbytes)
-        except LinkError as error:
-            self._error = error
+            for frame in self._decoder.advance(nbytes):
+                self._on_frame(frame)
+        except (LinkError, SharedMemoryError) as error:
+            self._error = LinkError(str(error))
             self.close()
-            return
-        for frame in frames:
-            self._receiver.on_frame(self, frame)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio: the socket is gone."""
-        self._transport = None
+        self._transport = self._own_memory = self._peer_memory = None
+        if self._trim is not None:
+            self._trim.cancel()
         self._receiver.on_disconnect(self, self._error or exc)
 
     def send(self, frame: Frame, body: Iterable[bytes | memoryview] | None = None) -> None:
         """Sends a frame; on a link that is gone, nothing happens, since `on_disconnect` says so to the owner."""
-        if self._transport is not None:
-            pieces = encode(frame, body)
-            if sum(map(len, pieces)) <= _JOIN_BYTES:
-                self._transport.write(b"".join(pieces))
-            else:
-                self._transport.writelines(pieces)
+        if self._transport is None:
+            return
+        pieces = encode(frame, body)
+        nbytes = sum(map(len, pieces))
+        if nbytes >= _LENT_BYTES:
+            place = self._lend(pieces[1:])
+            self._count_copies(nbytes if place is not None else 2 * nbytes)
+            if place is not None:
+                pieces = encode(frame._replace(flags=frame.flags | Flag.LENT), [place])
+                nbytes = 0
+        if nbytes <= _JOIN_BYTES:
+            self._transport.write(b"".join(pieces))
+        else:
+            self._transport.writelines(pieces)
 
     def unsent_bytes(self) -> int:
         """Bytes that the socket hasn't taken yet."""
@@ -288,3 +327,52 @@ class Link(asyncio.BufferedProtocol):
         """Ends the link at once."""
         if self._transport is not None:
             self._transport.abort()
+
+    def _on_frame(self, frame: Frame) -> None:
+        if frame.kind >= Kind.OFFER_MEMORY:
+            self._on_memory(frame)
+            return
+        if frame.flags & Flag.LENT:
+            if self._peer_memory is None:
+                raise LinkError("a range of memory that was never offered")
+            payload = self._peer_memory.payload(frame.payload, self._max_payload_bytes, self._release_later)
+            frame = frame._replace(payload=payload, flags=frame.flags & ~Flag.LENT)
+        self._receiver.on_frame(self, frame)
+
+    # shared memory
+
+    def _lend(self, pieces: Sequence[bytes | memoryview]) -> bytes | None:
+        """Where the payload lies now; None if it has to go by the socket, as the first one does."""
+        if not self._has_offered:
+            self._has_offered = True
+            with contextlib.suppress(OSError):
+                self._own_memory = OwnMemory(_MEMORY_PAYLOADS * self._max_payload_bytes)
+                self.send(Frame(Kind.OFFER_MEMORY, payload=self._own_memory.offer))
+        if self._own_memory is None:
+            return None
+        if self._trim is not None:
+            self._trim.cancel()
+        return self._own_memory.lend(pieces, sum(map(len, pieces)))
+
+    def _on_memory(self, frame: Frame) -> None:
+        if frame.kind is Kind.OFFER_MEMORY:
+            with contextlib.suppress(SharedMemoryError):  # then payloads go on coming by the socket
+                self._peer_memory = PeerMemory(frame.payload)
+                self.send(Frame(Kind.SHARE_MEMORY))
+        elif self._own_memory is None:
+            raise LinkError("no memory was offered")
+        elif frame.kind is Kind.SHARE_MEMORY:
+            self._own_memory.is_shared = True
+        elif len(frame.payload) == _START.size:
+            self._own_memory.release(*_START.unpack(frame.payload))
+            if self._own_memory.is_idle:
+                self._trim = self._loop.call_later(_IDLE_SECONDS, self._own_memory.give_back)
+        else:
+            raise LinkError("no range of memory")
+
+    def _release_later(self, start: int) -> None:
+        """From any thread: nothing refers to a payload any more."""
+        self._loop.call_soon_threadsafe(self._release, start)
+
+    def _release(self, start: int) -> None:
+        self.send(Frame(Kind.RELEASE_MEMORY, payload=_START.pack(start)))

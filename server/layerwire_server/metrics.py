@@ -58,6 +58,9 @@ METRICS: dict[str, Metric] = {
     "layerwire_request_seconds": Metric("histogram", "From a unary request to its answer.", ("method",), SECONDS),
     "layerwire_received_bytes_total": Metric("counter", "Bytes of messages received.", ("method",)),
     "layerwire_sent_bytes_total": Metric("counter", "Bytes of messages sent.", ("method",)),
+    "layerwire_copied_bytes_total": Metric(
+        "counter", "Bytes of messages of 256 KiB and more that were copied, by what for.", ("place",)
+    ),
     "layerwire_bytes_in_flight": Metric("gauge", "Bytes of requests and answers held.", ("gateway",)),
     "layerwire_requests_in_flight": Metric("gauge", "Unary requests not answered.", ("gateway",)),
     "layerwire_streams": Metric("gauge", "Streams open.", ("gateway",)),

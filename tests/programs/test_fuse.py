@@ -91,6 +91,13 @@ class Shared(nn.Module):
         return nn.functional.max_pool2d(z, 2), y + 1.0, z
 
 
+def test_other_pools_by_their_kernels():
+    run, weights = of(nn.Sequential(nn.AvgPool2d(2), nn.Sigmoid()), 3, 8, 8)
+    x = torch.randn(5, 3, 8, 8)
+    with torch.inference_mode():
+        assert agree(run.kernels()["fused"](x, weights), run.run(x, weights), exact=True)
+
+
 def test_what_others_read_stays_as_it_is():
     run, weights = of(Shared(), 3, 9, 9)
     x = torch.randn(4, 3, 9, 9)

@@ -272,3 +272,14 @@ async def test_an_answered_call_holds_no_data(server):
         gc.collect()
         assert watch() is None
         assert all(not call.data for _, _, call in lw._session.engine()._deadlines._heap)
+
+
+async def test_answers_are_their_callers_alone(server):
+    """Not held until the call would have expired: a large one would stay for half a minute."""
+    async with layerwire.AsyncClient(server.address) as lw:
+        for _ in range(3):
+            answer = await lw.relu(ROW)
+            held = weakref.ref(answer)
+            del answer
+            await asyncio.sleep(0)
+            assert held() is None

@@ -176,7 +176,7 @@ async def test_a_map_of_a_client_that_closes_ends(serve):
         await running
 
 
-async def test_a_map_in_a_futures_callback_is_refused(server):
+async def test_a_map_in_a_futures_callback_is_refused(serve):
     ends = []
     over = threading.Event()
 
@@ -187,7 +187,10 @@ async def test_a_map_in_a_futures_callback_is_refused(server):
             ends.append(error)
         over.set()
 
+    server = serve(keep)
     with layerwire.Client(server.address) as lw:
         lw.submit.relu(ROW).add_done_callback(callback)
+        await server.until(lambda: len(server.calls) == 1)
+        server.soon(lambda: server.streams[0].reply(server.calls[0]))
         await asyncio.to_thread(over.wait, 20)
     assert len(ends) == 1

@@ -14,6 +14,7 @@ import uvloop
 
 from layerwire.v1 import layerwire_pb2 as pb
 from layerwire_server.link import QUARANTINED, Flag, Frame, Kind
+from layerwire_server.worker import loop
 from layerwire_server.worker.call import CallGroup, id_numbers
 from layerwire_server.worker.lanes.lanes import Lanes
 from tests.worker.conftest import LIMITS, MAX_ANSWER_BYTES, WorkerRig, open_rig, relu
@@ -112,6 +113,43 @@ async def test_cancelled_calls_leave_and_neighbours_are_answered(rig: WorkerRig)
     await rig.gateway.last(number)
     assert [code(rig, i) for i in range(6)] == ["OK", "CANCELLED", "OK", "OK", "CANCELLED", "OK"]
     assert rig.device.batches == [1, 4]
+
+
+async def test_a_frame_of_calls_that_take_long_to_plan_leaves_others_their_turn(
+    rig: WorkerRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its calls are admitted a few a turn; what is cancelled before its turn came is answered so."""
+    monkeypatch.setattr(loop, "_TURN_SECONDS", -1.0)
+    await hold(rig)
+    number = rig.gateway.send([relu(i, *[1.0] * (i + 1)) for i in range(40)])
+    while not rig.lanes.calls:
+        await asyncio.sleep(0)
+    cancel = pb.StreamRequest(cancel=pb.Cancellation(ids=[0, 38, 39])).SerializeToString()
+    rig.gateway.link.send(Frame(Kind.CANCEL_CALLS, payload=cancel, stream=1))
+    rig.gateway.send([relu(500, 1.0)])
+    while not any(500 in id_numbers(call.ids) for call in rig.lanes.waiting_calls()):
+        assert rig.lanes.calls < 39
+        await asyncio.sleep(0)
+    await settle(rig, 38)
+    rig.device.gate.set()
+    await rig.gateway.last(number)
+    assert [i for i in range(40) if code(rig, i) == "CANCELLED"] == [0, 38, 39]
+    assert all(rig.gateway.values(i) == [1.0] * (i + 1) for i in range(1, 38))
+
+
+async def test_a_frame_that_is_dropped_while_it_is_admitted_is_admitted_no_further(
+    rig: WorkerRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "_TURN_SECONDS", -1.0)
+    await hold(rig)
+    number = rig.gateway.send([relu(i, *[1.0] * (i + 1)) for i in range(40)])
+    while not rig.lanes.calls:
+        await asyncio.sleep(0)
+    rig.gateway.link.send(Frame(Kind.CANCEL_FRAME, number, stream=1))
+    await settle(rig, 0)
+    rig.device.gate.set()
+    await rig.loop.idle()
+    assert rig.device.batches == [1] and not rig.loop._unread
 
 
 async def test_cancel_of_another_stream_does_nothing(rig: WorkerRig) -> None:

@@ -53,6 +53,21 @@ def test_the_most_frequent_comes_first_and_batches_of_like_size_are_one(local, t
     assert [(batch.family, batch.calls) for batch in frequent] == [("activate", 8), ("pool", 1)]
 
 
+def test_a_group_counts_as_its_calls(local, tmp_path):
+    history = History(tmp_path, 0, read_only=False)
+    history.read()
+    call = local.decode(RELU)
+    call.count = 5
+    history.count(Batch(call.key, [call], call.rows * 5, 1.0, "drained"))
+    history.count(batch(local, RELU, 7))
+    history.count(batch(local, POOL, 1))
+    content = history.unwritten()
+    assert content
+    history.write(content)
+    frequent = History(tmp_path, 9, read_only=True).read()
+    assert [(each.family, each.calls) for each in frequent] == [("activate", 8), ("pool", 1)]
+
+
 def test_what_was_frequent_runs_again(local, tmp_path, monkeypatch):
     frequent = history_of(local, tmp_path, (POOL, 1), (RELU, 5), (RELU, 5))
     batches: list[tuple[str, int]] = []

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from layerwire.calls import Request
+from layerwire.transport.client_memory import ClientMemory
 from layerwire.transport.options import Options, seconds, wire
 from layerwire.transport.templates import MAPS, REQUESTS, CallTemplate, NamedTensors, call_entry, call_template
 from layerwire.wire import arrays
@@ -55,7 +56,10 @@ class Call:
         "connection", "data", "deadline", "entry", "id", "is_finished", "nbytes", "promise", "template", "tries",
     )  # fmt: skip
 
-    def __init__(self, request: Request, options: Options, promise: Promise) -> None:
+    def __init__(
+        self, request: Request, options: Options, promise: Promise, memory: ClientMemory | None = None
+    ) -> None:
+        elements = arrays.row_major_bytes if memory is None else memory.elements
         family, operator, tensors, outputs, function, timeout, of = request
         if timeout is None:
             timeout, head = options.timeout, options.wire
@@ -63,18 +67,18 @@ class Call:
             timeout = seconds(timeout)
             head = wire(options, timeout)
         specs: list[tuple[str, arrays.Spec | str]] = []
-        data: list[bytes] = []
+        data: list[bytes | memoryview] = []
         make: arrays.Maker = arrays.numpy_rows
         for name, value in tensors.items() if of is None else [*of.tensors.items(), *tensors.items()]:
             if type(value) is np.ndarray and (dtype := arrays.WIRE_DTYPES.get(value.dtype)) is not None:
                 specs.append((name, (dtype, value.shape)))
-                data.append(value.tobytes())
+                data.append(value.tobytes() if memory is None else memory.elements(value))
             elif isinstance(value, str):
                 specs.append((name, str(value)))
             else:
-                spec, elements, maker = arrays.serialize(function, name, value)
+                spec, content, maker = arrays.serialize(function, name, value, elements)
                 specs.append((name, spec))
-                data.append(elements)
+                data.append(content)
                 if maker is not None and make is arrays.numpy_rows:
                     make = maker
         inner = None if of is None else (of.family, of.operator.SerializeToString(), len(of.tensors))
@@ -82,11 +86,13 @@ class Call:
         template = call_template((signature, head, function, outputs, make), options)
         self.begin(template, data, _NEVER if timeout is None else _now() + timeout, promise)
 
-    def begin(self, template: CallTemplate, data: Sequence[bytes], deadline: float, promise: Promise) -> None:
+    def begin(
+        self, template: CallTemplate, data: Sequence[bytes | memoryview], deadline: float, promise: Promise
+    ) -> None:
         """Makes a new call of it."""
         self.template = template
         self.entry = entry = template.entry
-        self.data = data
+        self.data: Sequence[bytes | memoryview] = data
         self.nbytes = entry.nbytes
         self.deadline = deadline
         self.promise = promise

@@ -20,7 +20,7 @@ from layerwire.transport.templates import CallTemplate, call_template
 from layerwire.wire import arrays
 
 # A tensor of one call: its spec or name, its data if it has any, and what makes answers like it.
-_Content: TypeAlias = tuple[arrays.Spec | str, bytes | None, arrays.Maker | None]
+_Content: TypeAlias = tuple[arrays.Spec | str, bytes | memoryview | None, arrays.Maker | None]
 
 
 class CallMap:
@@ -61,7 +61,7 @@ class CallMap:
     def call(self, row: int) -> MapCall:
         """The call of a row; raises as Call does."""
         specs: list[tuple[str, arrays.Spec | str]] = []
-        data: list[bytes] = []
+        data: list[bytes | memoryview] = []
         make: arrays.Maker = arrays.numpy_rows
         for name, content in self._contents:
             spec, elements, maker = content(row)

@@ -6,6 +6,7 @@ It knows gRPC's streams and frames of calls; neither callers nor other addresses
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections import deque
 from collections.abc import Sequence
@@ -18,9 +19,12 @@ from google.protobuf.message import DecodeError
 from layerwire.errors import InternalError, LayerwireError, UnavailableError, make
 from layerwire.transport import health, reasons, retry
 from layerwire.transport.call import Call
+from layerwire.transport.client_memory import LARGE_BYTES, ClientMemory, Loan
 from layerwire.transport.settings import Settings
 from layerwire.v1 import layerwire_pb2 as messages
+from layerwire.wire import framing
 from layerwire.wire.protobuf import prefix
+from layerwire.wire.shared_memory import SharedMemoryError
 
 _STREAM = "/layerwire.v1.LayerwireService/Stream"
 # A frame is a batch that arrives at once, but the first call in it waits for the last to be there: a bounded one.
@@ -31,7 +35,10 @@ WHOLE_FRAME_CALLS = 16
 MAX_FRAME_BYTES = 1 << 20
 FRAME_OVERHEAD_BYTES = 32  # of a call's frame beyond the call: tags and lengths of Calls and of a group, with room
 GROUPS_KEY = "layerwire-call-groups"  # metadata of a stream whose server takes groups
+MEMORY_KEY = "layerwire-shared-memory"  # likewise: whose server may be asked for memory to share
 _MAX_CANCELLATIONS = 4096
+_MEMORY_SECONDS = 5.0
+_UNASKED, _WANTED, _ASKED = range(3)  # whether a stream's server is to be asked for memory
 
 
 class Owner(Protocol):
@@ -47,6 +54,9 @@ class Owner(Protocol):
             DecodeError: it is none.
         """
 
+    def on_memory(self, connection: Connection, memory: ClientMemory | None) -> None:
+        """The server shares this memory with the client from now on."""
+
     def on_loss(self, connection: Connection, calls: Sequence[Call], error: LayerwireError, *, resend: bool) -> None:
         """The stream ended and with it these calls, which may be sent again or not."""
 
@@ -59,6 +69,8 @@ class Connection:
         failures: streams that failed in a row, without an answer between them.
         sent_calls: calls on the stream, by id.
         takes_groups: whether the stream's server is known to take groups of calls.
+        memory: what the stream's server shares with this client.
+        loans: what unanswered calls have of it, by id, also of those that were given up.
     """
 
     def __init__(self, settings: Settings, address: str, owner: Owner, *, watches_health: bool) -> None:
@@ -68,6 +80,12 @@ class Connection:
         self.failures = 0
         self.sent_calls: dict[int, Call] = {}
         self.takes_groups = False
+        self.memory: ClientMemory | None = None
+        self.loans: dict[int, Loan] = {}
+        self._may_share = settings.shares_memory(address)
+        self._server_shares = False
+        self._memory_state = _UNASKED
+        self._memory_waiters: list[asyncio.Future[None]] = []
         self._queue: deque[Call] = deque()
         self._cancelled_ids: list[int] = []
         self._metadata = settings.metadata
@@ -94,6 +112,42 @@ class Connection:
         if self.sent_calls.pop(call.id, None) is not None:
             self._cancelled_ids.append(call.id)
             self._rouse()
+
+    def on_memory(self, name: bytes) -> None:
+        """The server says what memory it shares."""
+        self._memory_state = _ASKED
+        if name:
+            with contextlib.suppress(SharedMemoryError):  # then calls go on without
+                self.memory = ClientMemory(name)
+                self._owner.on_memory(self, self.memory)
+        self._end_wait_for_memory()
+
+    async def shared_memory(self) -> ClientMemory | None:
+        """What the server shares, once that is known; None also if it can't be learned soon."""
+        if self._may_share and self.memory is None and self._memory_state != _ASKED:
+            waiter = self._loop.create_future()
+            self._memory_waiters.append(waiter)
+            self._memory_state = _WANTED
+            self._rouse()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(waiter, _MEMORY_SECONDS)
+        return self.memory
+
+    def end_loans(self, group: framing.Group) -> Sequence[memoryview]:
+        """The data of a group that came, of which some may lie in shared memory; its calls have no more of that."""
+        loans = [self.loans.pop(call_id, None) for call_id in group.ids]
+        if not group.ranges:
+            return group.data
+        try:
+            return [] if loans[0] is None else loans[0].answer(group.ranges)
+        except ValueError:
+            return []  # which is no answer to any call
+
+    def _end_wait_for_memory(self) -> None:
+        waiters, self._memory_waiters = self._memory_waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def take_back(self) -> list[Call]:
         """All its calls, sent or not, which are another's from now on; the stream must end or be over."""
@@ -126,7 +180,7 @@ class Connection:
 
     async def _run(self) -> None:
         while True:
-            while not self._queue:
+            while not self._queue and self._memory_state != _WANTED:
                 await self._sleep()
             code, details = await self._stream()
             calls = self.take_back()
@@ -145,10 +199,15 @@ class Connection:
         """One stream from beginning to end, and how it ended."""
         method: Any = self.channel.stream_stream(_STREAM)  # of bytes, for which its type has no words
         stream = method(metadata=self._metadata)
-        self.takes_groups = False
+        self.takes_groups = self._server_shares = False
         writer = self._loop.create_task(self._write(stream))
         try:
-            self.takes_groups = any(key == GROUPS_KEY for key, _ in await stream.initial_metadata())
+            keys = {key for key, _ in await stream.initial_metadata()}
+            self.takes_groups, self._server_shares = GROUPS_KEY in keys, MEMORY_KEY in keys
+            if not self._server_shares:
+                self.on_memory(b"")
+            elif self._memory_state == _WANTED:
+                self._rouse()
             while (frame := await stream.read()) is not grpc.aio.EOF:
                 self._owner.on_response(self, frame)
                 self.failures = 0
@@ -163,6 +222,12 @@ class Connection:
             return grpc.StatusCode.INTERNAL, f"the client failed: {error!r}"
         finally:
             writer.cancel()
+            if self.memory is not None:
+                self.memory = None
+                self._owner.on_memory(self, None)
+            self._memory_state = _UNASKED
+            self.loans.clear()
+            self._end_wait_for_memory()
             if not stream.done():
                 stream.cancel()
         return await stream.code(), await stream.details() or ""
@@ -183,8 +248,28 @@ class Connection:
             ids = self._cancelled_ids[:_MAX_CANCELLATIONS]
             del self._cancelled_ids[:_MAX_CANCELLATIONS]
             return messages.StreamRequest(cancel=messages.Cancellation(ids=ids)).SerializeToString()
+        if self._memory_state == _WANTED and self._server_shares:
+            self._memory_state = _ASKED
+            return messages.StreamRequest(share_memory=messages.ShareMemoryRequest()).SerializeToString()
         calls = self._next_calls()
+        if len(calls) == 1 and calls[0].nbytes >= LARGE_BYTES and self._may_share:
+            frame = self._shared_frame(calls[0])
+            if frame is not None:
+                return frame
         return None if not calls else _groups(calls) if self.takes_groups else _singles(calls)
+
+    def _shared_frame(self, call: Call) -> bytes | None:
+        """The message of a call whose data lie in shared memory; None if they don't."""
+        if self.memory is None:
+            if self._memory_state == _UNASKED:
+                self._memory_state = _WANTED  # for calls to come
+            return None
+        entry = call.entry
+        loan = self.memory.loan([call.data[place] for place, _ in entry.columns], call.template.answer_sizes)
+        if loan is None:
+            return None
+        self.loans[call.id] = loan
+        return framing.shared_call(entry.template, call.id, loan.shared)
 
     def _next_calls(self) -> list[Call]:
         """The calls of the next frame, which are sent from now on."""

@@ -27,6 +27,7 @@ from layerwire.errors import (
 )
 from layerwire.transport.admission import Admission
 from layerwire.transport.call import Call
+from layerwire.transport.client_memory import LARGE_BYTES, ClientMemory
 from layerwire.transport.connection import FRAME_OVERHEAD_BYTES, Connection
 from layerwire.transport.deadlines import Deadlines
 from layerwire.transport.retry import Budget
@@ -56,8 +57,15 @@ class Engine:
         self._deadlines = Deadlines(self.loop, self._expire)
         self._chance = random.Random()  # noqa: S311  # jitter keeps no secret
         self._had_answer = False  # whether an answer ever came
+        self.memory: ClientMemory | None = None  # what it shares with its server; read from any thread
         self.connections: list[Connection] = []
         self.resume()
+
+    async def shared_memory(self) -> ClientMemory | None:
+        """`memory`, once it is known whether the server shares any."""
+        if len(self.connections) != 1:
+            return None
+        return await self.connections[0].shared_memory()
 
     def check(self, call: Call) -> None:
         """Whether the call may be sent at all.
@@ -125,13 +133,17 @@ class Engine:
     def on_response(self, connection: Connection, frame: bytes) -> None:
         """Connection: a StreamResponse came. Ids that nobody waits for are passed over."""
         self._had_answer = True
-        singles, groups = framing.answers(frame)
+        singles, groups, memory = framing.answers(frame)
         pop = connection.sent_calls.pop
+        if memory is not None:
+            connection.on_memory(memory)
         for group in groups:
             calls = [pop(call_id, None) for call_id in group.ids]
-            self._on_answers(calls, answer_template(group.template), group.data)
+            pieces = connection.end_loans(group) if connection.loans else group.data
+            self._on_answers(calls, answer_template(group.template), pieces)
         for single in singles:
             call_id, answer, data = single_answer(single)
+            connection.loans.pop(call_id, None)
             self._on_answers([pop(call_id, None)], answer, data)
 
     def _on_answers(
@@ -151,6 +163,8 @@ class Engine:
                 values = results[call.template] = _values(call.template, answer, len(calls), data)
             ncalls += 1
             nbytes += call.nbytes
+            if data and len(data[0]) >= LARGE_BYTES:
+                call.template.answer_sizes = tuple(map(len, data)) if len(calls) == 1 else ()
             promise = call.finish()
             if promise.done():
                 continue
@@ -169,6 +183,10 @@ class Engine:
             error = call.template.error(answer)
             if not self._again(call, error):
                 self._finish(call, error)
+
+    def on_memory(self, connection: Connection, memory: ClientMemory | None) -> None:
+        """Connection: this is what the server shares from now on. Of several servers' no use is made."""
+        self.memory = memory if len(self.connections) == 1 else None
 
     def on_loss(self, connection: Connection, calls: Sequence[Call], error: LayerwireError, *, resend: bool) -> None:
         """Connection: the stream ended and with it these calls."""

@@ -69,7 +69,7 @@ class ThreadSession(Session):
         """The answer of a call; interrupted, the call is given up."""
         engine = self.engine()
         waiter = Waiter()
-        call = Call(request, options, waiter)
+        call = Call(request, options, waiter, engine.memory)
         engine.check(call)
         if background.is_here():
             raise ClientStateError(f"{call.function}: a blocking call in a future's callback would wait for itself")
@@ -86,7 +86,7 @@ class ThreadSession(Session):
         """A future of a call's answer. Waits first where as much is in flight as may be."""
         engine = self.engine()
         future: CallFuture[Any] = CallFuture()
-        call = Call(request, options, future)
+        call = Call(request, options, future, engine.memory)
         engine.check(call)
         self._enter(engine, call)
         future.on_cancel(lambda: self._cancel(engine, call))  # the future keeps the client too until it is answered
@@ -194,7 +194,7 @@ class LoopSession(Session):
         """The answer of a call; cancelled, the call is given up."""
         engine = self.engine()
         future = engine.loop.create_future()
-        call = Call(request, options, future)
+        call = Call(request, options, future, engine.memory)
         engine.check(call)
         if not engine.admission.enter(call.nbytes):
             await self._enter(engine, call)

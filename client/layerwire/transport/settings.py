@@ -15,6 +15,7 @@ import grpc
 import grpc.aio
 
 from layerwire.transport.tls import Tls, make_credentials
+from layerwire.wire.shared_memory import IS_AVAILABLE
 
 Metadata: TypeAlias = Mapping[str, str | bytes] | Sequence[tuple[str, str | bytes]]
 
@@ -61,6 +62,11 @@ class Settings:
     max_retries: int = 2
     max_calls_in_flight: int = DEFAULT_MAX_CALLS_IN_FLIGHT
     max_bytes_in_flight: int = DEFAULT_MAX_BYTES_IN_FLIGHT
+    shared_memory: str = "auto"
+
+    def shares_memory(self, address: str) -> bool:
+        """Whether memory may be shared with the server there, if it is on this host indeed."""
+        return self.shared_memory == "auto" and IS_AVAILABLE and is_loopback(address)
 
     def channel(self, address: str) -> grpc.aio.Channel:
         """A channel to one of the addresses, on the running loop."""
@@ -83,6 +89,7 @@ def make_settings(
     token: str | None,
     tls: Tls,
     metadata: Metadata | None,
+    shared_memory: str = "auto",
     **limits: int,
 ) -> Settings:
     """The settings of a client's arguments, which `Client` documents.
@@ -93,6 +100,8 @@ def make_settings(
         OSError: a certificate's file can't be read.
     """
     addresses = (address,) if isinstance(address, str) or not isinstance(address, Iterable) else tuple(address)
+    if shared_memory not in ("auto", "off"):
+        raise ValueError(f'shared_memory must be "auto" or "off", got {shared_memory!r}')
     if not addresses:
         raise ValueError("address: at least one is needed")
     for one in addresses:
@@ -111,7 +120,7 @@ def make_settings(
     if in_clear and any(key == _AUTHORIZATION for key, _ in pairs):
         what = "token" if token is not None else f"metadata: {_AUTHORIZATION}"
         raise ValueError(f"{what}: {in_clear[0]} would get it in the clear; pass tls=True, or tls=PATH of a CA")
-    return Settings(addresses, tuple(pairs), credentials, server_name, **limits)
+    return Settings(addresses, tuple(pairs), credentials, server_name, shared_memory=shared_memory, **limits)
 
 
 def _checked_token(token: Any) -> str:

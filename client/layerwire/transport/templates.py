@@ -77,9 +77,10 @@ class CallTemplate:
         options: those it was made with; others of the same bytes may differ from them in the timeout.
         entry: the call's bytes.
         shares_inputs: whether it brings weights along, which other calls may have others of.
+        answer_sizes: bytes of each tensor of the last large answer, which tell how much room the next one takes.
     """
 
-    __slots__ = ("entry", "function", "make", "options", "outputs", "shares_inputs", "signature")
+    __slots__ = ("answer_sizes", "entry", "function", "make", "options", "outputs", "shares_inputs", "signature")
 
     def __init__(
         self,
@@ -96,6 +97,7 @@ class CallTemplate:
         self.function = function
         self.outputs = outputs
         self.make = make
+        self.answer_sizes: tuple[int, ...] = ()
         family, _, tensors, of = signature
         own = tensors if of is None else tensors[: of[2]]
         self.shares_inputs = (family if of is None else of[0]) != "run" and any(

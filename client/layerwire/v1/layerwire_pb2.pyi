@@ -299,12 +299,42 @@ class EstimateResponse(_message.Message):
     def __init__(self, outputs: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ..., input_bytes: _Optional[int] = ..., output_bytes: _Optional[int] = ..., floating_point_operations: _Optional[int] = ...) -> None: ...
 
 class StreamRequest(_message.Message):
-    __slots__ = ("calls", "cancel")
+    __slots__ = ("calls", "cancel", "share_memory")
     CALLS_FIELD_NUMBER: _ClassVar[int]
     CANCEL_FIELD_NUMBER: _ClassVar[int]
+    SHARE_MEMORY_FIELD_NUMBER: _ClassVar[int]
     calls: Calls
     cancel: Cancellation
-    def __init__(self, calls: _Optional[_Union[Calls, _Mapping]] = ..., cancel: _Optional[_Union[Cancellation, _Mapping]] = ...) -> None: ...
+    share_memory: ShareMemoryRequest
+    def __init__(self, calls: _Optional[_Union[Calls, _Mapping]] = ..., cancel: _Optional[_Union[Cancellation, _Mapping]] = ..., share_memory: _Optional[_Union[ShareMemoryRequest, _Mapping]] = ...) -> None: ...
+
+class ShareMemoryRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class SharedMemory(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: bytes
+    def __init__(self, name: _Optional[bytes] = ...) -> None: ...
+
+class SharedMemoryRange(_message.Message):
+    __slots__ = ("start", "nbytes")
+    START_FIELD_NUMBER: _ClassVar[int]
+    NBYTES_FIELD_NUMBER: _ClassVar[int]
+    start: int
+    nbytes: int
+    def __init__(self, start: _Optional[int] = ..., nbytes: _Optional[int] = ...) -> None: ...
+
+class SharedData(_message.Message):
+    __slots__ = ("memory", "ranges", "room")
+    MEMORY_FIELD_NUMBER: _ClassVar[int]
+    RANGES_FIELD_NUMBER: _ClassVar[int]
+    ROOM_FIELD_NUMBER: _ClassVar[int]
+    memory: bytes
+    ranges: _containers.RepeatedCompositeFieldContainer[SharedMemoryRange]
+    room: SharedMemoryRange
+    def __init__(self, memory: _Optional[bytes] = ..., ranges: _Optional[_Iterable[_Union[SharedMemoryRange, _Mapping]]] = ..., room: _Optional[_Union[SharedMemoryRange, _Mapping]] = ...) -> None: ...
 
 class Calls(_message.Message):
     __slots__ = ("calls", "groups")
@@ -315,14 +345,16 @@ class Calls(_message.Message):
     def __init__(self, calls: _Optional[_Iterable[_Union[Call, _Mapping]]] = ..., groups: _Optional[_Iterable[_Union[CallGroup, _Mapping]]] = ...) -> None: ...
 
 class CallGroup(_message.Message):
-    __slots__ = ("template", "ids", "data")
+    __slots__ = ("template", "ids", "data", "shared")
     TEMPLATE_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
+    SHARED_FIELD_NUMBER: _ClassVar[int]
     template: bytes
     ids: bytes
     data: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, template: _Optional[bytes] = ..., ids: _Optional[bytes] = ..., data: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    shared: SharedData
+    def __init__(self, template: _Optional[bytes] = ..., ids: _Optional[bytes] = ..., data: _Optional[_Iterable[bytes]] = ..., shared: _Optional[_Union[SharedData, _Mapping]] = ...) -> None: ...
 
 class Cancellation(_message.Message):
     __slots__ = ("ids",)
@@ -353,22 +385,26 @@ class Call(_message.Message):
     def __init__(self, id: _Optional[int] = ..., pool: _Optional[_Union[PoolRequest, _Mapping]] = ..., unpool: _Optional[_Union[UnpoolRequest, _Mapping]] = ..., linear: _Optional[_Union[LinearRequest, _Mapping]] = ..., activate: _Optional[_Union[ActivateRequest, _Mapping]] = ..., convolve: _Optional[_Union[ConvolveRequest, _Mapping]] = ..., normalize: _Optional[_Union[NormalizeRequest, _Mapping]] = ..., run: _Optional[_Union[RunRequest, _Mapping]] = ..., differentiate: _Optional[_Union[DifferentiateRequest, _Mapping]] = ...) -> None: ...
 
 class StreamResponse(_message.Message):
-    __slots__ = ("answers", "groups")
+    __slots__ = ("answers", "groups", "memory")
     ANSWERS_FIELD_NUMBER: _ClassVar[int]
     GROUPS_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_FIELD_NUMBER: _ClassVar[int]
     answers: _containers.RepeatedCompositeFieldContainer[Answer]
     groups: _containers.RepeatedCompositeFieldContainer[AnswerGroup]
-    def __init__(self, answers: _Optional[_Iterable[_Union[Answer, _Mapping]]] = ..., groups: _Optional[_Iterable[_Union[AnswerGroup, _Mapping]]] = ...) -> None: ...
+    memory: SharedMemory
+    def __init__(self, answers: _Optional[_Iterable[_Union[Answer, _Mapping]]] = ..., groups: _Optional[_Iterable[_Union[AnswerGroup, _Mapping]]] = ..., memory: _Optional[_Union[SharedMemory, _Mapping]] = ...) -> None: ...
 
 class AnswerGroup(_message.Message):
-    __slots__ = ("template", "ids", "data")
+    __slots__ = ("template", "ids", "data", "shared_ranges")
     TEMPLATE_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
+    SHARED_RANGES_FIELD_NUMBER: _ClassVar[int]
     template: bytes
     ids: bytes
     data: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, template: _Optional[bytes] = ..., ids: _Optional[bytes] = ..., data: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    shared_ranges: _containers.RepeatedCompositeFieldContainer[SharedMemoryRange]
+    def __init__(self, template: _Optional[bytes] = ..., ids: _Optional[bytes] = ..., data: _Optional[_Iterable[bytes]] = ..., shared_ranges: _Optional[_Iterable[_Union[SharedMemoryRange, _Mapping]]] = ...) -> None: ...
 
 class Status(_message.Message):
     __slots__ = ("code", "message", "details")

@@ -27,6 +27,7 @@ Maker: TypeAlias = Callable[[Spec, int, bytes | memoryview], list[Any]]
 
 # Answers share the memory of their column up to here; of a larger one, whoever keeps one row would keep all.
 SHARED_BYTES = 1 << 14
+_HUGE_BYTES = 1 << 22
 
 # dtype objects of this machine's byte order to wire dtypes. bfloat16 joins when the first array of it comes by.
 WIRE_DTYPES: dict[Any, int] = {np.dtype(name): value for name, value in DTYPES.items() if name != "bfloat16"}
@@ -45,13 +46,24 @@ def content(function: str, name: str, value: Any) -> Content:
     return Content(dtype, shape, lambda: elements.data)
 
 
-def serialize(function: str, name: str, value: Any) -> tuple[Spec, bytes, Maker | None]:
+def row_major_bytes(array: npt.NDArray[Any]) -> bytes | memoryview:
+    """A copy of an array's elements."""
+    return array.tobytes()
+
+
+def serialize(
+    function: str,
+    name: str,
+    value: Any,
+    elements: Callable[[npt.NDArray[Any]], bytes | memoryview] = row_major_bytes,
+) -> tuple[Spec, bytes | memoryview, Maker | None]:
     """A tensor's spec, a copy of its elements, and what makes answers like it: None for numpy's.
 
     Args:
         function: the operator called, for errors.
         name: the tensor's field, for errors.
         value: a numpy array, torch tensor, number, or nested lists of numbers.
+        elements: makes the copy.
 
     Raises:
         TypeError: it is none of these, of a dtype without a place on the wire, or its data aren't all there is to it:
@@ -59,7 +71,7 @@ def serialize(function: str, name: str, value: Any) -> tuple[Spec, bytes, Maker 
         InvalidArgumentError: the lists are ragged, or a number fits no dtype.
     """
     spec, array, make = spec_and_elements(function, name, value)
-    return spec, array.tobytes(), make
+    return spec, elements(array), make
 
 
 def spec_and_elements(function: str, name: str, value: Any) -> tuple[Spec, npt.NDArray[Any], Maker | None]:
@@ -91,11 +103,22 @@ def numpy_rows(spec: Spec, count: int, data: bytes | memoryview) -> list[npt.NDA
     """Writable arrays of answers that came one after another; raises as `to_numpy`."""
     dtype_code, shape = spec
     if count == 1:
-        return [of_buffer(dtype_code, shape, bytearray(data))]
+        return [of_buffer(dtype_code, shape, writable(data))]
     is_shared = len(data) <= SHARED_BYTES
     column = of_buffer(dtype_code, (count, *shape), bytearray(data) if is_shared else data)
     rows = list(column) if shape else [column[row, ...] for row in range(count)]  # `list` would make scalars of these
     return rows if is_shared else [row.copy() for row in rows]
+
+
+def writable(data: bytes | memoryview) -> bytearray | memoryview:
+    """The data themselves if they may be written to, as those in shared memory may, else a copy."""
+    if isinstance(data, memoryview) and not data.readonly:
+        return data
+    if len(data) < _HUGE_BYTES:
+        return bytearray(data)
+    copy = np.empty(len(data), np.uint8)  # numpy asks for huge pages: a bytearray's cost as much as the copy does
+    copy[:] = np.frombuffer(data, np.uint8)
+    return copy.data
 
 
 def of_buffer(dtype_code: int, shape: tuple[int, ...], data: bytes | bytearray | memoryview) -> npt.NDArray[Any]:
@@ -221,7 +244,7 @@ def _torch_maker(device: Any) -> Maker:
         if not nbytes:
             return [torch.empty(shape, dtype=dtype, device=device) for _ in range(count)]
         # A storage of its own for each, which is what torch saves, resizes and shares of a tensor.
-        pieces = (bytearray(data[at : at + nbytes]) for at in range(0, len(data), nbytes))
+        pieces = (writable(memoryview(data)[at : at + nbytes]) for at in range(0, len(data), nbytes))
         return [torch.frombuffer(piece, dtype=dtype).reshape(shape).to(device) for piece in pieces]
 
     return rows

@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeAlias
 
 from google.protobuf.message import DecodeError
 
-from layerwire.v1 import tensor_pb2
+from layerwire.v1 import layerwire_pb2, tensor_pb2
 from layerwire.wire.dtypes import TensorSpec
 from layerwire.wire.protobuf import DELIMITED, MalformedError, field, fields, prefix, tag
 
@@ -25,6 +25,8 @@ pack_id = struct.Struct("<Q").pack
 _ID_BYTES = 8
 _SINGLES, _GROUPS = tag(1, DELIMITED), tag(2, DELIMITED)  # of Calls and of StreamResponse
 _TEMPLATE, _IDS, _DATA = (tag(number, DELIMITED) for number in (1, 2, 3))  # of a group
+_MEMORY = tag(3, DELIMITED)  # of StreamResponse
+_SHARED_RANGES = tag(4, DELIMITED)  # of an AnswerGroup
 _MAX_OPENINGS = 256
 
 
@@ -177,15 +179,24 @@ def entry_of(number: int, gaps: tuple[bytes, ...], inner: int, bare_inner: bytes
 
 
 class Group(NamedTuple):
-    """An AnswerGroup as it stands in a message; its data are not copied."""
+    """An AnswerGroup as it stands in a message: its data, which are not copied, or where they are in shared memory."""
 
     template: bytes
     ids: tuple[int, ...]
     data: list[memoryview]
+    ranges: list[tuple[int, int]]
 
 
-def answers(frame: bytes) -> tuple[list[memoryview], list[Group]]:
-    """The serialized Answers of a StreamResponse, and its groups.
+def shared_call(template: bytes, call_id: int, shared: layerwire_pb2.SharedData) -> bytes:
+    """The StreamRequest of a call whose data lie in shared memory."""
+    group = layerwire_pb2.CallGroup(template=template, ids=pack_id(call_id), shared=shared)
+    message = layerwire_pb2.StreamRequest(calls=layerwire_pb2.Calls(groups=[group]))
+    content: bytes = message.SerializeToString()
+    return content
+
+
+def answers(frame: bytes) -> tuple[list[memoryview], list[Group], bytes | None]:
+    """The serialized Answers of a StreamResponse, its groups, and the name of the memory that it shares, if it does.
 
     Raises:
         DecodeError: it is none.
@@ -193,19 +204,23 @@ def answers(frame: bytes) -> tuple[list[memoryview], list[Group]]:
     view = memoryview(frame)
     singles: list[memoryview] = []
     groups: list[Group] = []
+    memory: bytes | None = None
     try:
         for mark, start, end in fields(view, 0, len(view), len(view)):
             if mark == _SINGLES:
                 singles.append(view[start:end])
             elif mark == _GROUPS:
                 groups.append(_group(view, start, end))
+            elif mark == _MEMORY:
+                memory = layerwire_pb2.SharedMemory.FromString(bytes(view[start:end])).name
     except MalformedError:
         raise DecodeError("no StreamResponse") from None
-    return singles, groups
+    return singles, groups, memory
 
 
 def _group(view: memoryview, start: int, end: int) -> Group:
     template, ids, data = b"", view[:0], []
+    ranges: list[tuple[int, int]] = []
     for mark, at, after in fields(view, start, end, end - start):
         if mark == _TEMPLATE:
             template = bytes(view[at:after])
@@ -213,6 +228,9 @@ def _group(view: memoryview, start: int, end: int) -> Group:
             ids = view[at:after]
         elif mark == _DATA:
             data.append(view[at:after])
+        elif mark == _SHARED_RANGES:
+            place = layerwire_pb2.SharedMemoryRange.FromString(bytes(view[at:after]))
+            ranges.append((place.start, place.nbytes))
     if len(ids) % _ID_BYTES:
         raise MalformedError
-    return Group(template, struct.unpack(f"<{len(ids) // _ID_BYTES}Q", ids), data)
+    return Group(template, struct.unpack(f"<{len(ids) // _ID_BYTES}Q", ids), data, ranges)

@@ -56,7 +56,7 @@ class InferenceTarget(UnaryTarget):
 
 def _message(call: Call, sample: Sample, entry: Entry) -> messages.ModelInferRequest:
     program = sample.request.operator
-    message = messages.ModelInferRequest(model_name=program.name, raw_input_contents=call.data)  # type: ignore[attr-defined]
+    message = messages.ModelInferRequest(model_name=program.name, raw_input_contents=list(map(bytes, call.data)))  # type: ignore[attr-defined]
     if program.HasField("version"):
         message.model_version = str(program.version)  # type: ignore[attr-defined]
     if entry.priority:

@@ -70,6 +70,7 @@ class Router:
         self._retries = metrics.counter("layerwire_retried_frames_total")
         self._quarantine_count = metrics.counter("layerwire_quarantined_requests_total")
         self._drops = metrics.counter("layerwire_dropped_answers_total")
+        self._copied_bytes = metrics.counter("layerwire_copied_bytes_total", place="to_message")
         self._unavailable = metrics.counter("layerwire_rejected_total", reason="unavailable")
 
     @property
@@ -139,10 +140,14 @@ class Router:
             pending.answered_ordinals.update(frame.ordinals)
             if pending.running_ordinal in pending.answered_ordinals:
                 pending.running_ordinal = None
+        payload = frame.payload
+        if not isinstance(payload, bytes):
+            self._copied_bytes.add(len(payload))
+            payload = bytes(payload)
         if flags & _ERROR:
-            pending.fail(bytes(frame.payload))
+            pending.fail(payload)
         else:
-            pending.answer(bytes(frame.payload), bool(flags & _LAST))
+            pending.answer(payload, bool(flags & _LAST))
 
     def expire(self, now: float) -> None:
         """Ends what waited too long for a worker."""

@@ -32,6 +32,7 @@ _GROUP = tag(layerwire_pb2.Calls.GROUPS_FIELD_NUMBER)
 _TEMPLATE = tag(layerwire_pb2.CallGroup.TEMPLATE_FIELD_NUMBER)
 _GROUP_IDS = tag(layerwire_pb2.CallGroup.IDS_FIELD_NUMBER)
 _DATA = tag(layerwire_pb2.CallGroup.DATA_FIELD_NUMBER)
+_SHARED = tag(layerwire_pb2.CallGroup.SHARED_FIELD_NUMBER)
 _ID = tag(layerwire_pb2.Call.ID_FIELD_NUMBER, FIXED64)
 _IDS = {tag(layerwire_pb2.Cancellation.IDS_FIELD_NUMBER, wire_type) for wire_type in (DELIMITED, FIXED64)}
 _TIMEOUT = tag(layerwire_pb2.CallOptions.TIMEOUT_SECONDS_FIELD_NUMBER, FIXED64)
@@ -81,6 +82,7 @@ class Group(NamedTuple):
     template: Span
     ids: Span
     data: tuple[Span, ...]
+    is_shared: bool = False  # whether the data lie elsewhere
 
     @property
     def call_count(self) -> int:
@@ -91,8 +93,10 @@ class Group(NamedTuple):
         """Where the data of one of its calls lie, by its place among the ids.
 
         Raises:
-            MalformedError: a tensor's data can't be divided among the calls.
+            MalformedError: a tensor's data can't be divided among the calls, or lie elsewhere.
         """
+        if self.is_shared:
+            raise MalformedError
         spans = []
         for start, end in self.data:
             size, rest = divmod(end - start, self.call_count)
@@ -149,6 +153,7 @@ def contents(payload: bytes) -> Contents:
 def _group(payload: bytes, span: Span, most_fields: int) -> Group:
     template = ids = (span[0], span[0])
     data: list[Span] = []
+    is_shared = False
     for mark, start, end in fields(payload, *span, most_fields):
         if mark == _TEMPLATE:
             template = start, end
@@ -156,7 +161,9 @@ def _group(payload: bytes, span: Span, most_fields: int) -> Group:
             ids = start, end
         elif mark == _DATA:
             data.append((start, end))
-    return Group(template, ids, tuple(data))
+        elif mark == _SHARED:
+            is_shared = True
+    return Group(template, ids, tuple(data), is_shared)
 
 
 def group_ids(payload: bytes, group: Group) -> tuple[int, ...]:

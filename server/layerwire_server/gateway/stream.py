@@ -24,13 +24,17 @@ from layerwire.errors import (
     LayerwireError,
     UnavailableError,
 )
+from layerwire.wire.shared_memory import Memory
+from layerwire_server.gateway import client_memory
+from layerwire_server.gateway.client_memory import MemoryBudget
 from layerwire_server.gateway.pending import Pending
 from layerwire_server.gateway.refusal import code_of, refuse, status_of
 from layerwire_server.gateway.rpc import Context, Services
 from layerwire_server.link import Kind, request_id
 
 GROUPS_KEY = "layerwire-call-groups"  # in a stream's initial metadata: this server takes groups of calls
-_CALLS_TAG, _CANCEL_TAG = 0x0A, 0x12  # StreamRequest's fields 1 and 2, both length-delimited
+MEMORY_KEY = "layerwire-shared-memory"  # likewise: it may be asked for memory to share
+_CALLS_TAG, _CANCEL_TAG, _MEMORY_TAG = 0x0A, 0x12, 0x22  # StreamRequest's fields 1, 2 and 4, all length-delimited
 _MESSAGE_BYTES = 1024**2  # answers are put together up to here
 _SMALL_BYTES = 4096  # a message that gRPC may still have when it counts as read
 _UNREAD_BYTES = 32 * 1024**2  # of answers: beyond, more of them would only grow old
@@ -66,12 +70,13 @@ class Streams:
     """
 
     method = "Stream"
-    initial_metadata: tuple[tuple[str, str], ...] = ((GROUPS_KEY, "1"),)
+    initial_metadata: tuple[tuple[str, str], ...] = ((GROUPS_KEY, "1"), (MEMORY_KEY, "1"))
 
-    def __init__(self, services: Services, max_stream_bytes: int) -> None:
+    def __init__(self, services: Services, max_stream_bytes: int, max_shared_bytes: int = 0) -> None:
         self.services = services
         self.max_stream_bytes = max_stream_bytes
         self.open: set[Stream] = set()
+        self.memories = MemoryBudget(max_shared_bytes)
         self.received_bytes = services.metrics.counter("layerwire_received_bytes_total", method=self.method)
         self.sent_bytes = services.metrics.counter("layerwire_sent_bytes_total", method=self.method)
 
@@ -126,6 +131,7 @@ class Stream:
         self._messages: Iterator[bytes] = iter(())  # that replies are being written in
         self._message: bytes | None = None  # the next of them
         self._held_bytes = 0
+        self._memory: Memory | None = None
         self._failure: LayerwireError | bytes | None = None
         self._reads = True
         self._drains = False
@@ -180,6 +186,8 @@ class Stream:
             self.enter(StreamPending(self, message))
         elif tag == _CANCEL_TAG:
             self._take_cancellation(message)
+        elif tag == _MEMORY_TAG:
+            self._share_memory()
         else:
             raise InvalidArgumentError("stream: frame must be set to calls or cancel")
 
@@ -229,6 +237,15 @@ class Stream:
             self._streams.services.log.exception("stream can't be read", request=identity)
             self.fail(InternalError(f"internal error {identity}", error_id=identity))
         self._read_on()
+
+    def _share_memory(self) -> None:
+        """Answers with memory, once; whoever asks again gets the same."""
+        if self._memory is None:
+            self._memory = self._streams.memories.make()
+        reply = client_memory.answer(self._memory)
+        self._hold(len(reply))
+        self._replies.append(reply)
+        self._write_soon()
 
     def _take_cancellation(self, message: bytes) -> None:
         if len(message) > _MOST_CANCELLATION_BYTES:
@@ -307,6 +324,9 @@ class Stream:
             self._router.abandon(pending)
         self._admission.release(self._held_bytes, time.monotonic())
         self._held_bytes = 0
+        if self._memory is not None:
+            self._streams.memories.release(self._memory)
+            self._memory = None
         self._frames, self._replies, self._messages, self._message = {}, [], iter(()), None
         self._waiting_frames.clear()
         self._streams.over(self, code)

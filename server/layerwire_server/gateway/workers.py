@@ -40,11 +40,12 @@ class WorkerLink:
     async def keep(self) -> None:
         """Links to the worker, again whenever the link ends, for ever."""
         path, limit = self._workers.child.worker_path(self.index), self._workers.max_payload_bytes
+        count_copies = self._workers.child.metrics.counter("layerwire_copied_bytes_total", place="to_worker").add
         loop = asyncio.get_running_loop()
         while True:
             self._end.clear()
             try:
-                await loop.create_unix_connection(lambda: Link(self, limit), path)
+                await loop.create_unix_connection(lambda: Link(self, limit, count_copies), path)
             except OSError:  # it isn't up yet
                 await asyncio.sleep(_RECONNECT_SECONDS)
             else:

@@ -14,10 +14,10 @@ from collections.abc import Mapping
 
 import torch
 
+from layerwire_server.operators.blocks import every, in_blocks
 from layerwire_server.operators.operator import Kernel
 from layerwire_server.operators.window import Window
 
-_BLOCK_BYTES = 1 << 21  # of input at a time: what is made of it on the way stays in a core's cache
 _MOST_MAXIMA = 64  # of whole planes; larger windows are rare
 _SIGNED = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -27,12 +27,12 @@ def kernels(window: Window, eager: Kernel, *, return_indices: bool) -> Mapping[s
     ways: dict[str, Kernel] = {}
     dims = len(window.kernel_size)
     if return_indices and _halves_planes(window):
-        ways["comparison"] = lambda tensor: _in_blocks(tensor, 2, eager, _maxima_and_positions)
+        ways["comparison"] = lambda tensor: in_blocks(tensor, 2, _maxima_and_positions, eager, _is_plain)
     if return_indices and dims == 2:  # the 3-d kernel keeps other NaN
         ways["channels_last"] = lambda tensor: _channels_last(tensor, eager)
     if not return_indices and sum(window.kernel_size) <= _MOST_MAXIMA:
-        ways["rows_first"] = lambda tensor: _in_blocks(
-            tensor, dims, eager, lambda block: (separable_maximum(block, window),)
+        ways["rows_first"] = lambda tensor: in_blocks(
+            tensor, dims, lambda block: (separable_maximum(block, window),), eager, _is_plain
         )
     return ways
 
@@ -63,7 +63,7 @@ def _along(
         end = min(places, (extent - 1 - offset) // stride + 1)
         if first >= end:
             continue
-        view = _every(tensor, axis, first * stride + offset, end - first, stride)
+        view = every(tensor, axis, first * stride + offset, end - first, stride)
         if (first, end) == (0, places):
             whole.append(view)
         else:
@@ -81,42 +81,8 @@ def _along(
     return maxima
 
 
-def _every(tensor: torch.Tensor, axis: int, start: int, count: int, stride: int) -> torch.Tensor:
-    """Elements start, start + stride, ... of an axis, as a view."""
-    strides = list(tensor.stride())
-    shape = list(tensor.shape)
-    offset = tensor.storage_offset() + start * strides[axis]
-    strides[axis] *= stride
-    shape[axis] = count
-    return tensor.as_strided(shape, strides, offset)
-
-
 def _least(dtype: torch.dtype) -> float:
     return -math.inf if dtype.is_floating_point else torch.iinfo(dtype).min
-
-
-def _in_blocks(tensor: torch.Tensor, dims: int, eager: Kernel, way: Kernel) -> tuple[torch.Tensor, ...]:
-    """What a way gives block by block of planes, and `eager` for blocks whose bits it can't vouch for."""
-    if not tensor.numel():
-        return eager(tensor)
-    planes = tensor.reshape(-1, *tensor.shape[-dims:])
-    plane_bytes = planes[0].numel() * planes.element_size()
-    blocks = planes.split(max(1, _BLOCK_BYTES // plane_bytes))
-    outputs: tuple[torch.Tensor, ...] = ()
-    start = 0
-    for block in blocks:
-        pieces = way(block)
-        if not _is_plain(block, pieces[0]):
-            pieces = eager(block)
-        if len(blocks) == 1:
-            outputs = pieces
-            break
-        if not outputs:
-            outputs = tuple(piece.new_empty(planes.shape[0], *piece.shape[1:]) for piece in pieces)
-        for output, piece in zip(outputs, pieces, strict=True):
-            output[start : start + len(block)] = piece
-        start += len(block)
-    return tuple(output.view(*tensor.shape[:-dims], *output.shape[1:]) for output in outputs)
 
 
 def _is_plain(block: torch.Tensor, maxima: torch.Tensor) -> bool:
@@ -140,11 +106,11 @@ def _maxima_and_positions(planes: torch.Tensor) -> tuple[torch.Tensor, torch.Ten
     one, for which there is arithmetic here. Shape: [rows, H, W] -> [rows, H // 2, W // 2] twice.
     """
     height, width = planes.shape[1] // 2, planes.shape[2] // 2
-    top, bottom = (_every(planes, 1, start, height, 2)[:, :, : 2 * width].contiguous() for start in (0, 1))
+    top, bottom = (every(planes, 1, start, height, 2)[:, :, : 2 * width].contiguous() for start in (0, 1))
     pairs = torch.gt(bottom, top).view(torch.int16)  # a byte each: those of a window are one number
     is_left_low, is_right_low = pairs.bitwise_and(1), pairs.bitwise_right_shift(8)
     maxima = torch.maximum(top, bottom)
-    left, right = (_every(maxima, 2, start, width, 2).contiguous() for start in (0, 1))
+    left, right = (every(maxima, 2, start, width, 2).contiguous() for start in (0, 1))
     # The right column has it if it is larger, and if both are equal, where its element stands in the row above.
     is_right = torch.eq(right, left).logical_and_(is_left_low.gt(is_right_low)).logical_or_(torch.gt(right, left))
     is_low = is_right_low.sub_(is_left_low).mul_(is_right.to(torch.int16)).add_(is_left_low)

@@ -16,6 +16,8 @@ from layerwire.wire.dtypes import ITEMSIZES, TensorSpec
 from layerwire_server.operators.operator import Merge, Operator, Placement, Specs
 from layerwire_server.operators.scalars import check_ranges, read
 
+_OUTPUT_DTYPES: dict[tuple[type[Operator], int], int] = {}  # by operator and dtype of the input
+
 
 @dataclass(frozen=True)
 class Pointwise(Operator):
@@ -33,6 +35,19 @@ class Pointwise(Operator):
         """See Operator."""
         assert specs[0] is not None
         check_ranges(self, specs[0].dtype)
+
+    def infer(self, specs: Specs) -> tuple[TensorSpec, ...]:
+        """An output is of its input's shape; torch is asked for the dtype, once for each that comes in.
+
+        Callers may send another shape, or another slope, with every call.
+        """
+        first = specs[0]
+        assert first is not None
+        dtype = _OUTPUT_DTYPES.get((type(self), first.dtype))
+        if dtype is None:
+            (output,) = super().infer(specs)
+            dtype = _OUTPUT_DTYPES[type(self), first.dtype] = output.dtype
+        return (TensorSpec(dtype, first.shape),)
 
     def placement(self, specs: Specs) -> Placement:
         """See Operator."""

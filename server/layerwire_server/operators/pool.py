@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from layerwire.errors import invalid
 from layerwire.wire.dtypes import DTYPE_NAMES, DTYPES, ITEMSIZES, TensorSpec
-from layerwire_server.operators import max_pool_kernels
+from layerwire_server.operators import avg_pool_kernels, max_pool_kernels
 from layerwire_server.operators.operator import FLOATS, TORCH_DTYPES, Kernel, Merge, Operator, Placement, Specs
 from layerwire_server.operators.pool_adaptive import AdaptiveAvgPool, AdaptiveMaxPool
 from layerwire_server.operators.pool_fractional import FractionalMaxPool
@@ -163,6 +163,10 @@ class AvgPool(WindowPool):
         divisor = () if self.spatial_dims == 1 else (self.divisor_override,)
         function = getattr(F, self.title)
         return (function(tensors[0], kernel_size, stride, padding, ceil_mode, self.count_include_pad, *divisor),)
+
+    def kernels(self) -> Mapping[str, Kernel]:
+        """See Operator."""
+        return avg_pool_kernels.kernels(self.window, self.divisor_override, self.run)
 
 
 @dataclass(frozen=True)

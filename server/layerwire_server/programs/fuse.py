@@ -5,6 +5,7 @@ It knows graphs and kernels; nothing of how steps are run or which way is fastes
     relu before a max pool comes after it: it never changes which of two numbers is the larger, and has less to do there
     relu of a value that nobody else reads writes over it, so that no memory has to be had for its output
     a max pool without indices goes by rows, then by columns, which keeps another of equal zeros, or of several NaN
+    other pools go by the kernels that have torch's bits
     with "channels_last", convolutions take and give planes whose channels are neighbours in memory
 """
 
@@ -24,11 +25,12 @@ from layerwire_server.operators.linear import Linear
 from layerwire_server.operators.max_pool_kernels import separable_maximum
 from layerwire_server.operators.normalize_running import BatchNorm
 from layerwire_server.operators.operator import Kernel, Operator
-from layerwire_server.operators.pool import MaxPool
+from layerwire_server.operators.pool import AvgPool, MaxPool
 from layerwire_server.programs.graph import ABSENT, Step
 
 StepKernels: TypeAlias = list[tuple[Step, Kernel]]
 
+_POOL_KERNELS = ("comparison", "plane_sums")  # of pools that are run by them here
 _MOST_MAXIMA = 16  # of whole planes, for a window
 _OWNERS = (Conv, ConvTranspose, Linear, BatchNorm, MaxPool)  # their outputs are memory of their own, and no views
 
@@ -72,6 +74,9 @@ def _kernel(step: Step, steps: Sequence[Step], results: frozenset[int]) -> Kerne
     if isinstance(operator, MaxPool) and _goes_by_rows(operator):
         window = operator.window
         return lambda tensor: (separable_maximum(tensor, window),)
+    if isinstance(operator, AvgPool | MaxPool):
+        kernels = operator.kernels()
+        return next((kernels[name] for name in _POOL_KERNELS if name in kernels), operator.run)
     if type(operator) is Relu and _reads(steps, results)[step.inputs[0]] == 1:
         writer = next((other for other in steps if step.inputs[0] in other.outputs), None)
         if writer is not None and isinstance(writer.operator, _OWNERS):

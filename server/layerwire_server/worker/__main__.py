@@ -22,6 +22,7 @@ from layerwire_server.programs.variant import Facts
 from layerwire_server.storage import Store
 from layerwire_server.worker import canary
 from layerwire_server.worker.call import CallGroup
+from layerwire_server.worker.client_memory import ClientMemories
 from layerwire_server.worker.lanes.lane import Limits
 from layerwire_server.worker.lanes.lanes import Lanes
 from layerwire_server.worker.loop import WorkerLoop
@@ -41,6 +42,7 @@ log = logging.getLogger("layerwire_server.worker")  # run as a program, __name__
 _BATCH_OPERATIONS = 2e9  # predicted work at which a batch is closed: 0.1 s on a slow core; more company gains nothing
 _WRITE_SECONDS = 2.0, 60.0
 _CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of control groups version 2, which a container sees as its own
+_SWEEP_SECONDS = 5.0
 _DRAIN_SECONDS = 5.0  # gateways drain first; what is left here then, nobody waits for
 
 
@@ -51,17 +53,20 @@ async def run(process: child.Child) -> None:
     asyncio.get_running_loop().set_exception_handler(_end)
     device = open_device(process.device, settings.threads or max(available_cores() // process.workers, 1))
     catalog = _catalog(settings, device)
-    decoder = _decoder(settings, device, catalog)
+    memories = ClientMemories(process.metrics.counter("layerwire_copied_bytes_total", place="to_client").add)
+    decoder = _decoder(settings, device, catalog, memories)
     history = History(catalog.store.directory, process.index, read_only=catalog.store.read_only)
     device.tuner = _tuner(process, device, catalog.store)
     await _warm_up(device, decoder, history)
     loop, about = _open(process, device, catalog, decoder, history)
     room = settings.max_message_bytes * 2  # a message and what frames add; the gateway has its own, exact limit
+    count_copies = process.metrics.counter("layerwire_copied_bytes_total", place="from_worker").add
     server = await asyncio.get_running_loop().create_unix_server(
-        lambda: Link(loop, room), process.worker_path(process.index)
+        lambda: Link(loop, room, count_copies), process.worker_path(process.index)
     )
     process.ready(about)
-    tasks = [asyncio.create_task(loop.watch()), asyncio.create_task(_keep_written(history))]
+    work = (loop.watch(), _keep_written(history), _keep_swept(memories))
+    tasks = [asyncio.create_task(each) for each in work]
     if process.index == 0:
         tasks.append(asyncio.create_task(loop.keep_store_swept()))
     if device.tuner is not None:
@@ -90,6 +95,13 @@ async def _warm_up(device: Device, decoder: CallDecoder, history: History) -> No
         log.info("warmed up", extra={"fields": {"batches": batches, "trials": trials, "seconds": seconds}})
 
 
+async def _keep_swept(memories: ClientMemories) -> None:
+    """Lets go of the memory of clients that have left."""
+    while True:
+        await asyncio.sleep(_SWEEP_SECONDS)
+        memories.sweep()
+
+
 async def _keep_written(history: History) -> None:
     """Writes down which batches are frequent, soon at first and then now and then, in case the process is killed."""
     seconds = _WRITE_SECONDS[0]
@@ -106,9 +118,9 @@ async def _write(history: History) -> bool:
     return content is not None
 
 
-def _decoder(settings: Settings, device: Device, catalog: Catalog) -> CallDecoder:
+def _decoder(settings: Settings, device: Device, catalog: Catalog, memories: ClientMemories) -> CallDecoder:
     plans = Plans(CallLimits(settings.max_output_bytes, settings.max_call_operations), device.kind)
-    return CallDecoder(plans, catalog, deterministic=settings.deterministic)
+    return CallDecoder(plans, catalog, deterministic=settings.deterministic, memories=memories)
 
 
 def _open(

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Self, TypeAlias
 
 import numpy as np
 
+from layerwire_server.worker.client_memory import AnswerRoom
 from layerwire_server.worker.lanes.lane import LaneItem
 from layerwire_server.worker.plan import LaneKey, Plan
 from layerwire_server.worker.weights.weights_cache import CachedWeights
@@ -58,11 +59,12 @@ class CallGroup(LaneItem):
         ordinal: of the first call in its frame; the others follow it.
         ids: the calls' ids, 8 bytes each, as they came; b"" of a call that came in no stream.
         is_grouped: whether they came in a CallGroup, and are answered by an AnswerGroup.
+        room: where the answer of a single call may be put.
         reply: the Reply that gets their answers, which knows them.
     """
 
     __slots__ = (
-        "contents", "ids", "is_grouped", "model", "options", "ordinal", "output_selection", "plan", "reply",
+        "contents", "ids", "is_grouped", "model", "options", "ordinal", "output_selection", "plan", "reply", "room",
     )  # fmt: skip
 
     key: LaneKey
@@ -74,6 +76,7 @@ class CallGroup(LaneItem):
     ordinal: int
     ids: bytes
     is_grouped: bool
+    room: AnswerRoom | None
     reply: Any
 
     @property

@@ -11,7 +11,7 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any
 
@@ -35,6 +35,7 @@ from layerwire_server.worker.weights.weights_cache import CacheMiss, load_error
 log = logging.getLogger(__name__)
 
 _REFUSALS = {"seconds": "what waits already takes too long for the call's deadline"}  # else a limit is named
+_TURN_SECONDS = 0.005  # for so long one frame's calls are read and planned; a plan may take 4 ms
 _MAX_LOADS = 8  # program, weights, sizes: each is missed once, and again only if room is very short
 
 
@@ -64,6 +65,7 @@ class WorkerLoop:
         models = Models(catalog, measures.model_statistics, lanes.limits)
         self._other_requests = OtherRequests(device, decoder, catalog, models, self._dispatcher, max_answer_bytes)
         self._replies: dict[tuple[Link, int], Reply] = {}
+        self._unread: dict[Reply, set[int]] = {}  # frames that are being admitted, and ids cancelled meanwhile
         self._isolated_frames: deque[tuple[Reply, Frame]] = deque()
         self._is_isolating = False
         self._handlers: dict[Kind, Callable[[Link, Frame], None]] = {
@@ -134,12 +136,25 @@ class WorkerLoop:
         requests = self._requests(reply, frame)
         if not requests:
             return
+        self._admit_some(reply, frame, iter(requests))
+
+    def _admit_some(self, reply: Reply, frame: Frame, requests: Iterator[tuple[Request, bool]]) -> None:
+        """Admits what a frame asks for; in several turns of the loop where that takes long, as for new shapes."""
         now = time.monotonic()
+        cancelled_ids = self._unread.pop(reply, None)
+        if reply.is_dropped:
+            return
         for request, is_quarantined in requests:
             if is_quarantined:
                 self._refuse_quarantined(reply, request)
             else:
                 self._admit(reply, frame, request, now)
+            if time.monotonic() - now > _TURN_SECONDS:
+                self._unread[reply] = cancelled_ids or set()
+                asyncio.get_running_loop().call_soon(self._admit_some, reply, frame, requests)
+                break
+        if cancelled_ids:
+            self._cancel_all(reply, cancelled_ids, now)
         self._flush(reply)
         self._dispatcher.wake()
 
@@ -158,9 +173,14 @@ class WorkerLoop:
             return  # the gateway let it through by its first byte; it cancels nothing
         now = time.monotonic()
         for reply in [r for r in self._replies.values() if r.link is link and r.frame.stream == frame.stream]:
-            for call in [call for call in reply.groups if not call.is_gone]:
-                self._cancel(reply, call, ids, now)
+            if reply in self._unread:
+                self._unread[reply] |= ids
+            self._cancel_all(reply, ids, now)
             self._flush(reply)
+
+    def _cancel_all(self, reply: Reply, ids: set[int], now: float) -> None:
+        for call in [call for call in reply.groups if not call.is_gone]:
+            self._cancel(reply, call, ids, now)
 
     def _cancel(self, reply: Reply, call: CallGroup, ids: set[int], now: float) -> None:
         """Takes the calls with these ids out of their group; the others wait on in its place."""

@@ -67,12 +67,14 @@ class GroupAnswer(NamedTuple):
         gaps: what stays.
         outputs: for each piece of data, the place of its output.
         nbytes: of all of it.
+        template: the AnswerGroup's field of that name.
     """
 
     call_count: int
     gaps: tuple[bytes, ...]
     outputs: tuple[int, ...]
     nbytes: int
+    template: bytes
 
 
 @dataclass(eq=False, slots=True)

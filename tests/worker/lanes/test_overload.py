@@ -112,6 +112,7 @@ def test_what_would_end_after_its_deadline_is_not_begun() -> None:
     batch = lanes.take(now)
     assert batch is not None and batch.calls == [timely]
     assert [lanes.has_late, lanes.expire(now), lanes.has_late] == [True, [late], False]
+    lanes.offer(Item(Kind("a", 0, 0, timeout=50.0), now), 1, now)
     with pytest.raises(Full) as full:
         lanes.offer(Item(Kind("a", 0, 0, timeout=0.9), now), 1, now)
     assert full.value.reason == "seconds" and full.value.rest.deadline == now + 0.9

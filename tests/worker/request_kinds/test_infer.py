@@ -134,6 +134,25 @@ async def test_statistics_of_a_batch(decoder):
     assert statistics.of("pair", 1).inference_count == 0
 
 
+async def test_a_group_counts_as_its_calls(decoder):
+    """Five single calls, or a group of three and one of two: the same statistics."""
+    messages = []
+    for counts in ((1, 1, 1, 1, 1), (3, 2)):
+        statistics, calls = ModelCounters(), []
+        for count in counts:
+            call = await call_of(decoder, "infer", infer("linear", {"x": X}), arrival_time=10.0)
+            call.count = count
+            calls.append(call)
+        batch = Batch(calls[0].key, calls, 5 * ROWS, 1.0, "drained")
+        statistics.count_batch(batch, 12.0, 13.0, Execution([[]] * len(calls), Phases(0.25, 0.5, 0.125)), 1000.5)
+        for call in calls:
+            statistics.count_failure(call, 13.0)
+        messages.append(statistics.of("linear", 1))
+    assert messages[0] == messages[1]
+    assert (messages[0].inference_count, messages[0].inference_stats.success.count) == (5 * ROWS, 5)
+    assert messages[0].inference_stats.fail.count == 5
+
+
 async def test_calls_that_are_not_joined_are_one_inference_each(decoder):
     statistics = ModelCounters()
     call = await call_of(decoder, "infer", infer("short", {"x": np.eye(256, dtype=np.float32)}))

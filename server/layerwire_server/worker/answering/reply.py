@@ -19,6 +19,7 @@ from layerwire_server.worker.request_kinds.kind import Pieces
 from layerwire_server.worker.running.device import Phases
 
 _FLUSH_BYTES = 1024**2
+_GROUPS = layerwire_pb2.StreamResponse.GROUPS_FIELD_NUMBER
 
 
 class Answerable(Protocol):
@@ -95,6 +96,11 @@ class Reply:
             answer = NATIVE_KINDS[plan.operator.family].group_answer(plan, call.count, timing)
             if not timing:
                 plan.group_answer = answer
+        ranges = None if call.room is None else call.room.put([outputs[place] for place in answer.outputs])
+        if ranges is not None:
+            group = protobuf.field(_GROUPS, answer.template + protobuf.field(2, call.ids) + ranges)
+            self._add(call, [group], len(group))
+            return
         if answer.nbytes <= self._max_message_bytes:
             pieces: list[bytes | memoryview] = [answer.gaps[0], call.ids]
             for place, gap in zip(answer.outputs, answer.gaps[1:], strict=True):

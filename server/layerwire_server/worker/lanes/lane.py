@@ -219,6 +219,7 @@ class Lane(Generic[Call]):
             self.leave(call)
             return call
         head = call.part(0, count)
+        head.seconds, head.wait_seconds = call.seconds, call.wait_seconds
         call.keep(count, call.count)
         head.is_gone = True
         self.rows -= head.rows * count

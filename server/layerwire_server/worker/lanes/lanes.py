@@ -69,7 +69,6 @@ class Lanes(Generic[Call]):
         limits = self._limits
         if (
             not self.calls
-            and not self._running_batches
             and call.count <= limits.queue_calls
             and call.nbytes * call.count <= limits.queue_bytes
             and not limits.max_delay_seconds
@@ -78,7 +77,7 @@ class Lanes(Generic[Call]):
             self._order += call.count
             call.order, call.is_gone = self._order - call.count + 1, False
             self.calls, self.nbytes = call.count, call.nbytes * call.count
-            self._busy_since = now
+            self._busy_since = self._busy_since if self._running_batches else now
             return
         self._seat_sole(now)
         room, reason, retry_seconds = self._room(call, max_rows, now)
@@ -175,6 +174,7 @@ class Lanes(Generic[Call]):
         self._seat_sole(now)
         lane = self._lanes[call.key]
         for piece in pieces:
+            piece.seconds, piece.wait_seconds = call.seconds, call.wait_seconds
             self._insert(piece, lane.max_rows, now)
         self.withdraw(call, now)
 

@@ -22,7 +22,9 @@ from layerwire_server.link import Frame
 from layerwire_server.operators.operator import Merge
 from layerwire_server.worker import tensors
 from layerwire_server.worker.call import CallGroup, Content, Model, Options, OutputSelection, content_slices
+from layerwire_server.worker.client_memory import ClientMemories
 from layerwire_server.worker.plan import LaneKey, Plan, Plans
+from layerwire_server.worker.reading.large_data import NONE, LargeData
 from layerwire_server.worker.reading.layouts import Layouts
 from layerwire_server.worker.reading.requests import GroupBytes, Request, requests_of
 from layerwire_server.worker.reading.template import Template, Templates, column_mark, template_of
@@ -56,13 +58,20 @@ class CallDecoder:
         plans: the worker's plans.
         catalog: its weights and programs.
         deterministic: whether all calls are.
+        memories: of clients of this host.
+
+    Attributes:
+        memories: the argument.
     """
 
-    def __init__(self, plans: Plans, catalog: Catalog, *, deterministic: bool) -> None:
+    def __init__(
+        self, plans: Plans, catalog: Catalog, *, deterministic: bool, memories: ClientMemories | None = None
+    ) -> None:
         self._plans = plans
         self._catalog = catalog
         self._inputs = InputReader(catalog)
         self._templates = Templates(catalog)
+        self.memories = memories or ClientMemories()
         self._layouts = Layouts()
         self._deterministic = deterministic
         self._options: dict[bytes, Options] = {b"": Options(deterministic=deterministic)}
@@ -86,7 +95,7 @@ class CallDecoder:
                 return self._of_group(request, request.group, frame)
             if request.kind is None:
                 return [Failure(request, InvalidArgumentError("stream: request is required", field="request"))]
-            call = self.decode(request.kind, request.message, frame.arrived, frame.deadline)
+            call = self.decode(request.kind, request.message, frame.arrived, frame.deadline, request.large)
         except LayerwireError as error:
             return [Failure(request, error)]
         except CacheMiss:
@@ -101,14 +110,17 @@ class CallDecoder:
             self._layouts.learn(request.kind, request.message, frame.family, request.content, call.plan)
         return [call]
 
-    def decode(self, kind: RequestKind, message: Any, arrival_time: float, deadline: float) -> CallGroup:
-        """The call of a request.
+    def decode(
+        self, kind: RequestKind, message: Any, arrival_time: float, deadline: float, large: LargeData = NONE
+    ) -> CallGroup:
+        """The call of a request; `large` is what its message has marks for.
 
         Raises:
             LayerwireError: InvalidArgumentError, NotFoundError or UnimplementedError.
             CacheMiss: what it needs has to be loaded first.
         """
         options, plan, contents, model_and_outputs = self._resolve(kind, message)
+        contents = large.restore(contents)
         for index, (content, role) in enumerate(zip(contents, plan.operator.inputs, strict=True)):
             if isinstance(content, Weights) and not role.shared:
                 contents[index] = bytes(tensors.to_bytes(content.host))
@@ -135,6 +147,10 @@ class CallDecoder:
         template = self._templates.get(group.template)
         if template is None:
             template = self._new_template(group.template)
+        room = None
+        if group.shared is not None:
+            group.data = self._shared_data(template, group.shared)
+            room = self.memories.room(group.shared) if group.count == 1 else None
         _check_columns(template, group)
         contents, plan = template.contents(group.data, self._catalog), template.plan
         if request.count < group.count:
@@ -148,11 +164,17 @@ class CallDecoder:
             request.count,
             request.is_grouped,
         )
+        whole.room = room
         if not template.is_joint:
             return [self._single(template, whole, request, index) for index in range(request.count)]
         if template.has_values_to_check:
             return _right_and_wrong(whole, request)
         return [whole]
+
+    def _shared_data(self, template: Template, shared: layerwire_pb2.SharedData) -> list[bytes | memoryview]:
+        """Data in a client's memory; copied where what is found of them must still hold when they are used."""
+        data: list[bytes | memoryview] = [*self.memories.data(shared)]
+        return data if template.is_value_free else [bytes(piece) for piece in data]
 
     def _new_template(self, content: bytes) -> Template:
         """Opens a template.
@@ -285,7 +307,7 @@ def _group(
     call.priority = options.priority
     call.rows, call.nbytes, call.footprint, call.cost = plan.rows, plan.nbytes, plan.footprint, plan.cost
     call.ids, call.ordinal, call.count, call.is_grouped, call.is_gone = b"", 0, 1, False, True
-    call.caller = call.reply = None
+    call.caller = call.reply = call.room = None
     call.order, call.seconds, call.wait_seconds = 0, 0.0, 0.0
     return call
 

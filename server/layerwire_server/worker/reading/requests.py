@@ -20,9 +20,10 @@ from layerwire_server.errors import OverLimitError
 from layerwire_server.link import MAX_CALLS, QUARANTINED, Family, Frame, Kind
 from layerwire_server.worker.call import ID_BYTES, data_slice
 from layerwire_server.worker.reading import parse_limits
+from layerwire_server.worker.reading.large_data import NONE, LargeData, without_large_data
 from layerwire_server.worker.reading.layouts import Layout, Layouts, calls_and_groups, group_pieces
 from layerwire_server.worker.request_kinds import KINDS, KINDS_BY_RPC
-from layerwire_server.worker.request_kinds.kind import RequestKind
+from layerwire_server.worker.request_kinds.kind import NativeKind, RequestKind
 
 _STREAM_REQUEST: Any = layerwire_pb2.StreamRequest.DESCRIPTOR
 _ID_TAG = protobuf.tag(layerwire_pb2.Call.ID_FIELD_NUMBER, protobuf.FIXED64)
@@ -30,11 +31,12 @@ _ID_TAG = protobuf.tag(layerwire_pb2.Call.ID_FIELD_NUMBER, protobuf.FIXED64)
 
 @dataclass(eq=False, slots=True)
 class GroupBytes:
-    """A CallGroup as it came: the template, the data, and of how many calls they are."""
+    """A CallGroup as it came: the template, the data or where they are, and of how many calls they are."""
 
     template: bytes
     data: list[bytes | memoryview]
     count: int
+    shared: layerwire_pb2.SharedData | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -52,6 +54,7 @@ class Request:
         kind: of any other: what it asks for; None if that is nothing.
         message: likewise, parsed.
         content: likewise: its bytes, in a stream those behind the id; None if they don't lie plainly.
+        large: likewise: what the message has marks for.
     """
 
     ordinal: int
@@ -64,6 +67,7 @@ class Request:
     kind: RequestKind | None = None
     message: Any = None
     content: bytes | memoryview | None = None
+    large: LargeData = NONE
 
     def part(self, start: int, stop: int) -> Request:
         """Some of the calls."""
@@ -127,8 +131,18 @@ def _unary(frame: Frame, layouts: Layouts) -> list[Request]:
     if layout is not None:
         return [Request(0, 1, b"", group=_single_group(layout, payload, 0))]
     kind = KINDS_BY_RPC[frame.family]
-    message = parse(kind.request_type(), payload, kind.most_bytes)
-    return [Request(0, 1, b"", kind=kind, message=message, content=payload)]
+    if isinstance(kind, NativeKind):
+        message = parse(kind.request_type(), payload, kind.most_bytes)
+        return [Request(0, 1, b"", kind=kind, message=message, content=payload)]
+    message, large = _parse_small(kind.request_type(), payload, kind.most_bytes)
+    return [Request(0, 1, b"", kind=kind, message=message, large=large)]
+
+
+def _parse_small(message: Any, payload: bytes | memoryview, most_bytes: int | None) -> tuple[Any, LargeData]:
+    """As `parse`, but for large data, which are marks in the message and stay where they are."""
+    parse_limits.check(message.DESCRIPTOR, payload, most_bytes or parse_limits.MESSAGE_BYTES)
+    small, large = without_large_data(payload, message.DESCRIPTOR)
+    return parse(message, small, len(payload)), large
 
 
 def _calls(payload: bytes | memoryview, layouts: Layouts) -> list[Request]:
@@ -183,7 +197,8 @@ def _requests_of_message(
         requests.append(request)
     count = len(requests)
     for group in message.groups:
-        requests.append(_group(count, group.template, group.ids, list(group.data)))
+        shared = group.shared if group.HasField("shared") else None
+        requests.append(_group(count, group.template, group.ids, list(group.data), shared))
         count += requests[-1].count
     return requests
 
@@ -192,11 +207,17 @@ def _single_group(layout: Layout, payload: bytes | memoryview, at: int) -> Group
     return GroupBytes(layout.template, [data_slice(payload, at + start, at + stop) for start, stop in layout.data], 1)
 
 
-def _group(ordinal: int, template: bytes, ids: bytes, data: list[bytes | memoryview]) -> Request:
+def _group(
+    ordinal: int,
+    template: bytes,
+    ids: bytes,
+    data: list[bytes | memoryview],
+    shared: layerwire_pb2.SharedData | None = None,
+) -> Request:
     count, excess = divmod(len(ids), ID_BYTES)
     if not count:
         raise InvalidArgumentError("stream: ids must have 8 bytes for each call of a group, got none", field="ids")
-    group = GroupBytes(template, data, count)
+    group = GroupBytes(template, data, count, shared)
     if not excess:
         return Request(ordinal, count, ids, True, group)
     fault = f"stream: ids must have 8 bytes for each call of a group, got {len(ids)}"

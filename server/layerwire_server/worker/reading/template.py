@@ -6,6 +6,7 @@ It knows kinds of request, plans and the catalog; neither frames nor lanes.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -43,6 +44,7 @@ class Template:
         has_values_to_check: whether it depends on data if a call is right.
         names: the names that it was made by; None where it depends on none.
         run: its program.
+        is_value_free: whether no element of the data decides what is done with them, so that they may change meanwhile.
     """
 
     plan: Plan
@@ -56,8 +58,9 @@ class Template:
     has_values_to_check: bool
     names: Names | None
     run: Run | None
+    is_value_free: bool
 
-    def contents(self, data: list[bytes | memoryview], catalog: Catalog) -> list[Content]:
+    def contents(self, data: Sequence[bytes | memoryview], catalog: Catalog) -> list[Content]:
         """What there is for each input, given the data of a group.
 
         Raises:
@@ -136,6 +139,7 @@ def template_of(
         for source, role in zip(sources, operator.inputs, strict=True)
     )
     has_bools = any(spec is not None and spec.dtype == BOOL for spec in plan.specs)
+    has_values = has_bools or bool(operator.value_inputs)
     uses_names = run is not None or any(isinstance(source, StoredTensor) for source in sources)
     return Template(
         plan=plan,
@@ -146,10 +150,16 @@ def template_of(
         columns=columns,
         key=key,
         is_joint=is_joint,
-        has_values_to_check=has_bools or bool(operator.value_inputs),
+        has_values_to_check=has_values,
         names=catalog.names if uses_names else None,
         run=run,
+        is_value_free=key is not None and not has_values and not _has_doubtful_nodes(run),
     )
+
+
+def _has_doubtful_nodes(run: Run | None) -> bool:
+    """Whether a program looks at elements while it runs, as unpooling does at indices."""
+    return run is not None and any(step.operator.value_inputs for step in run.variant.graph.steps)
 
 
 def column_mark(column: int) -> bytes:

@@ -144,11 +144,12 @@ class NativeKind(RequestKind):
         order = tuple(sorted(range(len(places)), key=places.__getitem__))
         body = self._head(plan.operator) + b"".join(_without_data(*tensors[place]) for place in order) + timing
         sizes = [plan.outputs[place].nbytes * count for place in order]
-        head = protobuf.field(1, protobuf.field(self._answer_number, body)) + protobuf.prefix(2, ID_BYTES * count)
+        template = protobuf.field(1, protobuf.field(self._answer_number, body))
+        head = template + protobuf.prefix(2, ID_BYTES * count)
         prefixes = [protobuf.prefix(3, size) for size in sizes]
         nbytes = len(head) + ID_BYTES * count + sum(map(len, prefixes)) + sum(sizes)
         first = protobuf.prefix(layerwire_pb2.StreamResponse.GROUPS_FIELD_NUMBER, nbytes)
-        return GroupAnswer(count, (first + head, *prefixes), order, len(first) + nbytes)
+        return GroupAnswer(count, (first + head, *prefixes), order, len(first) + nbytes, template)
 
     def write_response(self, call: CallGroup, outputs: list[memoryview], timing: bytes) -> Pieces:
         """See RequestKind."""

@@ -1,4 +1,4 @@
-"""Other kernels of max pools against torch's own: the same bits, whatever the windows, dtypes and elements are."""
+"""Other kernels of pools against torch's own: the same bits, whatever the windows, dtypes and elements are."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from layerwire.v1 import operators_pb2
-from layerwire_server.operators import max_pool_kernels
+from layerwire_server.operators import blocks, max_pool_kernels
 from layerwire_server.operators.operator import FLOATS, INTEGERS, TORCH_DTYPES
-from layerwire_server.operators.pool import MaxPool
+from layerwire_server.operators.pool import AvgPool, MaxPool
+from tests.operator_cases import cases
+from tests.operators.local import Local, same_bits
 
 DTYPES = [TORCH_DTYPES[dtype] for dtype in sorted(FLOATS | INTEGERS)]
 EXTENTS = {1: (9, 10), 2: ((7, 9), (6, 8)), 3: ((5, 7, 6), (6, 5, 8))}
@@ -99,7 +101,7 @@ def test_each_kernel_gives_torchs_bits(dims, dtype, kind):
 @pytest.mark.parametrize("return_indices", [False, True])
 def test_a_large_batch_goes_in_blocks(monkeypatch, return_indices):
     """A block whose bits might differ is left to torch's kernel, and the others aren't."""
-    monkeypatch.setattr(max_pool_kernels, "_BLOCK_BYTES", 3 * 6 * 8 * 4)
+    monkeypatch.setattr(blocks, "_BLOCK_BYTES", 3 * 6 * 8 * 4)
     pool = operator(2, (2, 2, 0, 1, False), return_indices)
     x = elements("numbers", (10, 6, 8), torch.float32)
     x[4, 0, 0] = math.nan
@@ -127,3 +129,52 @@ def test_no_rows_and_single_windows(shape, return_indices):
         for output, other in zip(kernel(x), expected, strict=True):
             assert output.shape == other.shape
             assert torch.equal(output, other)
+
+
+@pytest.mark.parametrize("kind", ["numbers", "equal", "extremes"])
+@pytest.mark.parametrize("dtype", DTYPES[:4], ids=str)
+@pytest.mark.parametrize("dims", [1, 2])
+def test_means_have_torchs_bits(dims, dtype, kind):
+    count = 0
+    for kernel_size, stride, divisor in ((2, 2, 0), (3, 2, 0), (3, 1, 0), (2, 3, 3), (2, 2, -3), (4, 1, 0)):
+        message = operators_pb2.AvgPool(spatial_dims=dims, kernel_size=[kernel_size], stride=[stride])
+        if divisor and dims == 2:
+            message.divisor_override = divisor
+        pool = AvgPool.from_message(message)
+        x = elements(kind, (5, *((7, 9)[:dims])), dtype)
+        (expected,) = pool.run(x)
+        for kernel in pool.kernels().values():
+            (output,) = kernel(x)
+            assert torch.equal(bits(output), bits(expected)), (kernel_size, stride, divisor)
+            count += 1
+    assert count
+
+
+@pytest.mark.parametrize("field", ["padding", "ceil_mode"])
+def test_windows_beyond_the_edge_are_torchs(field):
+    message = operators_pb2.AvgPool(spatial_dims=2, kernel_size=[2], **{field: [1] if field == "padding" else True})
+    assert AvgPool.from_message(message).kernels() == {}
+
+
+class EveryKernel:
+    """A tuner that lets every kernel of a batch run, and checks each against eager."""
+
+    def __init__(self):
+        self.names = set()
+
+    def site(self, key, tensors):
+        expected = key.operator.run(*tensors)
+        for name, kernel in key.operator.kernels().items():
+            self.names.add(name)
+            assert key.operator.kernels_are_exact
+            for output, other in zip(kernel(*tensors), expected, strict=True):
+                assert same_bits(output, other), (key.operator, name)
+
+
+def test_every_call_of_the_table_by_every_kernel():
+    local = Local()
+    local.device.tuner = tuner = EveryKernel()
+    for case in cases():
+        if "pool" in case.function:
+            local.run([local.decode(case)])
+    assert tuner.names == {"rows_first", "comparison", "channels_last", "plane_sums"}

@@ -1,0 +1,53 @@
+"""Memory that a gateway shares with clients of its host: made when a stream asks, let go with the stream, bounded.
+
+It knows how much there may be; nothing of what lies there, and no stream.
+"""
+
+from __future__ import annotations
+
+from layerwire.v1 import layerwire_pb2
+from layerwire.wire.shared_memory import Memory
+
+_NAME = "layerwire-client"  # as workers know them
+_MOST_BYTES = 256 * 1024**2  # of one stream; pages that nobody wrote to cost nothing
+_LEAST_BYTES = 4 * 1024**2  # less isn't worth it
+
+
+class MemoryBudget:
+    """How much memory a gateway's streams may still have.
+
+    Args:
+        nbytes: most bytes of all.
+    """
+
+    def __init__(self, nbytes: int) -> None:
+        self._nbytes = nbytes
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there may be any at all."""
+        return self._nbytes > 0
+
+    def make(self) -> Memory | None:
+        """One for a stream; None if there is no room, or the system has none."""
+        nbytes = min(self._nbytes, _MOST_BYTES)
+        if nbytes < _LEAST_BYTES:
+            return None
+        try:
+            memory = Memory.create(_NAME, nbytes)
+        except OSError:
+            return None
+        self._nbytes -= memory.nbytes
+        return memory
+
+    def release(self, memory: Memory) -> None:
+        """A stream with a memory has ended."""
+        self._nbytes += memory.nbytes
+
+
+def answer(memory: Memory | None) -> bytes:
+    """What a stream that asks for memory is answered."""
+    name = b"" if memory is None else memory.offer
+    message = layerwire_pb2.StreamResponse(memory=layerwire_pb2.SharedMemory(name=name))
+    content: bytes = message.SerializeToString()
+    return content

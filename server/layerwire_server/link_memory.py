@@ -1,0 +1,107 @@
+"""The memory that one end of a link lends to the other: payloads too large for a socket lie there, written once.
+
+It knows shared memory; neither frames nor sockets.
+
+The peer reads what is lent where it lies, and says when nothing of it is needed any more. With the link the memory
+ends: what a peer that is cut off still reads stays as it is, since nobody writes there again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from collections.abc import Callable, Sequence
+
+from layerwire.wire.shared_memory import PAGE_BYTES, Memory, Ranges, SharedMemoryError
+
+RANGE = struct.Struct("<QQ")  # where a payload begins, and its length
+_NAME = "layerwire-link"
+_ALIGNMENT_BYTES = 64
+
+
+class OwnMemory:
+    """What this end lends.
+
+    Attributes:
+        is_shared: whether the peer has said that it can read it.
+
+    Args:
+        nbytes: most bytes lent at once.
+
+    Raises:
+        OSError: the system has no such memory.
+    """
+
+    def __init__(self, nbytes: int) -> None:
+        self._memory = Memory.create(_NAME, nbytes)
+        self._ranges = Ranges(PAGE_BYTES, self._memory.nbytes)
+        self.is_shared = False
+
+    @property
+    def offer(self) -> bytes:
+        """What lets the peer find it."""
+        return self._memory.offer
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is lent."""
+        return not len(self._ranges)
+
+    def lend(self, pieces: Sequence[bytes | memoryview], nbytes: int) -> bytes | None:
+        """The RANGE where the pieces now lie one after another; None if there is no room.
+
+        It ends where a cache line does: a message mostly ends with a tensor's data, which then lie where kernels can
+        read them.
+        """
+        shift = -nbytes % _ALIGNMENT_BYTES
+        start = self._ranges.lend(shift + nbytes) if self.is_shared else None
+        if start is None:
+            return None
+        self._memory.write(start + shift, pieces)
+        return RANGE.pack(start + shift, nbytes)
+
+    def release(self, start: int) -> None:
+        """The peer needs no more of what begins there."""
+        self._ranges.release(start - start % PAGE_BYTES)
+
+    def give_back(self) -> None:
+        """Gives the pages to the system, if nothing is lent."""
+        if self.is_idle:
+            self._memory.give_back()
+
+
+class PeerMemory:
+    """What the other end lends.
+
+    Args:
+        offer: the peer's.
+
+    Raises:
+        SharedMemoryError: it is no offer, or leads to nothing that can be shared.
+    """
+
+    def __init__(self, offer: bytes | memoryview) -> None:
+        self._memory = Memory.open(offer, _NAME)
+
+    def payload(self, place: bytes | memoryview, max_bytes: int, on_release: Callable[[int], None]) -> memoryview:
+        """The bytes of a RANGE, read-only.
+
+        Args:
+            place: the RANGE.
+            max_bytes: the longest that is accepted.
+            on_release: called, by whatever thread, with its beginning when nothing refers to it any more.
+
+        Raises:
+            SharedMemoryError: it isn't within the memory, or too long.
+        """
+        if len(place) != RANGE.size:
+            raise SharedMemoryError("no range of memory")
+        start, nbytes = RANGE.unpack(place)
+        if nbytes > max_bytes or start < PAGE_BYTES:
+            raise SharedMemoryError(f"{nbytes} bytes at {start} are out of range")
+
+        def release() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and the link with it
+                on_release(start)
+
+        return self._memory.view(start, nbytes, release).toreadonly()

@@ -45,6 +45,10 @@ def test_both_searches_find_their_limits_in_turn(noise):
     assert set(session.trials[:4]) == {0, 1}  # neither goes through its search alone
 
 
+def test_a_machine_too_busy_for_any_rate_gives_none():
+    assert arrivals._search_turns(FakeSession(noise=1), lambda _: None) == [None, None]
+
+
 def test_no_answer_at_all_is_no_goodput():
     lost = SimpleNamespace(outcome=lambda *_: (_ for _ in ()).throw(TargetLostError("no answer any more", None)))
     turn, unsent = arrivals._overload_turn(lost, 1000.0, 3.0)

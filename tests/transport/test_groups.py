@@ -12,6 +12,7 @@ import layerwire
 from layerwire import errors
 from layerwire.calls import Requests
 from layerwire.transport.call import NOBODY, Call
+from layerwire.transport.connection import WHOLE_FRAME_CALLS
 from layerwire.transport.options import Options
 from layerwire.v1 import layerwire_pb2 as pb
 from layerwire.wire import arrays
@@ -106,17 +107,17 @@ async def after_first(server, **options):
 
 async def test_calls_that_are_alike_are_one_group_and_others_are_not(server):
     async with await after_first(server) as lw:
-        weights = [x(3, 10) for _ in range(3)]
+        weights = [x(10), x(10)]
         wide = lw.options(priority=2)
-        calls = [lw.relu(row) for row in numbered(10)]
-        calls += [lw.relu(row.astype("f8")) for row in numbered(5)]
-        calls += [wide.relu(row) for row in numbered(4)]
-        calls += [lw.relu(row, timeout=7) for row in numbered(3)]
+        calls = [lw.relu(row) for row in numbered(3)]
+        calls += [lw.relu(row.astype("f8")) for row in numbered(2)]
+        calls += [wide.relu(row) for row in numbered(2)]
+        calls += [lw.relu(row, timeout=7) for row in numbered(2)]
         calls += [lw.sigmoid(row) for row in numbered(2)]
-        calls += [lw.prelu(x(2, 10), "slope") for _ in range(6)]
-        calls += [lw.prelu(x(2, 10), weight[0]) for weight in weights]
+        calls += [lw.prelu(x(2, 10), "slope") for _ in range(2)]
+        calls += [lw.prelu(x(2, 10), weight) for weight in weights]
         await asyncio.gather(*calls)
-    assert [len(groups.ids_of(group)) for group in server.groups] == [10, 5, 4, 3, 2, 6, 1, 1, 1]
+    assert [len(groups.ids_of(group)) for group in server.groups] == [3, 2, 2, 2, 2, 2, 1, 1]
 
 
 def echo(stream: FakeStream, call: pb.Call) -> None:
@@ -206,12 +207,12 @@ def held_calls(server, count):
 
 async def test_parts_of_a_group_are_answered_in_any_order(server):
     async with await after_first(server) as lw:
-        ready = held_calls(server, 30)
-        rows = numbered(30)
+        ready = held_calls(server, WHOLE_FRAME_CALLS)
+        rows = numbered(WHOLE_FRAME_CALLS)
         answers = [asyncio.ensure_future(lw.relu(row)) for row in rows]
         await ready.wait()
         random.Random(1).shuffle(server.held)
-        for part in (server.held[:1], server.held[1:12], server.held[12:]):
+        for part in (server.held[:1], server.held[1:7], server.held[7:]):
             server.soon(lambda part=part: [server.stream.reply(call) for call in part])
             own = {np.frombuffer(call.activate.input.data, "f4")[1] for call in part}
             assert_own_answers([rows[int(n)] for n in own], [await answers[int(n)] for n in own])

@@ -57,7 +57,7 @@ async def test_waiting_calls_make_one_batch(rig: WorkerRig) -> None:
 async def test_only_the_guilty_call_fails(rig: WorkerRig, culprit: int) -> None:
     def fault(calls: Sequence[CallGroup]) -> None:
         if any(culprit in id_numbers(call.ids) for call in calls):
-            raise RuntimeError("this one is bad")
+            raise RuntimeError("this one is guilty")
 
     rig.device.fault = fault
     await hold(rig)
@@ -67,7 +67,7 @@ async def test_only_the_guilty_call_fails(rig: WorkerRig, culprit: int) -> None:
     await rig.gateway.last(number)
     assert [i for i in range(64) if code(rig, i) != "OK"] == [culprit]
     assert code(rig, culprit) == "INTERNAL"
-    assert "bad" not in rig.gateway.answers[culprit].status.message, "the cause is for the log"
+    assert "guilty" not in rig.gateway.answers[culprit].status.message, "the cause is for the log"
     assert all(rig.gateway.values(i) == [float(i)] for i in range(64) if i != culprit)
 
 

@@ -21,6 +21,7 @@ from tools.benchmarks.servers import Server
 BOUND_SECONDS = 0.005
 SEARCH_TITLE = "Poisson arrivals of relu, highest rate with p99 at most 5 ms"
 SEARCHES = 2  # of both; they are long
+LEAST_RATE = 100.0  # below it, what is measured is the machine
 _SEARCH_PACE = Pace(warmup_seconds=0.5, window_seconds=0.5, duration_seconds=1.5)
 _CAPACITY_PACE = Pace(warmup_seconds=0.5, window_seconds=0.5, duration_seconds=1.0)
 _START_SHARE = 0.4  # of what callers that wait get, at which a search begins
@@ -39,25 +40,31 @@ def search(ours: Server, bare: Server, watch: Watch) -> Result:
     workload = lines.operator("relu", 1, 10)(ours.address)
     specs = [TargetSpec("stream", ours.address), TargetSpec("unary", bare.address)]
     turns: dict[str, list[Turn]] = {STREAM: [], BARE: []}
+    notes = ["a rate is tried again before it counts as missed, since neighbours on the machine can only spoil it"]
     session = Session(workload, specs)
     try:
         for number in range(1, SEARCHES + 1):
-            for name, turn in zip(turns, _search_turns(session, watch), strict=True):
+            best = [turn for turn in _search_turns(session, watch) if turn is not None]
+            if len(best) < len(turns):
+                notes.append(
+                    f"a search is left out: the machine was too busy for {LEAST_RATE:g} calls/s within the bound"
+                )
+                continue
+            for name, turn in zip(turns, best, strict=True):
                 turns[name].append(turn)
                 watch(f"search {number} of {SEARCHES}, {name}: {turn.throughput:,.0f}/s")
     finally:
         session.close()
     claim = Claim("relu, Poisson arrivals, highest rate with p99 at most 5 ms, against bare grpc.aio",
                   (STREAM,), (BARE,), 3.0, "0.42")  # fmt: skip
-    notes = ["A rate is tried again before it counts as missed, since neighbours on the machine can only spoil it"]
     return Result(SEARCH_TITLE, turns, (claim,), notes=notes)
 
 
-def _search_turns(session: Session, watch: Watch) -> list[Turn]:
-    """The highest rates that kept the bound, 1 where none did, with the latencies at them; by target."""
+def _search_turns(session: Session, watch: Watch) -> list[Turn | None]:
+    """The highest rates that kept the bound with the latencies at them, None where none did; by target."""
     rates = [session.outcome(target, Load("closed", callers=32), _CAPACITY_PACE).point.throughput for target in (0, 1)]
-    bisections = [Bisection(rate * _START_SHARE) for rate in rates]
-    best = [Turn(1.0, 0.0, 0.0), Turn(1.0, 0.0, 0.0)]
+    bisections = [Bisection(rate * _START_SHARE, least=LEAST_RATE) for rate in rates]
+    best: list[Turn | None] = [None, None]
     searches = {0, 1}
     while searches:
         for target in sorted(searches):
@@ -67,7 +74,9 @@ def _search_turns(session: Session, watch: Watch) -> list[Turn]:
                 continue
             turn = _trial(session, target, rate) or _trial(session, target, rate)
             bisections[target].record(rate, success=turn is not None)
-            best[target] = turn if turn is not None and rate >= best[target].throughput else best[target]
+            before = best[target]
+            if turn is not None and (before is None or rate >= before.throughput):
+                best[target] = turn
             watch(f"{(STREAM, BARE)[target]}, {rate:,.0f}/s: {'missed' if turn is None else 'kept'}")
     return best
 

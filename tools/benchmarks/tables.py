@@ -26,7 +26,7 @@ def _claim(claim: Claim, result: Result) -> tuple[str, ...]:
     must = f"at {'most' if claim.at_most else 'least'} {claim.bound:g}"
     ratio = claim.ratio(result.turns)
     if ratio is None:
-        return claim.title, must, "not measured: `make peers`", claim.before, "-", "-", "-"
+        return claim.title, must, "not measured", claim.before, "-", "-", "-"
     spread = f"**{ratio.median:.2f}** ({ratio.least:.2f} to {ratio.most:.2f})"
     reached = "yes" if claim.is_reached(ratio) else "no"
     cheaper = "-" if ratio.cheaper is None else f"{ratio.cheaper:.2f}"

@@ -16,6 +16,7 @@ import click
 
 from layerwire_bench.machine import machine
 from tools.benchmarks import tables
+from tools.benchmarks.processes import Neighbours
 from tools.benchmarks.servers import ROOT, THIS, Tree
 from tools.growth.curve import Growth, Point, cliffs, from_best
 from tools.growth.measurements import GROWTHS
@@ -51,7 +52,7 @@ def section(growth: Growth, points: Sequence[Point]) -> tuple[str, bool]:
     words = "No cliff." if not found else "A cliff: " + "; ".join(found) + "."
     heads = (growth.axis, growth.unit, "p50 ms")
     title = f"## {growth.axis[0].upper()}{growth.axis[1:]}: {growth.title}"
-    image = f"![{growth.title}: {words}]({growth.name}.png)"
+    image = f"![{growth.title}]({growth.name}.png)"
     return "\n\n".join([title, words, image, tables.table(heads, rows)]), bool(found)
 
 
@@ -79,13 +80,16 @@ def main(only: str, rounds: int, seconds: float, directory: Path | None, out: Pa
     for name in names:
         growth, measure = GROWTHS[name]
         curves: list[list[Point]] = [[] for _ in range(rounds)]
+        neighbours = Neighbours()
         for number, curve in enumerate(curves, 1):
             for point in measure(tree, seconds):
                 curve.append(point)
                 watch(f"{name}, round {number} of {rounds}: {point.size:,.0f}: {point.throughput:,.4g} {growth.unit}")
-        figures[name] = {"head": f"{head} {busy}", "points": medians(curves), "rounds": curves}
+        others = neighbours.ratio()
+        meanwhile = "" if others is None else f" Others used {others:.0%} of the cores meanwhile."
+        figures[name] = {"head": f"{head} {busy}{meanwhile}", "points": medians(curves), "rounds": curves}
         file.write_text(json.dumps(figures, indent=1))
-    write_page(out, figures)
+        write_page(out, figures)
 
 
 def write_page(out: Path, figures: dict[str, dict[str, list[list[float]]]]) -> None:

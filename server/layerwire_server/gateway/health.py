@@ -13,7 +13,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
-from layerwire_server.gateway.server import ServerCall
+from layerwire_server.gateway.server_call import ServerCall
 
 _Status = health_pb2.HealthCheckResponse
 SERVICE_NAME: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name

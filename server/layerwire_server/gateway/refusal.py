@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 
 from layerwire.errors import CODES, LayerwireError, to_status
-from layerwire_server.gateway.server import ServerCall
+from layerwire_server.gateway.server_call import ServerCall
 from layerwire_server.link import request_id
 
 DETAILS_KEY = "grpc-status-details-bin"

@@ -22,7 +22,7 @@ from layerwire_server.gateway.admission import Account, Admission
 from layerwire_server.gateway.pending import Pending
 from layerwire_server.gateway.refusal import RefusedError, code_of, refuse, status_of
 from layerwire_server.gateway.router import Router
-from layerwire_server.gateway.server import ServerCall
+from layerwire_server.gateway.server_call import ServerCall
 from layerwire_server.link import Family, Kind, request_id
 from layerwire_server.metrics import Metrics
 from layerwire_server.storage import StoreError

@@ -25,7 +25,7 @@ from layerwire_server.operators.linear import Linear
 from layerwire_server.operators.max_pool_kernels import separable_maximum
 from layerwire_server.operators.normalize_running import BatchNorm
 from layerwire_server.operators.operator import Kernel, Operator
-from layerwire_server.operators.pool import AvgPool, MaxPool
+from layerwire_server.operators.pool import MaxPool
 from layerwire_server.programs.graph import ABSENT, Step
 
 StepKernels: TypeAlias = list[tuple[Step, Kernel]]
@@ -74,9 +74,10 @@ def _kernel(step: Step, steps: Sequence[Step], results: frozenset[int]) -> Kerne
     if isinstance(operator, MaxPool) and _goes_by_rows(operator):
         window = operator.window
         return lambda tensor: (separable_maximum(tensor, window),)
-    if isinstance(operator, AvgPool | MaxPool):
-        kernels = operator.kernels()
-        return next((kernels[name] for name in _POOL_KERNELS if name in kernels), operator.run)
+    kernels = operator.kernels()
+    for name in _POOL_KERNELS:
+        if name in kernels:
+            return kernels[name]
     if type(operator) is Relu and _reads(steps, results)[step.inputs[0]] == 1:
         writer = next((other for other in steps if step.inputs[0] in other.outputs), None)
         if writer is not None and isinstance(writer.operator, _OWNERS):

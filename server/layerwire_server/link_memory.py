@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from layerwire.wire.shared_memory import PAGE_BYTES, Memory, Ranges, SharedMemoryError
 
 RANGE = struct.Struct("<QQ")  # where a payload begins, and its length
+_MOST_LENT_BYTES = 64 * 1024**2  # at once, unless one payload is more: all of it is in memory while the peer is behind
 _NAME = "layerwire-link"
 _ALIGNMENT_BYTES = 64
 
@@ -54,7 +55,9 @@ class OwnMemory:
         read them.
         """
         shift = -nbytes % _ALIGNMENT_BYTES
-        start = self._ranges.lend(shift + nbytes) if self.is_shared else None
+        lent_bytes = self._ranges.lent_bytes
+        has_room = not lent_bytes or lent_bytes + nbytes <= _MOST_LENT_BYTES
+        start = self._ranges.lend(shift + nbytes) if self.is_shared and has_room else None
         if start is None:
             return None
         self._memory.write(start + shift, pieces)

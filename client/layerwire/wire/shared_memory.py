@@ -176,6 +176,11 @@ class Ranges:
         """How many are lent."""
         return len(self._ends)
 
+    @property
+    def lent_bytes(self) -> int:
+        """Bytes of all that are lent, in whole pages."""
+        return sum(end - start for start, end in self._ends.items())
+
     def lend(self, nbytes: int) -> int | None:
         """Where a free range of so many bytes begins, which is lent from now on; None if there is none."""
         size = _whole_pages(max(nbytes, 1))

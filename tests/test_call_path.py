@@ -55,6 +55,7 @@ TOOLS = {
     "layerwire_server/gateway/quarantine.py",  # empty but after deaths
     "layerwire_server/gateway/server.py",  # gRPC's server
     "layerwire_server/gateway/server_call.py",  # and its calls
+    "layerwire_server/gateway/stream_messages.py",  # answers that come together are one message
     "layerwire_server/metrics.py",
     "layerwire_server/operators/spatial.py",
     "layerwire_server/worker/call.py",  # calls that are alike, as one value

@@ -257,8 +257,8 @@ class Link(asyncio.BufferedProtocol):
     Args:
         receiver: its owner.
         max_payload_bytes: largest payload that is accepted.
-        count_copies: called with the bytes that are copied to get a large payload across: once by shared memory, twice
-            by the socket.
+        count_copies: called with the bytes that are copied to get a large payload across: once by shared memory, not at
+            all from a `room`, twice by the socket.
     """
 
     def __init__(
@@ -309,10 +309,10 @@ class Link(asyncio.BufferedProtocol):
         pieces = encode(frame, body)
         nbytes = sum(map(len, pieces))
         if nbytes >= _LENT_BYTES:
-            place = self._lend(pieces[1:])
-            self._count_copies(nbytes if place is not None else 2 * nbytes)
-            if place is not None:
-                pieces = encode(frame._replace(flags=frame.flags | Flag.LENT), [place])
+            loan = self._lend(pieces[1:])
+            self._count_copies(2 * nbytes if loan is None else loan[1])
+            if loan is not None:
+                pieces = encode(frame._replace(flags=frame.flags | Flag.LENT), [loan[0]])
                 nbytes = 0
         if nbytes <= _JOIN_BYTES:
             self._transport.write(b"".join(pieces))
@@ -322,6 +322,18 @@ class Link(asyncio.BufferedProtocol):
     def unsent_bytes(self) -> int:
         """Bytes that the socket hasn't taken yet."""
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
+    def room(self, nbytes: int) -> memoryview | None:
+        """Where a large payload may be written that is to be sent; None if there is no such room now."""
+        memory = self._offered_memory() if nbytes >= _LENT_BYTES else None
+        if memory is None:
+            return None
+
+        def on_release(start: int) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._release_own, memory, memory.leave, start)
+
+        return memory.room(nbytes, on_release)
 
     def close(self) -> None:
         """Ends the link at once."""
@@ -341,18 +353,26 @@ class Link(asyncio.BufferedProtocol):
 
     # shared memory
 
-    def _lend(self, pieces: Sequence[bytes | memoryview]) -> bytes | None:
-        """Where the payload lies now; None if it has to go by the socket, as the first one does."""
-        if not self._has_offered:
+    def _lend(self, pieces: Sequence[bytes | memoryview]) -> tuple[bytes, int] | None:
+        """Where the payload lies now, and bytes copied; None if it has to go by the socket, as the first one does."""
+        memory = self._offered_memory()
+        return None if memory is None else memory.lend(pieces, sum(map(len, pieces)))
+
+    def _offered_memory(self) -> OwnMemory | None:
+        """What this end lends of; offered when it is first wanted, and of use once the peer has answered."""
+        if not self._has_offered and self._transport is not None:
             self._has_offered = True
             with contextlib.suppress(OSError):
                 self._own_memory = OwnMemory(_MEMORY_PAYLOADS * self._max_payload_bytes)
                 self.send(Frame(Kind.OFFER_MEMORY, payload=self._own_memory.offer))
-        if self._own_memory is None:
-            return None
         if self._trim is not None:
             self._trim.cancel()
-        return self._own_memory.lend(pieces, sum(map(len, pieces)))
+        return self._own_memory
+
+    def _release_own(self, memory: OwnMemory, release: Callable[[int], None], start: int) -> None:
+        release(start)
+        if memory is self._own_memory and memory.is_idle:
+            self._trim = self._loop.call_later(_IDLE_SECONDS, memory.give_back)
 
     def _on_memory(self, frame: Frame) -> None:
         if frame.kind is Kind.OFFER_MEMORY:
@@ -364,9 +384,7 @@ class Link(asyncio.BufferedProtocol):
         elif frame.kind is Kind.SHARE_MEMORY:
             self._own_memory.is_shared = True
         elif len(frame.payload) == _START.size:
-            self._own_memory.release(*_START.unpack(frame.payload))
-            if self._own_memory.is_idle:
-                self._trim = self._loop.call_later(_IDLE_SECONDS, self._own_memory.give_back)
+            self._release_own(self._own_memory, self._own_memory.release, *_START.unpack(frame.payload))
         else:
             raise LinkError("no range of memory")
 

@@ -9,15 +9,17 @@ ends: what a peer that is cut off still reads stays as it is, since nobody write
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import struct
 from collections.abc import Callable, Sequence
+from functools import partial
 
-from layerwire.wire.shared_memory import PAGE_BYTES, Memory, Ranges, SharedMemoryError
+from layerwire.wire.shared_memory import PAGE_BYTES, Memory, Ranges, SharedMemoryError, aligned_size
 
 RANGE = struct.Struct("<QQ")  # where a payload begins, and its length
 _MOST_LENT_BYTES = 64 * 1024**2  # at once, unless one payload is more: all of it is in memory while the peer is behind
 _NAME = "layerwire-link"
-_ALIGNMENT_BYTES = 64
+_HERE, _PEER = 1, 2
 
 
 class OwnMemory:
@@ -36,6 +38,7 @@ class OwnMemory:
     def __init__(self, nbytes: int) -> None:
         self._memory = Memory.create(_NAME, nbytes)
         self._ranges = Ranges(PAGE_BYTES, self._memory.nbytes)
+        self._rooms: dict[int, int] = {}  # first page of each room -> who needs it: this end, the peer, or both
         self.is_shared = False
 
     @property
@@ -48,24 +51,64 @@ class OwnMemory:
         """Whether nothing is lent."""
         return not len(self._ranges)
 
-    def lend(self, pieces: Sequence[bytes | memoryview], nbytes: int) -> bytes | None:
-        """The RANGE where the pieces now lie one after another; None if there is no room.
+    def room(self, nbytes: int, on_release: Callable[[int], None]) -> memoryview | None:
+        """Where a payload may be written that is lent later as it lies; None if there is no room.
 
-        It ends where a cache line does: a message mostly ends with a tensor's data, which then lie where kernels can
-        read them.
+        Args:
+            nbytes: of the payload.
+            on_release: called, by whatever thread, when nothing here refers to it any more; `leave` is to follow.
         """
-        shift = -nbytes % _ALIGNMENT_BYTES
-        lent_bytes = self._ranges.lent_bytes
-        has_room = not lent_bytes or lent_bytes + nbytes <= _MOST_LENT_BYTES
-        start = self._ranges.lend(shift + nbytes) if self.is_shared and has_room else None
+        start = self._start(nbytes, _MOST_LENT_BYTES // 2)  # what is never sent must not take all
         if start is None:
             return None
-        self._memory.write(start + shift, pieces)
-        return RANGE.pack(start + shift, nbytes)
+        self._rooms[start - start % PAGE_BYTES] = _HERE
+        return self._memory.view(start, nbytes, partial(on_release, start))
+
+    def lend(self, pieces: Sequence[bytes | memoryview], nbytes: int) -> tuple[bytes, int] | None:
+        """The RANGE where the pieces now lie one after another, and bytes copied for that; None if there is no room."""
+        start = self._room_of(pieces[0]) if len(pieces) == 1 else None
+        if start is not None:
+            self._rooms[start - start % PAGE_BYTES] |= _PEER
+            return RANGE.pack(start, nbytes), 0
+        start = self._start(nbytes, _MOST_LENT_BYTES)
+        if start is None:
+            return None
+        self._memory.write(start, pieces)
+        return RANGE.pack(start, nbytes), nbytes
 
     def release(self, start: int) -> None:
         """The peer needs no more of what begins there."""
-        self._ranges.release(start - start % PAGE_BYTES)
+        self._release(start, _PEER)
+
+    def leave(self, start: int) -> None:
+        """This end needs no more of the room that begins there."""
+        self._release(start, _HERE)
+
+    def _release(self, start: int, who: int) -> None:
+        page = start - start % PAGE_BYTES
+        others = self._rooms.pop(page, 0) & ~who
+        if others:
+            self._rooms[page] = others
+        else:
+            self._ranges.release(page)
+
+    def _start(self, nbytes: int, most_lent_bytes: int) -> int | None:
+        """Where a payload may begin that ends where a cache line does.
+
+        A message mostly ends with a tensor's data, which then lie where kernels can read them.
+        """
+        shift = aligned_size(nbytes) - nbytes
+        lent_bytes = self._ranges.lent_bytes
+        has_room = not lent_bytes or lent_bytes + nbytes <= most_lent_bytes
+        start = self._ranges.lend(shift + nbytes) if self.is_shared and has_room else None
+        return None if start is None else start + shift
+
+    def _room_of(self, payload: bytes | memoryview) -> int | None:
+        """Where a payload begins that lies in a room; None for others."""
+        if not isinstance(payload, memoryview) or payload.readonly or not len(payload):
+            return None
+        start = ctypes.addressof(ctypes.c_char.from_buffer(payload)) - self._memory.address()
+        return start if start - start % PAGE_BYTES in self._rooms else None
 
     def give_back(self) -> None:
         """Gives the pages to the system, if nothing is lent."""
@@ -84,7 +127,7 @@ class PeerMemory:
     """
 
     def __init__(self, offer: bytes | memoryview) -> None:
-        self._memory = Memory.open(offer, _NAME)
+        self._memory = Memory.open(offer, _NAME, is_writable=False)
 
     def payload(self, place: bytes | memoryview, max_bytes: int, on_release: Callable[[int], None]) -> memoryview:
         """The bytes of a RANGE, read-only.

@@ -16,11 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from layerwire.v1 import layerwire_pb2 as messages
-from layerwire.wire.shared_memory import PAGE_BYTES, Memory, Ranges
+from layerwire.wire.shared_memory import PAGE_BYTES, Memory, Ranges, aligned_size
 
 LARGE_BYTES = 262144  # from here on calls and answers go by shared memory
 _NAME = "layerwire-client"  # as servers name such memory
-_ALIGNMENT = 64
 
 
 class Loan(NamedTuple):
@@ -105,7 +104,7 @@ class ClientMemory:
             assert isinstance(view, memoryview)
             views.append(view)
             shared.ranges.add(start=PAGE_BYTES if start is None else start, nbytes=len(view))
-        room_bytes = sum(-(-size // _ALIGNMENT) * _ALIGNMENT for size in answer_sizes)
+        room_bytes = sum(map(aligned_size, answer_sizes))
         room = self.lend(room_bytes) if room_bytes >= LARGE_BYTES else None
         if room is not None:
             shared.room.start, shared.room.nbytes = self._start_of(room) or 0, len(room)

@@ -130,7 +130,7 @@ class Engine:
         """Connection: calls may be given to it."""
         self._unpark()
 
-    def on_response(self, connection: Connection, frame: bytes) -> None:
+    def on_response(self, connection: Connection, frame: bytes | memoryview) -> None:
         """Connection: a StreamResponse came. Ids that nobody waits for are passed over."""
         self._had_answer = True
         singles, groups, memory = framing.answers(frame)

@@ -57,7 +57,7 @@ class Quarantine:
         """How many there are."""
         return len(self._calls)
 
-    def learn(self, payload: bytes, family: Family, ordinal: int, now: float) -> None:
+    def learn(self, payload: bytes | memoryview, family: Family, ordinal: int, now: float) -> None:
         """Remembers a call of a message; one that can't be made out is not remembered.
 
         Args:
@@ -77,7 +77,7 @@ class Quarantine:
                 self._calls.popitem(last=False)
             self._measure()
 
-    def guilty(self, payload: bytes, family: Family, now: float) -> set[int]:
+    def guilty(self, payload: bytes | memoryview, family: Family, now: float) -> set[int]:
         """The ordinals of a message's calls that are in quarantine."""
         self._forget(now)
         ordinals: set[int] = set()
@@ -97,7 +97,7 @@ class Quarantine:
                     ordinals.update(first + index for index in self._guilty_rows(payload, group))
         return ordinals
 
-    def _guilty_rows(self, payload: bytes, group: Group) -> list[int]:
+    def _guilty_rows(self, payload: bytes | memoryview, group: Group) -> list[int]:
         """Which of a group's calls are in quarantine."""
         if not group.call_count or _length(group.row(0)) > self._most_bytes:
             return []
@@ -109,7 +109,7 @@ class Quarantine:
         digests = (fingerprint.digest(call.number, template, row) for row in rows)
         return [index for index, digest in enumerate(digests) if digest in self._calls]
 
-    def _knows(self, payload: bytes, call: Envelope) -> bool:
+    def _knows(self, payload: bytes | memoryview, call: Envelope) -> bool:
         start, end = call.request
         if not self._may_be(end - start):
             return False
@@ -144,7 +144,7 @@ class Quarantine:
                 self._range_ends.append(end)
 
 
-def _call(payload: bytes, family: Family, ordinal: int) -> tuple[int, bytes, list[Span]]:
+def _call(payload: bytes | memoryview, family: Family, ordinal: int) -> tuple[int, bytes, list[Span]]:
     """A call of a message: which field of Call its request is, its template, and where its data lie."""
     if family is not Family.NONE:
         call = _unary(payload, family)
@@ -160,7 +160,7 @@ def _call(payload: bytes, family: Family, ordinal: int) -> tuple[int, bytes, lis
     raise IndexError
 
 
-def _unary(payload: bytes, family: Family) -> Envelope:
+def _unary(payload: bytes | memoryview, family: Family) -> Envelope:
     number = spans.UNARY_NUMBERS.get(family)
     if number is None:  # the other methods run no operator
         raise MalformedError
@@ -171,6 +171,6 @@ def _length(data: Iterable[Span]) -> int:
     return sum(end - start for start, end in data)
 
 
-def _views(payload: bytes, data: Iterable[Span]) -> list[memoryview]:
+def _views(payload: bytes | memoryview, data: Iterable[Span]) -> list[memoryview]:
     view = memoryview(payload)
     return [view[start:end] for start, end in data]

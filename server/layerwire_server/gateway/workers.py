@@ -56,6 +56,10 @@ class WorkerLink:
         if self._link is not None:
             self._link.send(frame)
 
+    def room(self, nbytes: int) -> memoryview | None:
+        """Where a large payload may be written that is to be sent; None if there is no such room now."""
+        return None if self._link is None else self._link.room(nbytes)
+
     async def names_changed(self) -> None:
         """Lets it read the store's names again; returns when it has adopted them, or is gone.
 

@@ -12,11 +12,10 @@ from typing import NamedTuple
 from layerwire.errors import InvalidArgumentError
 from layerwire.v1 import layerwire_pb2
 from layerwire.wire import protobuf
-from layerwire.wire.shared_memory import PAGE_BYTES, Memory, SharedMemoryError
+from layerwire.wire.shared_memory import PAGE_BYTES, Memory, SharedMemoryError, aligned_size
 
 CLIENT_MEMORY = "layerwire-client"  # which memories these are, in /proc
 _RANGES = layerwire_pb2.AnswerGroup.SHARED_RANGES_FIELD_NUMBER
-_ALIGNMENT = 64  # of each output, as clients expect
 
 
 class AnswerRoom(NamedTuple):
@@ -43,7 +42,7 @@ class AnswerRoom(NamedTuple):
             ranges += protobuf.field(
                 _RANGES, layerwire_pb2.SharedMemoryRange(start=end, nbytes=len(output)).SerializeToString()
             )
-            end += -(-len(output) // _ALIGNMENT) * _ALIGNMENT
+            end += aligned_size(len(output))
         if end - self.start > self.nbytes:
             return None
         for place, output in zip(places, outputs, strict=True):

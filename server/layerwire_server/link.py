@@ -323,9 +323,17 @@ class Link(asyncio.BufferedProtocol):
         """Bytes that the socket hasn't taken yet."""
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
+    def offer_memory(self) -> None:
+        """Offers the peer memory for large payloads; else the first does so, and goes by the socket itself."""
+        if not self._has_offered and self._transport is not None:
+            self._has_offered = True
+            with contextlib.suppress(OSError):
+                self._own_memory = OwnMemory(_MEMORY_PAYLOADS * self._max_payload_bytes)
+                self.send(Frame(Kind.OFFER_MEMORY, payload=self._own_memory.offer))
+
     def room(self, nbytes: int) -> memoryview | None:
         """Where a large payload may be written that is to be sent; None if there is no such room now."""
-        memory = self._offered_memory() if nbytes >= _LENT_BYTES else None
+        memory = self._lendable_memory() if nbytes >= _LENT_BYTES else None
         if memory is None:
             return None
 
@@ -354,17 +362,12 @@ class Link(asyncio.BufferedProtocol):
     # shared memory
 
     def _lend(self, pieces: Sequence[bytes | memoryview]) -> tuple[bytes, int] | None:
-        """Where the payload lies now, and bytes copied; None if it has to go by the socket, as the first one does."""
-        memory = self._offered_memory()
+        """Where the payload lies now, and bytes copied; None if it has to go by the socket."""
+        memory = self._lendable_memory()
         return None if memory is None else memory.lend(pieces, sum(map(len, pieces)))
 
-    def _offered_memory(self) -> OwnMemory | None:
-        """What this end lends of; offered when it is first wanted, and of use once the peer has answered."""
-        if not self._has_offered and self._transport is not None:
-            self._has_offered = True
-            with contextlib.suppress(OSError):
-                self._own_memory = OwnMemory(_MEMORY_PAYLOADS * self._max_payload_bytes)
-                self.send(Frame(Kind.OFFER_MEMORY, payload=self._own_memory.offer))
+    def _lendable_memory(self) -> OwnMemory | None:
+        self.offer_memory()
         if self._trim is not None:
             self._trim.cancel()
         return self._own_memory

@@ -142,6 +142,8 @@ class WorkerLink:
             self._distrust("its greeting is no JSON")
             return
         self._has_greeted = True
+        if self._link is not None:
+            self._link.offer_memory()
         self.try_canary(time.monotonic())
 
     def _take_canary(self, frame: Frame) -> None:

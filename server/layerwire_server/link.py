@@ -12,9 +12,10 @@ import asyncio
 import contextlib
 import enum
 import math
+import select
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
 from layerwire.wire.shared_memory import SharedMemoryError
@@ -52,8 +53,7 @@ class Kind(enum.IntEnum):
     STARTED = 18  # `ordinals` holds the ordinal of the call of an ISOLATE frame that runs now
     CANARY_RESULT = 19  # payload: JSON; ERROR if the canary's answer was wrong
 
-    # Between links alone; their owners never see them.
-    OFFER_MEMORY = 32  # payload: where the sender's memory is
+    OFFER_MEMORY = 32  # payload: where the sender's memory is; owners of links never see this, nor what follows
     SHARE_MEMORY = 33  # the receiver of an offer can read it
     RELEASE_MEMORY = 34  # payload: 8 bytes, where a range begins that the receiver of this may use again
 
@@ -309,7 +309,8 @@ class Link(asyncio.BufferedProtocol):
         pieces = encode(frame, body)
         nbytes = sum(map(len, pieces))
         if nbytes >= _LENT_BYTES:
-            loan = self._lend(pieces[1:])
+            memory = self._lendable_memory()
+            loan = None if memory is None else memory.lend(pieces[1:], sum(map(len, pieces[1:])))
             self._count_copies(2 * nbytes if loan is None else loan[1])
             if loan is not None:
                 pieces = encode(frame._replace(flags=frame.flags | Flag.LENT), [loan[0]])
@@ -319,17 +320,25 @@ class Link(asyncio.BufferedProtocol):
         else:
             self._transport.writelines(pieces)
 
+    def is_up(self) -> bool:
+        """Whether the peer hasn't closed the link so far, though that may not have been noticed here."""
+        if self._transport is None or self._transport.is_closing():
+            return False
+        (poll := select.poll()).register(self._transport.get_extra_info("socket"), 0)  # of a hang-up it always tells
+        return not poll.poll(0)
+
     def unsent_bytes(self) -> int:
         """Bytes that the socket hasn't taken yet."""
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     def offer_memory(self) -> None:
         """Offers the peer memory for large payloads; else the first does so, and goes by the socket itself."""
-        if not self._has_offered and self._transport is not None:
-            self._has_offered = True
-            with contextlib.suppress(OSError):
-                self._own_memory = OwnMemory(_MEMORY_PAYLOADS * self._max_payload_bytes)
-                self.send(Frame(Kind.OFFER_MEMORY, payload=self._own_memory.offer))
+        if self._has_offered or self._transport is None:
+            return
+        self._has_offered = True
+        with contextlib.suppress(OSError):
+            self._own_memory = OwnMemory(_MEMORY_PAYLOADS * self._max_payload_bytes)
+            self.send(Frame(Kind.OFFER_MEMORY, payload=self._own_memory.offer))
 
     def room(self, nbytes: int) -> memoryview | None:
         """Where a large payload may be written that is to be sent; None if there is no such room now."""
@@ -361,11 +370,6 @@ class Link(asyncio.BufferedProtocol):
 
     # shared memory
 
-    def _lend(self, pieces: Sequence[bytes | memoryview]) -> tuple[bytes, int] | None:
-        """Where the payload lies now, and bytes copied; None if it has to go by the socket."""
-        memory = self._lendable_memory()
-        return None if memory is None else memory.lend(pieces, sum(map(len, pieces)))
-
     def _lendable_memory(self) -> OwnMemory | None:
         self.offer_memory()
         if self._trim is not None:
@@ -393,7 +397,4 @@ class Link(asyncio.BufferedProtocol):
 
     def _release_later(self, start: int) -> None:
         """From any thread: nothing refers to a payload any more."""
-        self._loop.call_soon_threadsafe(self._release, start)
-
-    def _release(self, start: int) -> None:
-        self.send(Frame(Kind.RELEASE_MEMORY, payload=_START.pack(start)))
+        self._loop.call_soon_threadsafe(self.send, Frame(Kind.RELEASE_MEMORY, payload=_START.pack(start)))

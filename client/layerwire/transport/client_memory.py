@@ -59,6 +59,7 @@ class ClientMemory:
         self._address = self._memory.address()
         self._ranges = Ranges(PAGE_BYTES, self._memory.nbytes)
         self._lock = threading.Lock()
+        self._locked_sizes: dict[int, int] = {}  # ranges that are free but for a worker that writes there, by start
         self._releases: deque[int] = deque()  # by finalizers, which may run while the lock is held
 
     def lend(self, nbytes: int) -> memoryview | None:
@@ -66,7 +67,7 @@ class ClientMemory:
         with self._lock:
             while self._releases:
                 self._ranges.release(self._releases.popleft())
-            start = self._ranges.lend(nbytes)
+            start = self._lend(nbytes)
         if start is None:
             return None
         return self._memory.view(start, nbytes, partial(self._releases.append, start))
@@ -117,6 +118,17 @@ class ClientMemory:
         nbytes = math.prod(sizes) * element.itemsize
         data = self.lend(nbytes) if nbytes >= LARGE_BYTES and not element.hasobject else None
         return None if data is None else np.frombuffer(data, element).reshape(sizes)
+
+    def _lend(self, nbytes: int) -> int | None:
+        """Where a range begins that nobody writes to: a worker that was given up may still do so, until it is gone."""
+        for first in [first for first, size in self._locked_sizes.items() if not self._memory.is_locked(first, size)]:
+            del self._locked_sizes[first]
+            self._ranges.release(first)
+        while True:
+            start = self._ranges.lend(nbytes)
+            if start is None or not self._memory.is_locked(start, nbytes):
+                return start
+            self._locked_sizes[start] = nbytes
 
     def _start_of(self, data: bytes | memoryview) -> int | None:
         """Where data lie in it; None if they lie elsewhere."""

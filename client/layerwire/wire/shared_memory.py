@@ -26,6 +26,7 @@ ALIGNMENT_BYTES = 64  # of each tensor: a cache line, where kernels can read
 _MARK_BYTES = 16
 IS_AVAILABLE = hasattr(os, "memfd_create") and hasattr(mmap, "MADV_REMOVE")  # Linux
 _OFFER = struct.Struct("<QQ16s")  # process, descriptor, and what stands at the beginning of the memory
+_FLOCK = struct.Struct("@hhqqi4x")  # fcntl's struct flock
 _SEALS = (
     getattr(fcntl, "F_SEAL_SHRINK", 0) | getattr(fcntl, "F_SEAL_GROW", 0) | getattr(fcntl, "F_SEAL_SEAL", 0)
 )  # absent where IS_AVAILABLE is False
@@ -164,6 +165,24 @@ class Memory:
                 target[start:end] = piece
                 start = end
 
+    def lock(self, start: int, nbytes: int) -> bool:
+        """Locks a range until `unlock`, or the end of this process; False if another has locked some of it."""
+        try:
+            fcntl.fcntl(self.descriptor, fcntl.F_OFD_SETLK, _flock(fcntl.F_WRLCK, start, nbytes))
+        except OSError:
+            return False
+        return True
+
+    def unlock(self, start: int, nbytes: int) -> None:
+        """Ends what `lock` began."""
+        fcntl.fcntl(self.descriptor, fcntl.F_OFD_SETLK, _flock(fcntl.F_UNLCK, start, nbytes))
+
+    def is_locked(self, start: int, nbytes: int) -> bool:
+        """Whether another has locked some of a range, who opened the memory for itself."""
+        asked = _flock(fcntl.F_WRLCK, start, nbytes)
+        answer: bytes = fcntl.fcntl(self.descriptor, fcntl.F_OFD_GETLK, asked)
+        return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
+
     def give_back(self) -> None:
         """Gives all pages to the system; the memory is all zeros again, also for others who have mapped it."""
         with contextlib.suppress(OSError):
@@ -214,6 +233,10 @@ class Ranges:
             start = self._free.pop(place)[0]
         self._free.insert(place, (start, end))
         return True
+
+
+def _flock(kind: int, start: int, nbytes: int) -> bytes:
+    return _FLOCK.pack(kind, os.SEEK_SET, start, max(nbytes, 1), 0)  # of 0 bytes would be of all
 
 
 def aligned_size(nbytes: int) -> int:

@@ -159,12 +159,12 @@ class WorkerLink:
             self._set_live(True)
 
     def _distrust(self, reason: str) -> None:
-        """Cuts it off; the supervisor replaces it."""
+        """Cuts it off, before another gets its frames; the supervisor replaces it."""
+        if self._link is not None:
+            self._link.close()
         self._workers.child.log.error("worker can't be trusted", worker=self.index, reason=reason)
         self._workers.child.tell("misbehaves", worker=self.index, reason=reason)
         self._set_live(False)
-        if self._link is not None:
-            self._link.close()
 
     def _set_live(self, live: bool) -> None:
         if live != self.live:

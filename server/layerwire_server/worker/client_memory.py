@@ -33,8 +33,14 @@ class AnswerRoom(NamedTuple):
     nbytes: int
     count_copies: Callable[[int], None]
 
-    def put(self, outputs: Sequence[memoryview]) -> bytes | None:
-        """The serialized ranges where the outputs now lie; None if they don't fit."""
+    def put(self, outputs: Sequence[memoryview], is_wanted: Callable[[], bool]) -> bytes | None:
+        """The serialized ranges where the outputs now lie; None if they don't fit, or the room may be another's by now.
+
+        A worker that was cut off because it hung may come to this late, when another has answered the call and the
+        client has put the room to other use. So the room is locked while it is written to, and whether the answer is
+        wanted is asked when it is: who cuts a worker off does so before another is given the call, so that either the
+        worker finds itself cut off, or the others find the room locked.
+        """
         ranges, end = b"", self.start
         places = []
         for output in outputs:
@@ -45,9 +51,16 @@ class AnswerRoom(NamedTuple):
             end += aligned_size(len(output))
         if end - self.start > self.nbytes:
             return None
-        for place, output in zip(places, outputs, strict=True):
-            self.memory.write(place, [output])
-            self.count_copies(len(output))
+        if not self.memory.lock(self.start, self.nbytes):
+            return None
+        try:
+            if not is_wanted():
+                return None
+            for place, output in zip(places, outputs, strict=True):
+                self.memory.write(place, [output])
+                self.count_copies(len(output))
+        finally:
+            self.memory.unlock(self.start, self.nbytes)
         return ranges
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from layerwire.v1 import layerwire_pb2
@@ -77,12 +77,16 @@ class Envelope(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Where the parts of a CallGroup lie: its template, its ids of 8 bytes each, the data of each of its tensors."""
+    """Where the parts of a CallGroup lie: its template, its ids of 8 bytes each, the data of each of its tensors.
+
+    Attributes:
+        shared: what says where in a client's memory the data are; None if they are here.
+    """
 
     template: Span
     ids: Span
     data: tuple[Span, ...]
-    is_shared: bool = False  # whether the data lie elsewhere
+    shared: Span | None = None
 
     @property
     def call_count(self) -> int:
@@ -95,15 +99,24 @@ class Group(NamedTuple):
         Raises:
             MalformedError: a tensor's data can't be divided among the calls, or lie elsewhere.
         """
-        if self.is_shared:
+        if self.shared is not None:
             raise MalformedError
-        spans = []
-        for start, end in self.data:
-            size, rest = divmod(end - start, self.call_count)
-            if rest:
-                raise MalformedError
-            spans.append((start + index * size, start + (index + 1) * size))
-        return spans
+        return rows(self.data, self.call_count, index)
+
+
+def rows(data: Iterable[Span], count: int, index: int) -> list[Span]:
+    """One call's part of the data of so many calls.
+
+    Raises:
+        MalformedError: a tensor's data can't be divided among the calls.
+    """
+    spans = []
+    for start, end in data:
+        size, rest = divmod(end - start, count)
+        if rest:
+            raise MalformedError
+        spans.append((start + index * size, start + (index + 1) * size))
+    return spans
 
 
 class Contents(NamedTuple):
@@ -153,7 +166,7 @@ def contents(payload: bytes | memoryview) -> Contents:
 def _group(payload: bytes | memoryview, span: Span, most_fields: int) -> Group:
     template = ids = (span[0], span[0])
     data: list[Span] = []
-    is_shared = False
+    shared: Span | None = None
     for mark, start, end in fields(payload, *span, most_fields):
         if mark == _TEMPLATE:
             template = start, end
@@ -162,8 +175,8 @@ def _group(payload: bytes | memoryview, span: Span, most_fields: int) -> Group:
         elif mark == _DATA:
             data.append((start, end))
         elif mark == _SHARED:
-            is_shared = True
-    return Group(template, ids, tuple(data), is_shared)
+            shared = start, end
+    return Group(template, ids, tuple(data), shared)
 
 
 def group_ids(payload: bytes | memoryview, group: Group) -> tuple[int, ...]:

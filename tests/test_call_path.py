@@ -52,6 +52,7 @@ TOOLS = {
     "layerwire/wire/dtypes.py",
     "layerwire/wire/protobuf.py",
     "layerwire_server/gateway/completions.py",  # what gRPC has done
+    "layerwire_server/gateway/message_bytes.py",  # counters
     "layerwire_server/gateway/pending.py",  # the frame as the router keeps it
     "layerwire_server/gateway/quarantine.py",  # empty but after deaths
     "layerwire_server/gateway/server_call.py",  # an RPC of gRPC's

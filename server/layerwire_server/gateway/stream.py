@@ -28,6 +28,7 @@ from layerwire.wire import message_parts
 from layerwire.wire.shared_memory import Memory
 from layerwire_server.gateway import client_memory
 from layerwire_server.gateway.client_memory import MemoryBudget
+from layerwire_server.gateway.message_bytes import message_counters
 from layerwire_server.gateway.pending import Pending
 from layerwire_server.gateway.refusal import code_of, refuse, status_of
 from layerwire_server.gateway.rpc import Context, Services
@@ -83,9 +84,9 @@ class Streams:
         self.max_stream_bytes = max_stream_bytes
         self.open: set[Stream] = set()
         self.memories = MemoryBudget(max_shared_bytes)
-        self.received_bytes = services.metrics.counter("layerwire_received_bytes_total", method=self.method)
-        self.sent_bytes = services.metrics.counter("layerwire_sent_bytes_total", method=self.method)
-        self.count_copies = services.metrics.counter("layerwire_copied_bytes_total", place="to_message").add
+        self.received_bytes, self.sent_bytes = message_counters(services.metrics, self.method)
+        self.count_request_copies = services.metrics.counter("layerwire_copied_bytes_total", place="to_worker").add
+        self.count_answer_copies = services.metrics.counter("layerwire_copied_bytes_total", place="to_message").add
 
     def begin(self, _: object, context: Context) -> None:
         """Server: one stream."""
@@ -218,7 +219,7 @@ class Stream:
             if isinstance(message, bytes):
                 yield message
             else:
-                self._streams.count_copies(len(message))
+                self._streams.count_answer_copies(len(message))
                 yield from in_parts(message, self._hold_unread)
 
     def _hold_unread(self, nbytes: int) -> None:
@@ -260,6 +261,8 @@ class Stream:
     def _take_part(self, part: bytes) -> None:
         self.sends_parts = True
         message, link = self._large_request.add(part)
+        if message is not None:
+            self._streams.count_request_copies(len(message))
         if message and message[0] == _CALLS_TAG:
             self.enter(StreamPending(self, message, link))
         elif message is not None:

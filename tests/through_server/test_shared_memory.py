@@ -378,3 +378,23 @@ def test_arrays_of_any_strides_are_read_as_they_are(lw):
     for one in (whole[::-1], whole[:, ::2, ::3], whole.T, whole[:, :, 7:], np.broadcast_to(whole[0], (3, 900, 1100))):
         for _ in range(2):
             assert np.array_equal(lw.relu(one), np.maximum(one, 0))
+
+
+def test_each_of_several_servers_shares_its_own(server, tmp_path):
+    other = Server(tmp_path)
+    try:
+        with layerwire.Client([server.address, other.address], timeout=PATIENCE_SECONDS) as client:
+            client.wait_ready()
+            connections = client._session.engine().connections
+            for number in range(12):  # in turn
+                answer = client.relu(X + np.float32(number))
+                assert np.array_equal(answer, np.maximum(X + np.float32(number), 0), equal_nan=True)
+            first, second = (connection.memory for connection in connections)
+            assert first._name != second._name
+            answers = [client.relu(X) for _ in range(4)]
+            counts = [
+                sum(one._start_of(answer.data.cast("B")) is not None for answer in answers) for one in (first, second)
+            ]
+            assert counts == [2, 2]
+    finally:
+        other.close()

@@ -89,7 +89,8 @@ class ClientMemory:
     def loan(self, data: Sequence[bytes | memoryview], answer_sizes: Sequence[int]) -> Loan | None:
         """What a call with these data, and answers of such sizes, needs of the memory; None where that isn't to be had.
 
-        Small data that lie elsewhere are copied to here; where large ones do, or there are none, there is no loan.
+        Data that lie elsewhere are copied to here: small ones, and those of calls that were made before it was known
+        which of several servers they would go to. Where none are large there is no loan.
         """
         if all(len(piece) < LARGE_BYTES for piece in data):
             return None
@@ -97,7 +98,7 @@ class ClientMemory:
         for piece in data:
             view, start = piece, self._start_of(piece)
             if start is None:
-                copy = self.lend(len(piece)) if len(piece) < LARGE_BYTES else None
+                copy = self.lend(len(piece))
                 if copy is None:
                     return None
                 copy[:] = piece

@@ -185,7 +185,7 @@ class Engine:
                 self._finish(call, error)
 
     def on_memory(self, connection: Connection, memory: ClientMemory | None) -> None:
-        """Connection: this is what the server shares from now on. Of several servers' no use is made."""
+        """Connection: this is what the server shares from now on; with several, calls are put there as they leave."""
         self.memory = memory if len(self.connections) == 1 else None
 
     def on_loss(self, connection: Connection, calls: Sequence[Call], error: LayerwireError, *, resend: bool) -> None:

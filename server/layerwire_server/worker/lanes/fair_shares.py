@@ -65,7 +65,8 @@ class FairShares:
 
     def pass_on(self, seconds: float) -> None:
         """So many seconds have passed on the device; who waits has earned a share."""
-        self.earned_seconds += seconds / max(len(self._busy), 1)
+        if self._busy:
+            self.earned_seconds += seconds / len(self._busy)
 
     def charge(self, key: Hashable, seconds: float) -> None:
         """A key pays."""

@@ -44,13 +44,15 @@ class Pace:
 
     def observe(self, rows: int, seconds: float, now: float, *, is_loaded: bool = False) -> None:
         """A batch of so many rows took so long, and ended now; `is_loaded` if much waits behind it."""
-        expected = self.batch_seconds + self.row_seconds * rows
-        if self._weight and _OUTLIER * seconds < expected:
-            self._weight = 0.0
-        elif self._weight:
-            seconds = min(seconds, _OUTLIER * expected)
-        self._weight = self._weight * _MEMORY + 1.0
-        share = 1.0 / self._weight
+        weight = self._weight
+        if weight:
+            expected = self.batch_seconds + self.row_seconds * rows
+            if _OUTLIER * seconds < expected:
+                weight = 0.0
+            elif seconds > _OUTLIER * expected:
+                seconds = _OUTLIER * expected
+        self._weight = weight = weight * _MEMORY + 1.0
+        share = 1.0 / weight
         self._mean_rows += (rows - self._mean_rows) * share
         self._mean_seconds += (seconds - self._mean_seconds) * share
         self._mean_squares += (rows * rows - self._mean_squares) * share
@@ -97,6 +99,9 @@ class Pace:
         guess_rows, guess_seconds = (_GUESS_ROWS - 1) * rows, (_GUESS_SECONDS - 1) * seconds
         variance = self._mean_squares - rows * rows + _GUESS_WEIGHT * guess_rows * guess_rows
         covariance = self._mean_products - rows * seconds + _GUESS_WEIGHT * guess_rows * guess_seconds
-        slope = covariance / variance if variance > 0 else 0.0
-        self.row_seconds = min(max(slope, 0.0), seconds / rows) if rows else 0.0
-        self.batch_seconds = max(seconds - self.row_seconds * rows, 0.0)
+        slope = covariance / variance if variance > 0.0 < covariance else 0.0
+        if slope * rows > seconds:
+            slope = seconds / rows
+        self.row_seconds = slope if rows else 0.0
+        rest = seconds - self.row_seconds * rows
+        self.batch_seconds = max(0.0, rest)

@@ -158,13 +158,8 @@ class CallDecoder:
         model_and_outputs = template.model, template.output_selection
         key = template.key or plan.key
         whole = _group(plan, contents, template.options, model_and_outputs, key, frame.arrived, frame.deadline)
-        whole.ids, whole.ordinal, whole.count, whole.is_grouped = (
-            request.ids,
-            request.ordinal,
-            request.count,
-            request.is_grouped,
-        )
-        whole.room = room
+        whole.ids, whole.ordinal, whole.count = request.ids, request.ordinal, request.count
+        whole.is_grouped, whole.room = request.is_grouped, room
         if not template.is_joint:
             return [self._single(template, whole, request, index) for index in range(request.count)]
         if template.has_values_to_check:
@@ -303,7 +298,9 @@ def _group(
     call.plan, call.contents, call.options, call.key = plan, contents, options, key
     call.model, call.output_selection = model_and_outputs
     call.arrival_time = arrival_time
-    call.deadline = min(deadline, arrival_time + options.timeout_seconds)
+    call.deadline = deadline
+    if options.timeout_seconds != math.inf:
+        call.deadline = min(deadline, arrival_time + options.timeout_seconds)
     call.priority = options.priority
     call.rows, call.nbytes, call.footprint, call.cost = plan.rows, plan.nbytes, plan.footprint, plan.cost
     call.ids, call.ordinal, call.count, call.is_grouped, call.is_gone = b"", 0, 1, False, True
@@ -326,8 +323,8 @@ def _check_columns(template: Template, group: GroupBytes) -> None:
     if len(group.data) != len(template.columns):
         rule = f"must have a piece for each of {len(template.columns)} tensors without a name, got {len(group.data)}"
         raise invalid(plan.operator.title, "data", rule)
-    for place, piece in zip(template.columns, group.data, strict=True):
-        if len(piece) != plan.input_bytes[place] * count:
+    for place, nbytes, piece in zip(template.columns, template.column_bytes, group.data, strict=True):
+        if len(piece) != nbytes * count:
             spec, name = plan.specs[place], plan.operator.inputs[place].name
             assert spec is not None
             if len(piece) % count:

@@ -52,8 +52,9 @@ def calls_and_groups(payload: bytes | memoryview) -> tuple[Spans, Spans] | None:
         if payload[0] != _CALLS_TAG or end != len(payload):
             return None
         while at < end:
-            tag = payload[at]
-            size, start = _length(payload, at + 1)
+            tag, size, start = payload[at], payload[at + 1], at + 2
+            if size >= 0x80:
+                size, start = _length(payload, at + 1)
             at = start + size
             if tag == _GROUP_TAG:
                 groups.append((start, at))
@@ -71,20 +72,20 @@ def group_pieces(
 ) -> tuple[bytes, bytes, list[bytes | memoryview]] | None:
     """Template, ids and data of the CallGroup that lies there; None if it has others, or in another order."""
     values: list[bytes | memoryview] = []
-    tag = _TEMPLATE_TAG
-    while at < end:
-        if payload[at] != tag:
-            return None
-        try:
-            size, start = _length(payload, at + 1)
-        except IndexError:
-            return None
-        at = start + size
-        if at > end:
-            return None
-        values.append(data_slice(payload, start, at))
-        tag = _IDS_TAG if len(values) == 1 else _PIECE_TAG
-    if len(values) < 2:
+    tag, next_tag = _TEMPLATE_TAG, _IDS_TAG
+    try:
+        while at < end:
+            if payload[at] != tag:
+                return None
+            size, start = payload[at + 1], at + 2
+            if size >= 0x80:
+                size, start = _length(payload, at + 1)
+            at = start + size
+            values.append(data_slice(payload, start, at))
+            tag, next_tag = next_tag, _PIECE_TAG
+    except IndexError:
+        return None
+    if at > end or len(values) < 2:
         return None
     template, ids, *data = values
     return bytes(template), bytes(ids), data

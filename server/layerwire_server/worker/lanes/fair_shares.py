@@ -59,7 +59,10 @@ class FairShares:
             if len(self._idle) > _IDLE_SHARES:
                 self._idle.popitem(last=False)
         else:
-            share.balance_seconds = min(share.balance_seconds + max(now - share.idle_since, 0.0), 0.0)
+            balance_seconds, away_seconds = share.balance_seconds, now - share.idle_since
+            if away_seconds > 0.0:
+                balance_seconds += away_seconds
+            share.balance_seconds = min(balance_seconds, 0.0)
             share.idle_since = now
             self._idle.move_to_end(key)
 

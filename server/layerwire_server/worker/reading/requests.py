@@ -147,6 +147,9 @@ def _parse_small(message: Any, payload: bytes | memoryview, most_bytes: int | No
 
 def _calls(payload: bytes | memoryview, layouts: Layouts) -> list[Request]:
     """The calls of a message: those like earlier ones and groups unparsed, and all others parsed."""
+    layout = layouts.find(None, payload, 0, len(payload))
+    if layout is not None:
+        return [_group(0, *_parts(layout, payload))]
     parse_limits.check(_STREAM_REQUEST, payload)
     spans = calls_and_groups(payload)
     requests = None if spans is None else _requests_like_earlier(payload, *spans, layouts)
@@ -157,6 +160,8 @@ def _calls(payload: bytes | memoryview, layouts: Layouts) -> list[Request]:
     if count > MAX_CALLS:
         rule = f"must be at most {MAX_CALLS} a message, got {count}"
         raise OverLimitError("message_calls", "stream", "calls", rule)
+    if len(requests) == 1 and requests[0].is_grouped and spans is not None and spans[1]:
+        layouts.learn_frame(payload, *spans[1][0])
     return requests
 
 
@@ -205,6 +210,12 @@ def _requests_of_message(
 
 def _single_group(layout: Layout, payload: bytes | memoryview, at: int) -> GroupBytes:
     return GroupBytes(layout.template, [data_slice(payload, at + start, at + stop) for start, stop in layout.data], 1)
+
+
+def _parts(layout: Layout, payload: bytes | memoryview) -> tuple[bytes, bytes, list[bytes | memoryview]]:
+    """Template, ids and data of a frame that is one group."""
+    start, stop = layout.ids
+    return layout.template, bytes(payload[start:stop]), [data_slice(payload, *span) for span in layout.data]
 
 
 def _group(

@@ -9,12 +9,15 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
+import numpy as np
+
 from layerwire.errors import LayerwireError, ResourceExhaustedError, to_status
 from layerwire.v1 import layerwire_pb2
 from layerwire.wire import protobuf
+from layerwire.wire.framing import Entry
 from layerwire_server.link import Family, Flag, Frame, Kind, Link, request_id
-from layerwire_server.worker.call import CallGroup, id_numbers
-from layerwire_server.worker.plan import GroupAnswer
+from layerwire_server.worker.call import ID_BYTES, CallGroup, id_numbers
+from layerwire_server.worker.plan import GroupAnswer, Plan
 from layerwire_server.worker.request_kinds import KINDS_BY_RPC, NATIVE_KINDS
 from layerwire_server.worker.request_kinds.kind import Pieces
 from layerwire_server.worker.running.device import Phases
@@ -95,9 +98,24 @@ class Reply:
         if call.is_grouped:
             self._answer_group(call, outputs, timing)
             return
+        if call.count > 1:
+            self._answer_singles(call, outputs, timing)
+            return
         kind = KINDS_BY_RPC.get(self._family)
         write = _write_answer if kind is None else kind.write_response
         self._add(call, *self._within_message(call, *write(call, outputs, timing)))
+
+    def _answer_singles(self, calls: CallGroup, outputs: Sequence[memoryview], timing: bytes) -> None:
+        """Calls that came singly and ran as one."""
+        entry = _entry(calls.plan, timing)
+        self._within_message(calls, [], entry.nbytes)
+        most = max(min(_FLUSH_BYTES, self._max_message_bytes) // entry.nbytes, 1)
+        for start in range(0, calls.count, most):
+            some = calls if calls.count <= most else calls.part(start, min(start + most, calls.count))
+            stop = start + some.count
+            sizes = [nbytes for nbytes, _ in calls.plan.output_bytes]
+            data = [output[size * start : size * stop] for output, size in zip(outputs, sizes, strict=True)]
+            self._add(some, [_answers(entry, some.ids, data)], entry.nbytes * some.count)
 
     def _answer_group(self, call: CallGroup, outputs: Sequence[memoryview], timing: bytes) -> None:
         plan = call.plan
@@ -236,10 +254,32 @@ class BatchTiming:
 
 def _write_answer(call: CallGroup, outputs: list[memoryview], timing: bytes) -> Pieces:
     """One of a StreamResponse's answers."""
-    plan = call.plan
+    entry = _entry(call.plan, timing)
+    return entry.parts(id_numbers(call.ids)[0], outputs), entry.nbytes
+
+
+def _answers(entry: Entry, ids: bytes, data: Sequence[memoryview]) -> memoryview:
+    """The bytes of an entry for each id: rows of a table, whose columns but those of ids and data have one value."""
+    count = len(ids) // ID_BYTES
+    table = np.empty((count, entry.nbytes), np.uint8)
+    at = 0
+    for is_alike, content in (
+        (True, entry.head), (False, ids), (True, entry.gaps[0]),
+        *(part for piece, gap in zip(data, entry.gaps[1:], strict=True) for part in ((False, piece), (True, gap))),
+    ):  # fmt: skip
+        width = len(content) if is_alike else len(content) // count
+        if width:
+            column = np.frombuffer(content, np.uint8)
+            table[:, at : at + width] = column if is_alike else column.reshape(count, width)
+            at += width
+    return table.reshape(-1).data
+
+
+def _entry(plan: Plan, timing: bytes) -> Entry:
+    """What one of a StreamResponse's answers is made from."""
     template = plan.answer_template if not timing else None
     if template is None:
         template = NATIVE_KINDS[plan.operator.family].answer_template(plan, timing)
         if not timing:
             plan.answer_template = template
-    return template.parts(id_numbers(call.ids)[0], outputs), template.nbytes
+    return template

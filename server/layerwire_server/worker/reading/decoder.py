@@ -26,7 +26,7 @@ from layerwire_server.worker.client_memory import ClientMemories
 from layerwire_server.worker.plan import LaneKey, Plan, Plans
 from layerwire_server.worker.reading.large_data import NONE, LargeData
 from layerwire_server.worker.reading.layouts import Layouts
-from layerwire_server.worker.reading.requests import GroupBytes, Request, requests_of
+from layerwire_server.worker.reading.requests import GroupBytes, Request, neighbours_as_one, requests_of
 from layerwire_server.worker.reading.template import Template, Templates, column_mark, template_of
 from layerwire_server.worker.request_kinds import KINDS, NATIVE_KINDS
 from layerwire_server.worker.request_kinds.inputs import InputReader
@@ -82,7 +82,7 @@ class CallDecoder:
         Raises:
             InvalidArgumentError: the frame as a whole is wrong.
         """
-        return requests_of(frame, self._layouts)
+        return neighbours_as_one(requests_of(frame, self._layouts))
 
     def calls(self, request: Request, frame: Frame) -> CallsAndFailures:
         """What waits of a request: its calls together, those apart that can't, and those that are wrong.

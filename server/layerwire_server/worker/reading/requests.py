@@ -25,6 +25,7 @@ from layerwire_server.worker.reading.layouts import Layout, Layouts, calls_and_g
 from layerwire_server.worker.request_kinds import KINDS, KINDS_BY_RPC
 from layerwire_server.worker.request_kinds.kind import NativeKind, RequestKind
 
+_JOINED_BYTES = 16384  # of a call's data, which are copied
 _STREAM_REQUEST: Any = layerwire_pb2.StreamRequest.DESCRIPTOR
 _ID_TAG = protobuf.tag(layerwire_pb2.Call.ID_FIELD_NUMBER, protobuf.FIXED64)
 
@@ -123,6 +124,40 @@ def requests_of(frame: Frame, layouts: Layouts) -> list[tuple[Request, bool]]:
                 start = first - request.ordinal
                 requests.append((request.part(start, start + 1 + len(others)), is_quarantined))
     return requests
+
+
+def neighbours_as_one(requests: list[tuple[Request, bool]]) -> list[tuple[Request, bool]]:
+    """The same, but those that came singly, are alike and follow each other are one."""
+    if len(requests) == 1:
+        return requests
+    joint_requests: list[tuple[Request, bool]] = []
+    run: list[Request] = []
+    groups: list[GroupBytes] = []
+
+    def end_run() -> None:
+        if len(run) > 1:
+            columns = zip(*(group.data for group in groups), strict=True)
+            data: list[bytes | memoryview] = [b"".join(pieces) for pieces in columns]
+            whole = GroupBytes(groups[0].template, data, len(run))
+            ids = b"".join([request.ids for request in run])
+            joint_requests.append((Request(run[0].ordinal, len(run), ids, group=whole), False))
+        elif run:
+            joint_requests.append((run[0], False))
+        run.clear()
+        groups.clear()
+
+    for request, is_quarantined in requests:
+        group = request.group
+        if group is None or request.is_grouped or is_quarantined or sum(map(len, group.data)) > _JOINED_BYTES:
+            end_run()
+            joint_requests.append((request, is_quarantined))
+            continue
+        if run and (groups[0].template != group.template or request.ordinal != run[-1].ordinal + 1):
+            end_run()
+        run.append(request)
+        groups.append(group)
+    end_run()
+    return joint_requests
 
 
 def _unary(frame: Frame, layouts: Layouts) -> list[Request]:

@@ -24,6 +24,7 @@ from layerwire_server.link_memory import OwnMemory, PeerMemory
 _FIELDS = struct.Struct("<4sBBBxIQQQdd")
 _CRC = struct.Struct("<I")
 _HEADER = struct.Struct(_FIELDS.format + "I")
+_Header: TypeAlias = tuple[bytes, int, int, int, int, int, int, int, float, float, int]
 HEADER_BYTES = _HEADER.size
 _MAGIC = b"LWL1"
 _START = struct.Struct("<Q")
@@ -108,7 +109,7 @@ _LENT = int(Flag.LENT)
 
 
 def request_id(number: int) -> str:
-    """A frame's or stream's number as people see it, in logs and errors."""
+    """A frame's or stream's number as people see it in logs and errors, the same in gateway and worker."""
     return f"{number:016x}"
 
 
@@ -130,11 +131,6 @@ class Frame(NamedTuple):
     arrived: float = 0.0
     deadline: float = math.inf
 
-    @property
-    def id(self) -> str:
-        """Its number as the id of a request in logs, the same in gateway and worker."""
-        return request_id(self.frame)
-
 
 class LinkError(Exception):
     """The peer sent what is no frame; the connection is of no further use."""
@@ -147,12 +143,10 @@ def encode(frame: Frame, body: Iterable[bytes | memoryview] | None = None) -> li
 
 
 def _head(frame: Frame, nbytes: int) -> bytes:
-    """What stands before a payload of so many bytes."""
     kind, number, _, flags, family, ordinals, stream, arrived, deadline = frame
     count = len(ordinals)
-    fields = _FIELDS.pack(
-        _MAGIC, kind, flags, family, count, 2 * count + nbytes, number, stream, arrived, deadline
-    )  # fmt: skip
+    length = 2 * count + nbytes
+    fields = _FIELDS.pack(_MAGIC, kind, flags, family, count, length, number, stream, arrived, deadline)
     head = fields + _CRC.pack(zlib.crc32(fields))
     return head + struct.pack(f"<{count}H", *ordinals) if count else head
 
@@ -241,10 +235,6 @@ class Decoder:
         return header
 
 
-# The fields of _HEADER.
-_Header: TypeAlias = tuple[bytes, int, int, int, int, int, int, int, float, float, int]
-
-
 def _frame(header: _Header, body: bytes | memoryview) -> Frame:
     _, kind, flags, family, count, _, number, stream, arrived, deadline, _ = header
     ordinals: tuple[int, ...] = ()
@@ -290,6 +280,7 @@ class Link(asyncio.BufferedProtocol):
         self._own_memory: OwnMemory | None = None
         self._peer_memory: PeerMemory | None = None
         self._trim: asyncio.TimerHandle | None = None
+        self._corked_pieces: list[bytes | memoryview] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """asyncio: the socket is up."""
@@ -305,7 +296,10 @@ class Link(asyncio.BufferedProtocol):
         """asyncio: bytes came."""
         try:
             for frame in self._decoder.advance(nbytes):
-                self._on_frame(frame)
+                if frame.kind >= Kind.OFFER_MEMORY:
+                    self._on_memory(frame)
+                else:
+                    self._receiver.on_frame(self, self._with_payload(frame) if int(frame.flags) & _LENT else frame)
         except (LinkError, SharedMemoryError) as error:
             self._error = LinkError(str(error))
             self.close()
@@ -321,19 +315,37 @@ class Link(asyncio.BufferedProtocol):
         """Sends a frame; on a link that is gone, nothing happens, since `on_disconnect` says so to the owner."""
         if self._transport is None:
             return
-        pieces = (frame.payload,) if body is None else list(body)
+        pieces = [frame.payload] if body is None else list(body)
         nbytes = sum(map(len, pieces))
         if nbytes >= _LENT_BYTES:
             place = self._lend(pieces, nbytes)
             self._count_copies(nbytes if place is not None else 2 * nbytes)
             if place is not None:
                 frame = frame._replace(flags=frame.flags | Flag.LENT)
-                pieces, nbytes = (place,), len(place)
-        head = _head(frame, nbytes)
-        if nbytes <= _JOIN_BYTES:
-            self._transport.write(b"".join((head, *pieces)))
+                pieces, nbytes = [place], len(place)
+        pieces.insert(0, _head(frame, nbytes))
+        if self._corked_pieces is not None:
+            self._corked_pieces += pieces
         else:
-            self._transport.writelines((head, *pieces))
+            self._write(pieces, nbytes)
+
+    def cork(self) -> None:
+        """Keeps frames until `uncork`, which makes one system call for many."""
+        self._corked_pieces = []
+
+    def uncork(self) -> None:
+        """Hands them to the socket."""
+        pieces, self._corked_pieces = self._corked_pieces, None
+        if pieces:
+            self._write(pieces, sum(map(len, pieces)))
+
+    def _write(self, pieces: list[bytes | memoryview], nbytes: int) -> None:
+        if self._transport is None:
+            return
+        if nbytes <= _JOIN_BYTES:
+            self._transport.write(b"".join(pieces))
+        else:
+            self._transport.writelines(pieces)
 
     def unsent_bytes(self) -> int:
         """Bytes that the socket hasn't taken yet."""
@@ -343,17 +355,6 @@ class Link(asyncio.BufferedProtocol):
         """Ends the link at once."""
         if self._transport is not None:
             self._transport.abort()
-
-    def _on_frame(self, frame: Frame) -> None:
-        if frame.kind >= Kind.OFFER_MEMORY:
-            self._on_memory(frame)
-            return
-        if int(frame.flags) & _LENT:
-            if self._peer_memory is None:
-                raise LinkError("a range of memory that was never offered")
-            payload = self._peer_memory.payload(frame.payload, self._max_payload_bytes, self._release_later)
-            frame = frame._replace(payload=payload, flags=frame.flags & ~Flag.LENT)
-        self._receiver.on_frame(self, frame)
 
     # shared memory
 
@@ -369,6 +370,12 @@ class Link(asyncio.BufferedProtocol):
         if self._trim is not None:
             self._trim.cancel()
         return self._own_memory.lend(pieces, nbytes)
+
+    def _with_payload(self, frame: Frame) -> Frame:
+        if self._peer_memory is None:
+            raise LinkError("a range of memory that was never offered")
+        payload = self._peer_memory.payload(frame.payload, self._max_payload_bytes, self._release_later)
+        return frame._replace(payload=payload, flags=frame.flags & ~Flag.LENT)
 
     def _on_memory(self, frame: Frame) -> None:
         if frame.kind is Kind.OFFER_MEMORY:
@@ -388,7 +395,4 @@ class Link(asyncio.BufferedProtocol):
 
     def _release_later(self, start: int) -> None:
         """From any thread: nothing refers to a payload any more."""
-        self._loop.call_soon_threadsafe(self._release, start)
-
-    def _release(self, start: int) -> None:
-        self.send(Frame(Kind.RELEASE_MEMORY, payload=_START.pack(start)))
+        self._loop.call_soon_threadsafe(self.send, Frame(Kind.RELEASE_MEMORY, payload=_START.pack(start)))

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -194,8 +194,7 @@ class Dispatcher:
                 self._measures.count_failure(call, error, call.count)
                 reply.fail(call, error)
             replies[reply] = None
-        for reply in replies:
-            self._send(reply)
+        self._send_all(replies)
         self._measures.count_batch(batch, launch_time, execution)
         self._on_batch(batch)
 
@@ -209,8 +208,16 @@ class Dispatcher:
             self._measures.count_failure(call, error, call.count)
             call.reply.fail(call, error)
             replies[call.reply] = None
+        self._send_all(replies)
+
+    def _send_all(self, replies: Collection[Reply]) -> None:
+        links = {reply.link for reply in replies} if len(replies) > 1 else ()
+        for link in links:
+            link.cork()
         for reply in replies:
             self._send(reply)
+        for link in links:
+            link.uncork()
 
     def _set_timer(self, now: float) -> None:
         if not self._lanes.calls:

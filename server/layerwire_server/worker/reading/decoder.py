@@ -18,7 +18,7 @@ from layerwire.errors import InternalError, InvalidArgumentError, LayerwireError
 from layerwire.v1 import layerwire_pb2
 from layerwire.wire import framing
 from layerwire.wire.dtypes import TensorSpec
-from layerwire_server.link import Frame
+from layerwire_server.link import Frame, request_id
 from layerwire_server.operators.operator import Merge
 from layerwire_server.worker import tensors
 from layerwire_server.worker.call import CallGroup, Content, Model, Options, OutputSelection, content_slices
@@ -102,7 +102,9 @@ class CallDecoder:
             raise
         except Exception:
             error_id = secrets.token_hex(8)
-            log.exception("call can't be decoded", extra={"fields": {"error_id": error_id, "request": frame.id}})
+            log.exception(
+                "call can't be decoded", extra={"fields": {"error_id": error_id, "request": request_id(frame.frame)}}
+            )
             subject = "stream" if request.kind is None else request.kind.family
             return [Failure(request, InternalError(f"{subject}: failed, error id {error_id}", error_id=error_id))]
         call.ids, call.ordinal = request.ids, request.ordinal

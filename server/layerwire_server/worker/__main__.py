@@ -196,13 +196,21 @@ def _gauge(process: child.Child, device: Device, loop: WorkerLoop, lanes: Lanes[
     metrics.gauge("layerwire_lanes", worker=worker).set(len(lanes))
     metrics.gauge("layerwire_weights_bytes", worker=worker).set(catalog.weights_cache.nbytes)
     if device.tuner is not None:
-        for (operator, kernel, result), count in dict(device.tuner.trials).items():
-            labels = {"operator": operator, "kernel": kernel, "result": result}
-            metrics.counter("layerwire_kernel_trials_total", **labels).value = count
-        for (operator, kernel), count in dict(device.tuner.batches).items():
-            metrics.counter("layerwire_kernel_batches_total", operator=operator, kernel=kernel).value = count
+        _gauge_kernels(process, device.tuner)
     for kind, nbytes in device.memory().items():
         metrics.gauge("layerwire_device_memory_bytes", worker=worker, kind=kind).set(nbytes)
+
+
+def _gauge_kernels(process: child.Child, tuner: Tuner) -> None:
+    metrics = process.metrics
+    for (operator, kernel, result), count in dict(tuner.trials).items():
+        labels = {"operator": operator, "kernel": kernel, "result": result}
+        metrics.counter("layerwire_kernel_trials_total", **labels).value = count
+    for (operator, kernel), count in dict(tuner.batches).items():
+        metrics.counter("layerwire_kernel_batches_total", operator=operator, kernel=kernel).value = count
+    for (operator, kernel), count in tuner.choices.counts.items():
+        labels = {"worker": str(process.index), "operator": operator, "kernel": kernel}
+        metrics.gauge("layerwire_kernel_choices", **labels).set(count)
 
 
 def available_cores() -> int:

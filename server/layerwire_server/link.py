@@ -98,6 +98,7 @@ class Family(enum.IntEnum):
     MODEL_CONFIG = 24
     MODEL_STATISTICS = 25  # this worker's own
     REPOSITORY_INDEX = 26
+    LIST_KERNELS = 27
 
 
 def request_id(number: int) -> str:

@@ -8,9 +8,9 @@ It knows the store's directory and two clocks; nothing of kernels, torch or how 
 An environment is what makes kernels fast or slow, and round: the machine, torch, the number of threads.
 
 A kernel that rounds otherwise takes over in all workers at one moment, which is written with it. Who runs a batch has
-looked at the file at most KNOWN_SECONDS before, and the moment lies further than that behind the writing: whoever doesn't
-know of the choice yet looks before the moment comes. The clock is the host's; hosts that share a directory differ by as
-much as their clocks do.
+looked at the file at most KNOWN_SECONDS before, and the moment lies further than that behind the writing: whoever
+doesn't know of the choice yet looks before the moment comes. The clock is the host's; hosts that share a directory
+differ by as much as their clocks do.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Choices:
         self._lock = threading.Lock()
         self._stamp: tuple[int, int, int] | None = None
         self._look_time = 0.0
-        self._stored: Mapping[str, Choice] = {}
+        self._in_store: Mapping[str, Choice] = {}
         self._own: dict[str, Choice] = {}  # of kernels with eager's bits, which couldn't be written
         self._counts: dict[tuple[str, str], int] = {}
         self.look()
@@ -115,14 +115,14 @@ class Choices:
         if now - self._look_time > KNOWN_SECONDS:
             self.look()
         known_until = self._look_time + KNOWN_SECONDS
-        choice = self._stored.get(key) or self._own.get(key)
+        choice = self._in_store.get(key) or self._own.get(key)
         delay = self.delay(choice) if choice is not None else 0.0
         return choice, min(known_until, now + delay) if delay else known_until
 
     @property
     def all(self) -> dict[str, Choice]:
         """All that there are, as they were when the file was last looked at."""
-        return {**self._own, **self._stored}
+        return {**self._own, **self._in_store}
 
     @property
     def counts(self) -> Mapping[tuple[str, str], int]:
@@ -146,7 +146,7 @@ class Choices:
             else:
                 stamp = status.st_mtime_ns, status.st_size, status.st_ino
             if stamp is not None and stamp != self._stamp:
-                self._stored = self._read().get(self.environment, {})
+                self._in_store = self._read().get(self.environment, {})
                 self._count()
             self._stamp = stamp
             self._look_time = now
@@ -164,7 +164,7 @@ class Choices:
         except (StoreError, OSError) as error:
             log.warning("the choice of a kernel can't be written down: %s", error)
         self.look()
-        if choice.same_bits and key not in self._stored:
+        if choice.same_bits and key not in self._in_store:
             self._own[key] = choice
             self._count()
 

@@ -5,6 +5,7 @@ It knows operators and lanes' keys; nothing of trials or of how a way is chosen.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -17,6 +18,8 @@ from layerwire_server.worker.plan import LaneKey
 from layerwire_server.worker.trials.samples import Inputs
 
 log = logging.getLogger(__name__)
+
+_MOST_KEY = 400  # characters of an operator's in a site's key
 
 
 class Site:
@@ -128,4 +131,7 @@ def site_key(key: LaneKey, tensors: Sequence[Any]) -> str:
         if key.merge is Merge.ROWS and not role.shared:
             shape[0] = f"<{1 << tensor.shape[0].bit_length()}"
         parts.append(f"{str(tensor.dtype).removeprefix('torch.')}[{', '.join(map(str, shape))}]")
-    return f"{key.operator!r} {' '.join(parts)}"
+    operator = repr(key.operator)
+    if len(operator) > _MOST_KEY:  # a program with very many outputs, say
+        operator = f"{operator[: _MOST_KEY // 2]}... sha256 {hashlib.sha256(operator.encode()).hexdigest()})"
+    return f"{operator} {' '.join(parts)}"

@@ -99,6 +99,20 @@ def test_each_kernel_gives_torchs_bits(dims, dtype, kind):
     assert count or (dims == 1 and not dtype.is_floating_point)  # at 1-d there is none with indices
 
 
+@pytest.mark.parametrize("kind", ["numbers", "equal", "extremes"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("window", [WINDOWS[1], WINDOWS[3], WINDOWS[10]], ids=str)
+def test_planes_that_fill_vectors(window, dtype, kind):
+    """Side by side, so many channels are compared at once, and what is left over one by one: 64 of int8, and more."""
+    for return_indices in (False, True):
+        pool = operator(2, window, return_indices)
+        x = elements(kind, (75, 7, 9), dtype)
+        expected = pool.run(x)
+        for name, kernel in pool.kernels().items():
+            for output, other in zip(kernel(x), expected, strict=True):
+                assert torch.equal(bits(output), bits(other)), name
+
+
 @pytest.mark.parametrize("return_indices", [False, True])
 def test_a_large_batch_goes_in_blocks(monkeypatch, return_indices):
     """A block whose bits might differ is left to torch's kernel, and the others aren't."""

@@ -42,6 +42,8 @@ class Linear(Operator):
     inputs = (Input("input"), Input("weight", shared=True), Input("bias", required=False, shared=True))
     dtypes = FLOATS | INTEGERS
     cuda_dtypes = FLOATS
+    kernels_are_exact = False  # BLAS rounds by the number of its threads
+    is_parallel = True
     tile_rows = 64  # BLAS picks its blocks by the number of rows, and rounds accordingly
 
     @classmethod

@@ -27,6 +27,7 @@ class AdaptivePool(PlaneOperator):
 
     family: ClassVar[str] = "pool"
     weight: ClassVar[float] = 150.0
+    is_parallel: ClassVar[bool] = True
 
     output_size: Sizes
 

@@ -118,6 +118,7 @@ class CpuDevice:
 
     def __init__(self, threads: int) -> None:
         torch.set_num_threads(threads)
+        self._threads = threads
         self.tuner: Tuner | None = None
         self.full_name = f"{platform.processor() or platform.machine()}, {threads} threads"
 
@@ -131,6 +132,7 @@ class CpuDevice:
         tensors = [self._kernel_input(part) if isinstance(part, Part) else part for part in inputs]
         site = None if self.tuner is None else self.tuner.site(key, tensors)
         launch = time.perf_counter()
+        torch.set_num_threads(self._threads)  # of this thread: it might have begun while another ran by one
         with torch.inference_mode():
             outputs = kernel(key, tensors) if site is None else site.run(tensors)
         seconds = time.perf_counter() - launch

@@ -16,10 +16,34 @@ from layerwire.errors import LayerwireError
 from layerwire_server.operators.operator import EAGER, Kernel, Merge, Operator
 from layerwire_server.worker.plan import LaneKey
 from layerwire_server.worker.trials.samples import Inputs
+from layerwire_server.worker.trials.trial import ONE_THREAD
 
 log = logging.getLogger(__name__)
 
 _MOST_KEY = 400  # characters of an operator's in a site's key
+
+
+def kernels_of(operator: Operator, threads: int) -> dict[str, Kernel]:
+    """An operator's kernels besides eager, by name; those that go by all of torch's threads also on one of them.
+
+    Threads of OpenMP spin for milliseconds behind a piece of work that they shared, on cores that the gateway needs.
+    """
+    kernels = dict(operator.kernels())
+    if operator.is_parallel and threads > 1:
+        shared = {EAGER: operator.run, **kernels}
+        kernels |= {name + ONE_THREAD: _on_one_thread(kernel, threads) for name, kernel in shared.items()}
+    return kernels
+
+
+def _on_one_thread(kernel: Kernel, threads: int) -> Kernel:
+    def run(*tensors: Any) -> tuple[torch.Tensor, ...]:
+        torch.set_num_threads(1)  # of the thread that this runs on
+        try:
+            return kernel(*tensors)
+        finally:
+            torch.set_num_threads(threads)
+
+    return run
 
 
 class Site:
@@ -110,12 +134,12 @@ class Site:
         return outputs
 
 
-def is_tunable(key: LaneKey) -> bool:
+def is_tunable(key: LaneKey, threads: int) -> bool:
     """Whether there is more than one way to run what a lane runs."""
     operator = key.operator
     if key.deterministic and (operator.tile_rows is not None or not operator.kernels_are_exact):
         return False
-    return bool(operator.kernels())
+    return bool(kernels_of(operator, threads))
 
 
 def site_key(key: LaneKey, tensors: Sequence[Any]) -> str:

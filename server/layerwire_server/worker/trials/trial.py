@@ -18,7 +18,11 @@ from layerwire_server.worker.trials.samples import Inputs, variants
 
 Step: TypeAlias = Callable[[Callable[[], Any]], Any]  # runs a piece of work where batches run
 
+ONE_THREAD = "_one_thread"  # how names of kernels end that run on one thread
+
 _MARGIN = 1.1  # what is less than a tenth faster isn't worth another way
+_SHARED_MARGIN = 1.5  # what runs by all threads must gain over one: the cores have others to serve, and threads spin
+_SHARED_SECONDS = 0.002  # what takes longer may have all cores
 _MOST_ROUNDS = 12
 _LEAST_ROUNDS = 3
 _HOPELESS = 3.0  # times as slow as eager at its first run: not timed again
@@ -80,7 +84,7 @@ class Trial:
         for sample in (*samples, *others):
             self._check(sample)
         best = self._times(samples)
-        fastest = min(best, key=lambda name: best[name] * (1.0 if name == EAGER else _MARGIN))
+        fastest = min(best, key=lambda name: _cost(name, best, len(samples)))
         for name in best:
             if name != EAGER:
                 self._results[name] = "fastest" if name == fastest else "slower"
@@ -126,6 +130,14 @@ class Trial:
             limit = _HOPELESS * sum(seconds[EAGER])
             kernels = {name: kernel for name, kernel in kernels.items() if sum(seconds[name]) <= limit}
         return {name: sum(values) for name, values in seconds.items()}
+
+
+def _cost(name: str, best: Mapping[str, float], samples: int) -> float:
+    """Seconds of a kernel as they count: eager's less, and of short ones those that leave the other cores alone."""
+    cost = best[name] * (1.0 if name == EAGER else _MARGIN)
+    is_short = best[name] < _SHARED_SECONDS * samples
+    has_one_thread = any(other.endswith(ONE_THREAD) for other in best)
+    return cost * _SHARED_MARGIN if has_one_thread and is_short and not name.endswith(ONE_THREAD) else cost
 
 
 def _seconds_of(kernel: Kernel, sample: Inputs) -> float:

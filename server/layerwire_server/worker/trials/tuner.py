@@ -25,7 +25,7 @@ from layerwire_server.operators.operator import EAGER, Merge
 from layerwire_server.worker.plan import LaneKey
 from layerwire_server.worker.trials import samples
 from layerwire_server.worker.trials.choices import KNOWN_SECONDS, Candidate, Choice, Choices
-from layerwire_server.worker.trials.site import Site, is_tunable, site_key
+from layerwire_server.worker.trials.site import Site, is_tunable, kernels_of, site_key
 from layerwire_server.worker.trials.trial import Step, Trial, Verdict
 
 log = logging.getLogger(__name__)
@@ -61,6 +61,7 @@ class Tuner:
         self.choices = choices
         self.trials: Counter[tuple[str, str, str]] = Counter()
         self.batches: Counter[tuple[str, str]] = Counter()
+        self._threads = torch.get_num_threads()
         self._mode = mode
         self._is_open = True  # to trials of what comes
         self._sites: OrderedDict[str, Site] = OrderedDict()
@@ -74,7 +75,7 @@ class Tuner:
         """Where a batch runs that begins now; None where eager is all there is."""
         sites: dict[Any, Site] | None = key.kernels
         if sites is None:
-            sites = key.kernels = {} if is_tunable(key) else _NO_SITES
+            sites = key.kernels = {} if is_tunable(key, self._threads) else _NO_SITES
         if sites is _NO_SITES:
             return None
         shape = tensors[0].shape
@@ -135,7 +136,7 @@ class Tuner:
         trials = 0
         for site in list(self._sites.values()):
             if site.is_open and site.sample is not None and time.monotonic() < end_time:
-                self._settle(site, _in_inference_mode)
+                self._settle(site, self._run)
                 trials += 1
             site.is_open = False
             site.sample = None
@@ -147,8 +148,9 @@ class Tuner:
         site = self._sites.get(name)
         if site is None:
             operator, has_rows = key.operator, key.merge is Merge.ROWS
+            kernels = kernels_of(operator, self._threads)
             site = self._sites[name] = Site(
-                name, operator, operator.kernels(), self._queue.put, has_rows=has_rows, is_open=self._is_open
+                name, operator, kernels, self._queue.put, has_rows=has_rows, is_open=self._is_open
             )
             if len(self._sites) > _MOST_SITES:
                 self._sites.popitem(last=False)
@@ -214,6 +216,12 @@ class Tuner:
         fields = {"operator": site.key, "kernel": verdict.kernel, "times_as_fast": ratio}
         log.info("kernels were tried", extra={"fields": fields})
 
+    def _run(self, work: Callable[[], Any]) -> Any:
+        """What the work gives, run as batches are."""
+        torch.set_num_threads(self._threads)  # of this thread: it might have begun while another ran by one
+        with torch.inference_mode():
+            return work()
+
     def _run_and_pause(self, work: Callable[[], Any]) -> Any:
         """What the work gives, run where batches run, with a pause behind it."""
         if self._end.is_set():
@@ -225,7 +233,7 @@ class Tuner:
             nonlocal seconds
             start = time.monotonic()
             try:
-                return _in_inference_mode(work)
+                return self._run(work)
             finally:
                 seconds = time.monotonic() - start
 
@@ -241,8 +249,3 @@ class _EndError(Exception):
 
 def _is_exact(site: Site) -> bool:
     return site.operator.kernels_are_exact
-
-
-def _in_inference_mode(work: Callable[[], Any]) -> Any:
-    with torch.inference_mode():
-        return work()

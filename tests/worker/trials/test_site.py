@@ -15,6 +15,7 @@ from layerwire_server.operators.pool import AvgPool, LpPool, MaxPool
 from layerwire_server.operators.pool_adaptive import AdaptiveAvgPool, AdaptiveMaxPool
 from layerwire_server.operators.window import Window
 from layerwire_server.programs.run import Run
+from layerwire_server.worker.trials import trial as module
 from layerwire_server.worker.trials.site import kernels_of
 from layerwire_server.worker.trials.trial import Trial, agree
 
@@ -114,3 +115,27 @@ def test_short_kernels_leave_the_other_cores_alone(monkeypatch, milliseconds, fa
     eager = kernels.pop("eager")
     trial = Trial(eager, kernels, exact=True, step=lambda work: work(), budget_seconds=1.0)
     assert trial.run((torch.randn(4, 3),), is_shared=[False], has_rows=True).kernel == fastest
+
+
+@pytest.mark.parametrize(("seconds", "runs"), [(0.5, 0), (0.001, 4)])
+def test_what_takes_long_isnt_tried_by_one_thread(monkeypatch, seconds, runs):
+    """Callers would wait for a run as many times as long as there are threads."""
+    clock, count = [0.0], []
+    monkeypatch.setattr(module.time, "perf_counter", lambda: clock[0])
+
+    def eager(tensor):
+        clock[0] += seconds
+        return (torch.relu(tensor),)
+
+    def by_one(tensor):
+        count.append(1)
+        clock[0] += seconds * 16
+        return (torch.relu(tensor),)
+
+    trial = Trial(
+        eager, {"eager_one_thread": by_one}, exact=True, step=lambda work: work(), budget_seconds=1.0
+    )  # fmt: skip
+    verdict = trial.run((torch.randn(4, 3),), is_shared=[False], has_rows=True)
+    assert verdict.kernel == "eager"
+    assert verdict.results == {"eager_one_thread": "slower"}
+    assert (len(count) >= runs) if runs else not count

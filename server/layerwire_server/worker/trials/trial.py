@@ -23,6 +23,7 @@ ONE_THREAD = "_one_thread"  # how names of kernels end that run on one thread
 _MARGIN = 1.1  # what is less than a tenth faster isn't worth another way
 _SHARED_MARGIN = 1.5  # what runs by all threads must gain over one: the cores have others to serve, and threads spin
 _SHARED_SECONDS = 0.002  # what takes longer may have all cores
+_LONG_SECONDS = 0.01  # of eager: by one thread callers would wait for too long, and it isn't tried
 _MOST_ROUNDS = 12
 _LEAST_ROUNDS = 3
 _HOPELESS = 3.0  # times as slow as eager at its first run: not timed again
@@ -80,6 +81,7 @@ class Trial:
             is_shared: which of them are weights.
             has_rows: whether axis 0 of the others is rows, of which there may as well be fewer.
         """
+        self._drop_hopeless(inputs)
         samples, others = variants(inputs, is_shared, has_rows=has_rows)
         for sample in (*samples, *others):
             self._check(sample)
@@ -90,6 +92,14 @@ class Trial:
                 self._results[name] = "fastest" if name == fastest else "slower"
         ratios = {name: best[EAGER] / seconds for name, seconds in best.items() if name != EAGER}
         return Verdict(fastest, self._results, ratios, self._causes)
+
+    def _drop_hopeless(self, inputs: Inputs) -> None:
+        """Drops kernels of one thread where eager takes long by all."""
+        names = [name for name in self._kernels if name.endswith(ONE_THREAD)]
+        if names and min(self._step(partial(_seconds_of, self._eager, inputs)) for _ in range(2)) > _LONG_SECONDS:
+            for name in names:
+                del self._kernels[name]
+                self._results[name] = "slower"
 
     def _check(self, sample: Inputs) -> None:
         """Drops kernels that don't agree on these inputs; what eager itself refuses says nothing."""

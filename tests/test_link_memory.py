@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from layerwire_server import link as link_module
+from layerwire_server import link_memory
 from layerwire_server.link import Flag, Frame, Kind, Link, LinkError
 from layerwire_server.link_memory import RANGE, OwnMemory
 from tests.served import PATIENCE_SECONDS
@@ -78,6 +78,29 @@ async def test_payloads_are_lent_and_released():
         assert [nbytes // len(LARGE) for nbytes in one.copies] == [2, *20 * [1]]
 
 
+async def test_corked_frames_leave_together_in_their_order(monkeypatch):
+    async with ends() as (one, two):
+        writes = []
+        monkeypatch.setattr(one.link, "_write", lambda pieces, nbytes: writes.append(list(pieces)))
+        payloads = [b"a", LARGE, b"", b"b" * 100_000]
+        one.link.cork()
+        for number, payload in enumerate(payloads):
+            one.link.send(Frame(Kind.ANSWERS, number), [payload])
+        assert not writes
+        monkeypatch.undo()
+        one.link.uncork()
+        one.link.send(Frame(Kind.ANSWERS, 4), [b"c"])
+        frames = [await two.next() for _ in range(5)]
+        assert [(frame.frame, bytes(frame.payload)) for frame in frames] == [*enumerate([*payloads, b"c"])]
+        one.link.cork()
+        one.link.uncork()
+        one.link.cork()
+        one.link.send(Frame(Kind.ANSWERS, 5))
+        one.link.close()
+        await asyncio.wait_for(one.error, PATIENCE_SECONDS)
+        one.link.uncork()
+
+
 async def test_without_room_payloads_go_by_the_socket():
     async with ends() as (one, two):
         await share(one, two)
@@ -90,7 +113,7 @@ async def test_without_room_payloads_go_by_the_socket():
 
 
 async def test_pages_are_given_back_when_nothing_was_lent_for_a_while(monkeypatch):
-    monkeypatch.setattr(link_module, "_IDLE_SECONDS", 0.01)
+    monkeypatch.setattr(link_memory, "_IDLE_SECONDS", 0.01)
     given_back = asyncio.Event()
     monkeypatch.setattr(OwnMemory, "give_back", lambda _: given_back.set())
     async with ends() as (one, two):
@@ -190,7 +213,7 @@ def lend(descriptor):
         )
         for _ in range(2):
             end.link.send(Frame(Kind.CALLS, 1, LARGE_OF_CHILD))
-            while end.link._own_memory is not None and not end.link._own_memory.is_shared:
+            while end.link._memory.own is not None and not end.link._memory.own.is_shared:
                 await asyncio.sleep(0.01)
         await asyncio.Event().wait()
 

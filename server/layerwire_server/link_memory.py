@@ -8,6 +8,7 @@ ends: what a peer that is cut off still reads stays as it is, since nobody write
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import struct
@@ -18,6 +19,7 @@ from layerwire.wire.shared_memory import PAGE_BYTES, Memory, Ranges, SharedMemor
 
 RANGE = struct.Struct("<QQ")  # where a payload begins, and its length
 _MOST_LENT_BYTES = 64 * 1024**2  # at once, unless one payload is more: all of it is in memory while the peer is behind
+_IDLE_SECONDS = 2.0  # then the pages of what was lent go back to the system
 _NAME = "layerwire-link"
 _HERE, _PEER = 1, 2
 
@@ -151,3 +153,105 @@ class PeerMemory:
                 on_release(start)
 
         return self._memory.view(start, nbytes, release).toreadonly()
+
+
+class LinkMemory:
+    """What the two ends of a link lend each other; for the loop's thread.
+
+    Attributes:
+        own: what this end lends, once that was offered; None also where the system has none.
+
+    Args:
+        loop: the link's.
+        nbytes: most bytes that this end may lend at once.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, nbytes: int) -> None:
+        self._loop = loop
+        self._nbytes = nbytes
+        self._has_offered = False
+        self.own: OwnMemory | None = None
+        self._peers: PeerMemory | None = None
+        self._trim: asyncio.TimerHandle | None = None
+
+    def first_offer(self) -> bytes | None:
+        """What lets the peer find this end's memory, when it is to be offered; None if it was, or there is none."""
+        if self._has_offered:
+            return None
+        self._has_offered = True
+        with contextlib.suppress(OSError):
+            self.own = OwnMemory(self._nbytes)
+        return None if self.own is None else self.own.offer
+
+    def share(self) -> None:
+        """The peer can read what was offered.
+
+        Raises:
+            SharedMemoryError: nothing was.
+        """
+        self._own_or_error().is_shared = True
+
+    def open_peers(self, offer: bytes | memoryview) -> bool:
+        """Whether what the peer offers can be read here, from now on."""
+        try:
+            self._peers = PeerMemory(offer)
+        except SharedMemoryError:
+            return False
+        return True
+
+    def payload(self, place: bytes | memoryview, max_bytes: int, on_release: Callable[[int], None]) -> memoryview:
+        """What the peer lends; see PeerMemory."""
+        if self._peers is None:
+            raise SharedMemoryError("a range of memory that was never offered")
+        return self._peers.payload(place, max_bytes, on_release)
+
+    def lend(self, pieces: Sequence[bytes | memoryview], nbytes: int) -> tuple[bytes, int] | None:
+        """See OwnMemory."""
+        self._end_trim()
+        return None if self.own is None else self.own.lend(pieces, nbytes)
+
+    def room(self, nbytes: int) -> memoryview | None:
+        """See OwnMemory; it is released by itself."""
+        memory = self.own
+        if memory is None:
+            return None
+        self._end_trim()
+
+        def on_release(start: int) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._leave, memory, start)
+
+        return memory.room(nbytes, on_release)
+
+    def release(self, start: int) -> None:
+        """The peer needs no more of what begins there.
+
+        Raises:
+            SharedMemoryError: nothing was offered.
+        """
+        self._own_or_error().release(start)
+        self._begin_trim()
+
+    def close(self) -> None:
+        """The link has ended; views stay as they are."""
+        self._end_trim()
+        self.own = self._peers = None
+
+    def _leave(self, memory: OwnMemory, start: int) -> None:
+        memory.leave(start)
+        self._begin_trim()
+
+    def _offered(self) -> OwnMemory:
+        if self.own is None:
+            raise SharedMemoryError("no memory was offered")
+        return self.own
+
+    def _begin_trim(self) -> None:
+        if self.own is not None and self.own.is_idle:
+            self._end_trim()
+            self._trim = self._loop.call_later(_IDLE_SECONDS, self.own.give_back)
+
+    def _end_trim(self) -> None:
+        if self._trim is not None:
+            self._trim.cancel()
+            self._trim = None

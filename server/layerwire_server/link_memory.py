@@ -241,7 +241,7 @@ class LinkMemory:
         memory.leave(start)
         self._begin_trim()
 
-    def _offered(self) -> OwnMemory:
+    def _own_or_error(self) -> OwnMemory:
         if self.own is None:
             raise SharedMemoryError("no memory was offered")
         return self.own

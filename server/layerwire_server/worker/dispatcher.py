@@ -21,14 +21,11 @@ from layerwire_server.worker.answering.reply import BatchTiming, Reply
 from layerwire_server.worker.call import CallGroup
 from layerwire_server.worker.lanes.lane import Batch
 from layerwire_server.worker.lanes.lanes import Lanes
-from layerwire_server.worker.lanes.pace import Pace
 from layerwire_server.worker.measures import Measures
 from layerwire_server.worker.running.device import Device
 from layerwire_server.worker.running.execution import DeviceLostError, Execution, execute
 
 INLINE_SECONDS = 0.002  # a hand-over between threads costs 0.05 to 0.2 ms; 2 ms of a deaf loop harm no deadline
-_SHORT_SECONDS = INLINE_SECONDS / 4
-_LOOK_SECONDS = 0.01
 _GUESSED_OPERATIONS_PER_SECOND = 5e10  # before a lane's first batch
 _GUESSED_BYTES_PER_SECOND = 1e9
 _LOST_STATUS = 70  # exit status where the device is lost or hangs
@@ -172,7 +169,7 @@ class Dispatcher:
         """Sends the answers of a batch that ran."""
         seconds = execution.phases.seconds
         self._lanes.charge(batch, seconds)
-        _observe(batch, seconds, launch_time)
+        batch.key.pace.observe(batch.rows, seconds, launch_time)
         if execution.bearable_rows is not None:
             self._lanes.bear_at_most(batch.key, execution.bearable_rows)
         if execution.calls is not batch.calls:
@@ -255,15 +252,6 @@ def _expected_seconds(batch: Batch[CallGroup]) -> float:
         return seconds
     nbytes = sum(call.nbytes * call.count for call in batch.calls)
     return batch.cost / _GUESSED_OPERATIONS_PER_SECOND + nbytes / _GUESSED_BYTES_PER_SECOND
-
-
-def _observe(batch: Batch[CallGroup], seconds: float, now: float) -> None:
-    """Learns how long a batch took; of those that were thought short and were, 100 a second are enough."""
-    pace: Pace = batch.key.pace
-    expected_seconds = pace.batch_seconds + pace.row_seconds * batch.rows
-    is_short = 0.0 < expected_seconds < _SHORT_SECONDS > seconds
-    if not is_short or now - pace.time > _LOOK_SECONDS:
-        pace.observe(batch.rows, seconds, now)
 
 
 def deadline_error(call: CallGroup) -> DeadlineExceededError:

@@ -266,7 +266,7 @@ class Lanes(Generic[Call]):
         """Lets a batch's lane and callers pay for what it took on the device."""
         lane = self._lanes.get(batch.key) or self._idle.get(batch.key)
         seconds = max(seconds, _LEAST_SECONDS)
-        call_seconds = seconds / max(batch.call_count, 1)
+        call_seconds = seconds / batch.call_count
         self._seconds_per_call += (call_seconds - self._seconds_per_call) * (0.05 if self._seconds_per_call else 1.0)
         self._lane_shares.pass_on(seconds)
         self._caller_shares.pass_on(seconds)

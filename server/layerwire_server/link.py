@@ -99,6 +99,7 @@ class Family(enum.IntEnum):
     MODEL_CONFIG = 24
     MODEL_STATISTICS = 25  # this worker's own
     REPOSITORY_INDEX = 26
+    LIST_KERNELS = 27
 
 
 # By number: calling an enum, or its operators, takes as long as all else that is done to a header.

@@ -53,6 +53,11 @@ METRICS: dict[str, Metric] = {
     "layerwire_kernel_batches_total": Metric(
         "counter", "Batches run by another kernel than eager.", ("operator", "kernel")
     ),
+    "layerwire_kernel_choices": Metric(
+        "gauge",
+        "Operators and programs, by sizes of batches, that a kernel was chosen for.",
+        ("worker", "operator", "kernel"),
+    ),
     # of messages, by gateways
     "layerwire_requests_total": Metric("counter", "RPCs ended, by status; a stream counts once.", ("method", "code")),
     "layerwire_request_seconds": Metric("histogram", "From a unary request to its answer.", ("method",), SECONDS),

@@ -121,6 +121,7 @@ class CpuDevice:
 
     def __init__(self, threads: int) -> None:
         torch.set_num_threads(threads)
+        self._threads = threads
         self.tuner: Tuner | None = None
         self.full_name = f"{platform.processor() or platform.machine()}, {threads} threads"
 
@@ -134,6 +135,7 @@ class CpuDevice:
         tensors = [self._kernel_input(part) if isinstance(part, Part) else part for part in inputs]
         site = None if self.tuner is None else self.tuner.site(key, tensors)
         launch = time.perf_counter()
+        torch.set_num_threads(self._threads)  # of this thread: it might have begun while another ran by one
         # Nothing here asks for gradients. To say so takes as long as a small kernel, and saves a tenth of one for each.
         with torch.inference_mode() if key.has_steps else _NO_MODE:
             outputs = kernel(key, tensors) if site is None else site.run(tensors)

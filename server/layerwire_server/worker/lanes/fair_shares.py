@@ -51,6 +51,10 @@ class FairShares:
             if len(self._idle) > _IDLE_SHARES:
                 self._idle.popitem(last=False)
 
+    def is_busy(self, key: Hashable) -> bool:
+        """Whether calls of a key wait."""
+        return key in self._busy
+
     def pass_through(self, key: Hashable, now: float) -> None:
         """As `enter` and `leave` at once, where nothing of the key waits."""
         share = self._idle.get(key)

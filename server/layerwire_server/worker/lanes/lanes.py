@@ -219,6 +219,10 @@ class Lanes(Generic[Call]):
         """Whether `take` found calls that would end after their deadline; `expire` has them."""
         return bool(self._late)
 
+    def has_calls_of(self, caller: Hashable) -> bool:
+        """Whether calls of a caller wait."""
+        return self._caller_shares.is_busy(caller) or (self._sole is not None and self._sole.caller == caller)
+
     def observe(self, batch: Batch[Call], now: float) -> None:
         """Learns how long a batch of `take` took: it and its answers are done with now.
 

@@ -19,6 +19,10 @@ from layerwire_server.worker.running.batch import BatchInput, KernelInput, Part
 from layerwire_server.worker.tensors import to_torch
 from layerwire_server.worker.trials.tuner import Tuner
 
+# What runs for less than this on one core, divided by the number of threads, runs on one thread. Threads of OpenMP wait
+# for each other: where the cores have other work too, each layer of a small network waited up to 8 ms for a core.
+_SERIAL_SECONDS = 0.004
+
 
 class Phases(NamedTuple):
     """Where a batch's time went."""
@@ -62,8 +66,8 @@ class Device(Protocol):
     def upload(self, tensor: torch.Tensor) -> torch.Tensor:
         """A CPU tensor on the device."""
 
-    def run(self, key: LaneKey, inputs: Sequence[BatchInput]) -> DeviceRun:
-        """Runs a lane's operator on the inputs of a batch.
+    def run(self, key: LaneKey, inputs: Sequence[BatchInput], core_seconds: float) -> DeviceRun:
+        """Runs a lane's operator on the inputs of a batch, which should take one core so long.
 
         Raises:
             RuntimeError: torch failed; the batch has no answers.
@@ -118,6 +122,7 @@ class CpuDevice:
 
     def __init__(self, threads: int) -> None:
         torch.set_num_threads(threads)
+        self._threads = threads
         self.tuner: Tuner | None = None
         self.full_name = f"{platform.processor() or platform.machine()}, {threads} threads"
 
@@ -125,8 +130,19 @@ class CpuDevice:
         """The tensor itself."""
         return tensor
 
-    def run(self, key: LaneKey, inputs: Sequence[BatchInput]) -> DeviceRun:
-        """See Device."""
+    def run(self, key: LaneKey, inputs: Sequence[BatchInput], core_seconds: float) -> DeviceRun:
+        """See Device.
+
+        How many threads run it depends on its size alone, and so do its bits; those of deterministic calls on nothing.
+        """
+        is_serial = core_seconds * self._threads < _SERIAL_SECONDS and not key.deterministic
+        torch.set_num_threads(1 if is_serial else self._threads)  # of the thread that this runs on
+        try:
+            return self._run(key, inputs)
+        finally:
+            torch.set_num_threads(self._threads)
+
+    def _run(self, key: LaneKey, inputs: Sequence[BatchInput]) -> DeviceRun:
         start = time.perf_counter()
         tensors = [self._kernel_input(part) if isinstance(part, Part) else part for part in inputs]
         site = None if self.tuner is None else self.tuner.site(key, tensors)
@@ -172,7 +188,7 @@ class CudaDevice:
         torch.cuda.synchronize(self._device)
         return copy
 
-    def run(self, key: LaneKey, inputs: Sequence[BatchInput]) -> DeviceRun:
+    def run(self, key: LaneKey, inputs: Sequence[BatchInput], core_seconds: float) -> DeviceRun:
         """See Device. Called from at most `slots` threads at once."""
         stream = self._streams.pop()
         try:

@@ -70,12 +70,33 @@ async def run(tmp_path, monkeypatch):
             await one.finished()
 
 
+def environment(pid):
+    return Path(f"/proc/{pid}/environ").read_text(encoding="utf-8").split("\0")
+
+
 def alive(pid):
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     return True
+
+
+@pytest.mark.parametrize(
+    ("theirs", "expected"),
+    [
+        (None, "-event_engine_listener"),
+        ("-event_engine_client", "-event_engine_listener,-event_engine_client"),
+        ("event_engine_listener", "-event_engine_listener,event_engine_listener"),  # the last that is named counts
+    ],
+)
+async def test_a_setting_of_grpc_for_clients_leaves_the_gateways_own(run, monkeypatch, theirs, expected):
+    if theirs is None:
+        monkeypatch.delenv("GRPC_EXPERIMENTS", raising=False)
+    else:
+        monkeypatch.setenv("GRPC_EXPERIMENTS", theirs)
+    process = await run("steady").supervisor.next("gateway")
+    assert f"GRPC_EXPERIMENTS={expected}" in environment(process.pid)
 
 
 async def test_all_are_started_told_ready_and_drained(run):

@@ -73,6 +73,7 @@ LOADS: dict[str, list[Request]] = {  # title -> kinds of calls, which take turns
     "cnn": [_REQUESTS.run("cnn", {"input": _IMAGE})],
     "softmax": [_REQUESTS.softmax(_row(10), dim=1)],
     "5-lanes": [_REQUESTS.softmax(_row(10 + index), dim=1) for index in range(5)],
+    "4096-slopes": [_REQUESTS.leaky_relu(_row(10), (index + 1) / 8192) for index in range(4096)],
     "100-lanes": [_REQUESTS.softmax(_row(10 + index), dim=1) for index in range(100)],
 }
 FORMS = ("group", "single", "unary")

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-_IDLE_SHARES = 1024  # whose debts are remembered though nothing of theirs waits
+_IDLE_SHARES = 8192  # whose debts are remembered though nothing of theirs waits
 
 
 @dataclass(eq=False, slots=True)

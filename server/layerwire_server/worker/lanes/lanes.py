@@ -22,7 +22,7 @@ from layerwire_server.worker.lanes.lane import LOADED_SECONDS, Batch, Call, Full
 from layerwire_server.worker.lanes.waiting_work import WaitingWork
 
 OLDEST_EVERY = 8
-_IDLE_LANES = 1024  # lanes without calls whose ceilings are remembered
+_IDLE_LANES = 8192  # lanes without calls whose ceilings are remembered
 _SLACK = 4096  # calls that are gone but still stand in a heap, at most beside as many that wait
 _LEAST_SECONDS = 1e-6  # a batch never counts as free
 

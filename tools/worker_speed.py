@@ -52,7 +52,7 @@ from layerwire_server.worker.weights.catalog import Catalog
 from layerwire_server.worker.weights.stored_tensors import StoredTensors
 from layerwire_server.worker.weights.weights_cache import WeightsCache
 from tools.benchmarks import networks, tables
-from tools.benchmarks.servers import ROOT
+from tools.benchmarks.servers import ROOT, THIS, Tree, tree_of
 
 _WARMUP_FRAMES = 30
 _FRAMES = 20  # between two looks at the clock
@@ -201,12 +201,12 @@ def check(payloads: Sequence[bytes], count: int, form: str) -> None:
         raise RuntimeError(f"{count} calls weren't answered once each")
 
 
-def turn(tree: Path, words: Sequence[str]) -> dict[str, float]:
-    """What one process measured by the server and SDK of a checkout."""
-    python = tree / ".venv/bin/python"
+def turn(tree: Tree, words: Sequence[str]) -> dict[str, float]:
+    """What one process measured by the server and SDK of a checkout; the tools and tests are this one's."""
+    paths = [str(tree.root / "client"), str(tree.root / "server"), str(ROOT)]
     run = subprocess.run(
-        [str(python) if python.exists() else sys.executable, "-m", "tools.worker_speed", "--turn", *words],
-        cwd=ROOT, env=os.environ | {"PYTHONPATH": f"{tree / 'client'}:{tree / 'server'}:{ROOT}"},
+        tree.command("tools.worker_speed", "--turn", *words),
+        cwd=ROOT, env=tree.environment() | {"PYTHONPATH": os.pathsep.join(paths)},
         stdout=subprocess.PIPE, text=True, timeout=_TURN_SECONDS, check=True,
     )  # fmt: skip
     figures: dict[str, float] = json.loads(run.stdout)
@@ -244,7 +244,7 @@ def main(loads: str, calls: str, forms: str, seconds: float, rounds: int, tree: 
         click.echo(json.dumps(uvloop.run(measure(loads.split(","), counts, forms.split(","), seconds))))
         sys.stdout.flush()
         os._exit(0)  # torch's threads may be at work
-    trees = [ROOT] if tree is None else [ROOT, tree.resolve()]
+    trees = [THIS] if tree is None else [THIS, tree_of(tree)]
     figures: list[list[dict[str, float]]] = [[] for _ in trees]
     for number in range(rounds):
         for index in range(len(trees))[:: -1 if number % 2 else 1]:

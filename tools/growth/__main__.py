@@ -17,7 +17,7 @@ import click
 from layerwire_bench.machine import machine
 from tools.benchmarks import tables
 from tools.benchmarks.processes import Neighbours
-from tools.benchmarks.servers import ROOT, THIS, Tree
+from tools.benchmarks.servers import ROOT, tree_of
 from tools.growth.curve import Growth, Point, cliffs, from_best
 from tools.growth.measurements import GROWTHS
 from tools.growth.picture import draw
@@ -61,7 +61,7 @@ def section(growth: Growth, points: Sequence[Point]) -> tuple[str, bool]:
 @click.option("--rounds", default=2, type=click.IntRange(1), help="Times that each curve is measured.")
 @click.option("--seconds", default=1.0, type=click.FloatRange(0.5), help="Length of a measurement.")
 @click.option("--tree", "directory", type=click.Path(exists=True, file_okay=False, path_type=Path),
-              help="The server of another checkout, whose .venv has it installed.")  # fmt: skip
+              help="The server of another checkout.")  # fmt: skip
 @click.option("--out", default=ROOT / "docs" / "growth", type=click.Path(file_okay=False, path_type=Path),
               help="Folder of pictures, figures and the page.")  # fmt: skip
 def main(only: str, rounds: int, seconds: float, directory: Path | None, out: Path) -> None:
@@ -70,7 +70,7 @@ def main(only: str, rounds: int, seconds: float, directory: Path | None, out: Pa
     names = [name for name in GROWTHS if only in name]
     if not names:
         raise click.UsageError(f"nothing has {only!r} in its name; they are {', '.join(GROWTHS)}")
-    tree = THIS if directory is None else Tree(directory.resolve(), str(directory.resolve() / ".venv/bin/python"))
+    tree = tree_of(directory)
     out.mkdir(parents=True, exist_ok=True)
     today = dt.datetime.now(dt.UTC).date().isoformat()
     head = f"Measured on {today} by `python -m tools.growth`: {tables.machine(machine())}"

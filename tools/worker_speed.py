@@ -94,6 +94,12 @@ class AnswerCounter:
         if frame.flags & Flag.LAST and self.last is not None:
             self.last.set_result(None)
 
+    def cork(self) -> None:
+        pass
+
+    def uncork(self) -> None:
+        pass
+
     def unsent_bytes(self) -> int:
         return 0
 

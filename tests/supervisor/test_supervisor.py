@@ -186,6 +186,15 @@ async def test_stopping_before_anything_is_ready(run):
     assert await one.finished()
 
 
+async def test_a_child_that_starts_is_asked_to_stop(run, monkeypatch, tmp_path):
+    monkeypatch.setattr("layerwire_server.supervisor.supervisor._START_GRACE_SECONDS", 20.0)
+    one = run("slow", store=str(tmp_path))
+    await asyncio.wait_for(one.supervisor.started["worker"].get(), 20)
+    one.stop.set()
+    assert await one.finished()
+    assert {path.name for path in tmp_path.iterdir()} >= {"worker-stopped", "gateway-stopped"}
+
+
 def test_back_off_doubles_to_a_limit_and_forgets_after_a_steady_time():
     backoff = Backoff()
     assert [backoff.after(1.0) for _ in range(8)] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]

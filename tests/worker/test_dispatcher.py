@@ -42,6 +42,12 @@ class Log:
         self._loop.close()
         return self.entries
 
+    def cork(self) -> None:
+        """As link.Link."""
+
+    def uncork(self) -> None:
+        """As link.Link."""
+
     def send(self, frame: Frame, body: Iterable[bytes | memoryview]) -> None:
         """As link.Link."""
         self.entries.append([answer.id for answer in pb.StreamResponse.FromString(b"".join(body)).answers])

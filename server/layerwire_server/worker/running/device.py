@@ -5,6 +5,7 @@ They know torch and operators; nothing of calls, lanes or frames. CpuDevice is t
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import time
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from layerwire_server.worker.trials.tuner import Tuner
 # What runs for less than this on one core, divided by the number of threads, runs on one thread. Threads of OpenMP wait
 # for each other: where the cores have other work too, each layer of a small network waited up to 8 ms for a core.
 _SERIAL_SECONDS = 0.004
+_NO_MODE = contextlib.nullcontext()
 
 
 class Phases(NamedTuple):
@@ -136,18 +138,21 @@ class CpuDevice:
         How many threads run it depends on its size alone, and so do its bits; those of deterministic calls on nothing.
         """
         is_serial = core_seconds * self._threads < _SERIAL_SECONDS and not key.deterministic
-        torch.set_num_threads(1 if is_serial else self._threads)  # of the thread that this runs on
+        threads = 1 if is_serial else self._threads
+        torch.set_num_threads(threads)  # of this thread: it might have begun while another ran by one
         try:
-            return self._run(key, inputs)
+            return self._run(key, inputs, threads)
         finally:
-            torch.set_num_threads(self._threads)
+            if threads != self._threads:
+                torch.set_num_threads(self._threads)
 
-    def _run(self, key: LaneKey, inputs: Sequence[BatchInput]) -> DeviceRun:
+    def _run(self, key: LaneKey, inputs: Sequence[BatchInput], threads: int) -> DeviceRun:
         start = time.perf_counter()
         tensors = [self._kernel_input(part) if isinstance(part, Part) else part for part in inputs]
-        site = None if self.tuner is None else self.tuner.site(key, tensors)
+        site = None if self.tuner is None else self.tuner.site(key, tensors, threads)
         launch = time.perf_counter()
-        with torch.inference_mode():
+        # Nothing here asks for gradients. To say so takes as long as a small kernel, and saves a tenth of one for each.
+        with torch.inference_mode() if key.has_steps else _NO_MODE:
             outputs = kernel(key, tensors) if site is None else site.run(tensors)
         seconds = time.perf_counter() - launch
         if site is not None and self.tuner is not None:

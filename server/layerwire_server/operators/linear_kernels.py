@@ -53,12 +53,12 @@ _BLOCKS = Blocks()
 
 
 def kernels(eager: Kernel) -> Mapping[str, Kernel]:
-    """Ways to `eager`, a product of a batch [rows, in_features] with weights, by name; they round otherwise."""
+    """Ways to `eager`, a product of [rows, ..., in_features] with weights, by name; they round otherwise."""
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
         return {}
 
     def onednn(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
-        if x.dtype is not torch.float32 or x.dim() != 2 or weight.dim() != 2 or not x.numel() or not weight.numel():
+        if x.dtype is not torch.float32 or x.dim() < 2 or weight.dim() != 2 or not x.numel() or not weight.numel():
             return eager(x, weight, bias)
         return (torch.ops.mkldnn._linear_pointwise(x, _BLOCKS.of(weight), bias, "none", [], ""),)  # noqa: SLF001
 

@@ -99,9 +99,8 @@ def _product(operator: Linear) -> Kernel:
     onednn = operator.kernels().get("onednn", operator.run)
 
     def run(x: torch.Tensor, *weights: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
-        return (onednn if x.shape[0] > 1 else operator.run)(
-            x, *weights
-        )  # of one row BLAS reads as fast as memory gives
+        kernel = onednn if x.shape[0] > 1 else operator.run  # with one row there is nothing to reuse weights for
+        return kernel(x, *weights)
 
     return run
 

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from layerwire.export import export
-from layerwire_server.operators import linear_kernels
 from layerwire_server.programs.bind import bind
 from layerwire_server.programs.check import ProgramLimits
 from layerwire_server.programs.graph import Inline, StoredTensor
@@ -77,24 +76,6 @@ def test_relu_comes_after_the_pool_and_writes_over_it():
         (expected,) = run.run(x, weights)
         (output,) = run.kernels()["fused"](x, weights)
     assert torch.equal(output, expected)
-
-
-def test_products_with_large_weights_go_by_onednn(monkeypatch):
-    """Of several rows, and by the same blocks each time; small ones, and single rows, go by BLAS."""
-    shapes = []
-    blocks_of = linear_kernels.Blocks.of
-
-    def of_weight(self, weight):
-        shapes.append(tuple(weight.shape))
-        return blocks_of(self, weight)
-
-    monkeypatch.setattr(linear_kernels.Blocks, "of", of_weight)
-    run, weights = of(nn.Sequential(nn.Linear(256, 512), nn.ReLU(), nn.Linear(512, 10)), 256)
-    for rows in (1, 8):
-        x = torch.randn(rows, 256)
-        with torch.inference_mode():
-            assert agree(run.kernels()["fused"](x, weights), run.run(x, weights), exact=rows == 1)
-    assert shapes == [(512, 256)]
 
 
 class Shared(nn.Module):

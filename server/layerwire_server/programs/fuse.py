@@ -6,21 +6,18 @@ It knows graphs and kernels; nothing of how steps are run or which way is fastes
     relu of a value that nobody else reads writes over it, so that no memory has to be had for its output
     a max pool without indices goes by rows, then by columns, which keeps another of equal zeros, or of several NaN
     other pools go by the kernels that have torch's bits
-    products of several rows with large weights go by oneDNN, which keeps those in blocks of its own
     with "channels_last", convolutions take and give planes whose channels are neighbours in memory
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
 import torch
 
-from layerwire.wire.dtypes import TensorSpec
 from layerwire_server.operators.activate import Relu
 from layerwire_server.operators.convolve import Conv
 from layerwire_server.operators.convolve_transpose import ConvTranspose
@@ -34,24 +31,19 @@ from layerwire_server.programs.graph import ABSENT, Step
 StepKernels: TypeAlias = list[tuple[Step, Kernel]]
 
 _POOL_KERNELS = ("comparison", "plane_sums")  # of pools that are run by them here
-_LARGE_ELEMENTS = 2**17  # of weights: with smaller ones BLAS is as fast
 _MOST_MAXIMA = 16  # of whole planes, for a window
 _OWNERS = (Conv, ConvTranspose, Linear, BatchNorm, MaxPool)  # their outputs are memory of their own, and no views
 
 
-def fused_steps(
-    steps: Sequence[Step], results: frozenset[int], weights: Mapping[int, TensorSpec]
-) -> dict[str, StepKernels]:
+def fused_steps(steps: Sequence[Step], results: frozenset[int]) -> dict[str, StepKernels]:
     """Steps with their kernels, by the name of the way; none where that would change nothing.
 
     Args:
         steps: of a graph, in running order.
         results: slots of its outputs.
-        weights: its constants by slot.
     """
     order = _pools_first(steps, results)
-    large = {slot for slot, spec in weights.items() if math.prod(spec.shape) >= _LARGE_ELEMENTS}
-    plain = [(step, _kernel(step, order, results, large)) for step in order]
+    plain = [(step, _kernel(step, order, results)) for step in order]
     ways = {}
     if order != list(steps) or any(kernel != step.operator.run for step, kernel in plain):
         ways["fused"] = plain
@@ -77,10 +69,8 @@ def _pools_first(steps: Sequence[Step], results: frozenset[int]) -> list[Step]:
     return order
 
 
-def _kernel(step: Step, steps: Sequence[Step], results: frozenset[int], large: Container[int]) -> Kernel:
+def _kernel(step: Step, steps: Sequence[Step], results: frozenset[int]) -> Kernel:
     operator = step.operator
-    if isinstance(operator, Linear):
-        return _product(operator) if step.inputs[1] in large else operator.run
     if isinstance(operator, MaxPool) and _goes_by_rows(operator):
         window = operator.window
         return lambda tensor: (separable_maximum(tensor, window),)
@@ -93,16 +83,6 @@ def _kernel(step: Step, steps: Sequence[Step], results: frozenset[int], large: C
         if writer is not None and isinstance(writer.operator, _OWNERS):
             return lambda tensor: (tensor.relu_(),)
     return operator.run
-
-
-def _product(operator: Linear) -> Kernel:
-    onednn = operator.kernels().get("onednn", operator.run)
-
-    def run(x: torch.Tensor, *weights: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
-        kernel = onednn if x.shape[0] > 1 else operator.run  # with one row there is nothing to reuse weights for
-        return kernel(x, *weights)
-
-    return run
 
 
 def _reads(steps: Sequence[Step], results: frozenset[int]) -> Counter[int]:

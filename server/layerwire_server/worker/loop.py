@@ -82,6 +82,7 @@ class WorkerLoop:
     def on_connect(self, link: Link) -> None:
         """link.Receiver: a gateway is there."""
         link.send(Frame(Kind.HELLO, payload=self._hello))
+        link.offer_memory()
 
     def on_frame(self, link: Link, frame: Frame) -> None:
         """link.Receiver: a gateway sent a frame."""

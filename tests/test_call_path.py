@@ -74,6 +74,7 @@ from pathlib import Path
 import numpy as np
 
 import layerwire, layerwire_server
+from layerwire_server.gateway import workers
 from layerwire_server.link import Link
 from layerwire_server.metrics import Metrics
 from layerwire_server.worker import dispatcher
@@ -108,6 +109,7 @@ def call(address, loop):
         recording.clear()
 
 async def main():
+    workers._TICK_SECONDS = 3600.0  # canaries are no part of a call
     dispatcher.INLINE_SECONDS = math.inf  # on a busy machine the batch would go to another thread
     with tempfile.TemporaryDirectory() as name:
         rig = Rig(Path(name), 1, {"canary_interval_seconds": "60"})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ from layerwire.errors import InternalError, LayerwireError, UnavailableError, ma
 from layerwire.transport import health, reasons, retry
 from layerwire.transport.call import Call
 from layerwire.transport.client_memory import LARGE_BYTES, ClientMemory, Loan
+from layerwire.transport.frame_interval import FrameInterval
 from layerwire.transport.settings import Settings
 from layerwire.v1 import layerwire_pb2 as messages
 from layerwire.wire import framing
@@ -71,6 +73,7 @@ class Connection:
         takes_groups: whether the stream's server is known to take groups of calls.
         memory: what the stream's server shares with this client.
         loans: what unanswered calls have of it, by id, also of those that were given up.
+        frame_interval: how long frames of few calls wait for company.
     """
 
     def __init__(self, settings: Settings, address: str, owner: Owner, *, watches_health: bool) -> None:
@@ -82,6 +85,7 @@ class Connection:
         self.takes_groups = False
         self.memory: ClientMemory | None = None
         self.loans: dict[int, Loan] = {}
+        self.frame_interval = FrameInterval()
         self._may_share = settings.shares_memory(address)
         self._server_shares = False
         self._memory_state = _UNASKED
@@ -235,6 +239,10 @@ class Connection:
     async def _write(self, stream: Any) -> None:
         try:
             while True:
+                if 0 < len(self._queue) < WHOLE_FRAME_CALLS:
+                    wait_seconds = self._wait_seconds(time.monotonic())
+                    if wait_seconds:
+                        await asyncio.sleep(wait_seconds)
                 frame = self._next_frame()
                 if frame is None:
                     await self._sleep()
@@ -242,6 +250,12 @@ class Connection:
                     await stream.write(frame)
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             pass  # the stream is over; its reader learns the status
+
+    def _wait_seconds(self, now: float) -> float:
+        """How long the calls that wait are to wait for company."""
+        if not self.frame_interval.is_long:
+            return 0.0
+        return self.frame_interval.wait_seconds(min(call.deadline for call in self._queue), now)
 
     def _next_frame(self) -> bytes | None:
         if self._cancelled_ids:
@@ -288,6 +302,8 @@ class Connection:
                 sent_calls[call.id] = call
                 calls.append(call)
                 nbytes += call.nbytes
+        if calls:
+            self.frame_interval.observe_frame(calls[0].id, time.monotonic())
         return calls
 
     async def _watch(self) -> None:

@@ -52,10 +52,10 @@ TOOLS = {
     "layerwire/wire/arrays.py",
     "layerwire/wire/dtypes.py",
     "layerwire/wire/protobuf.py",
+    "layerwire_server/gateway/completions.py",  # what gRPC has done
     "layerwire_server/gateway/pending.py",  # the frame as the router keeps it
     "layerwire_server/gateway/quarantine.py",  # empty but after deaths
-    "layerwire_server/gateway/server.py",  # gRPC's server
-    "layerwire_server/gateway/server_call.py",  # and its calls
+    "layerwire_server/gateway/server_call.py",  # an RPC of gRPC's
     "layerwire_server/metrics.py",
     "layerwire_server/operators/spatial.py",
     "layerwire_server/worker/call.py",  # calls that are alike, as one value

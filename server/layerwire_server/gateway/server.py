@@ -1,4 +1,4 @@
-"""RPCs on grpcio's core: a thread takes events from its completion queue, the event loop's thread does all the rest.
+"""RPCs on grpcio's core, served by the event loop's thread.
 
 It knows gRPC's core and which handler a method has; nothing of what handlers do.
 
@@ -10,49 +10,39 @@ of `grpc._cython.cygrpc` is what grpcio's own server (`grpc/_server.py`) is made
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
-import threading
-import time
-from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import grpc
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
-from layerwire_server.gateway.server_call import Event, Handler, ServerCall
-
-log = logging.getLogger(__name__)
-
-_NEW = "a new RPC"  # the one tag that is no function
+from layerwire_server.gateway.completions import Completions, Event
+from layerwire_server.gateway.server_call import Handler, ServerCall
 
 
 class Server:
     """The server.
 
-    Attributes:
-        event_time: since when the events that the loop handles now have waited for it, on the monotonic clock.
-
     Args:
         options: gRPC's channel arguments.
         handlers: they say which method is served by what.
+        alone: nobody else in this process uses gRPC, so that its sockets can be watched by the loop itself.
     """
 
-    def __init__(self, options: Sequence[tuple[str, int]], handlers: Sequence[grpc.GenericRpcHandler]) -> None:
-        self._queue = cygrpc.CompletionQueue()
+    def __init__(
+        self, options: Sequence[tuple[str, int]], handlers: Sequence[grpc.GenericRpcHandler], *, alone: bool = False
+    ) -> None:
+        self._completions = Completions()
         self._server = cygrpc.Server(tuple(options), False)
-        self._server.register_completion_queue(self._queue)
+        self._server.register_completion_queue(self._completions.queue)
         self._generic_handlers = handlers
         self._handlers: dict[bytes, Handler | None] = {}
-        self._actions: deque[tuple[Callable[[Any], None], Any]] = deque()  # for the loop
-        self._is_awake = False
-        self._wake_time = 0.0
-        self.event_time = 0.0
+        self._alone = alone
+        self._address, self._port = "", 0
         self._loop: asyncio.AbstractEventLoop
-        self._thread = threading.Thread(target=self._poll, name="grpc", daemon=True)
         self._end: asyncio.Future[None] | None = None
+        self._is_stopped = False
         self._tasks: set[asyncio.Task[None]] = set()  # of handlers: the loop holds tasks only weakly
 
     def add_insecure_port(self, address: str) -> int:
@@ -61,40 +51,33 @@ class Server:
         Raises:
             RuntimeError: the address can't be had.
         """
-        port: int = self._server.add_http2_port(address.encode())
-        if not port:
+        self._address, self._port = address, self._server.add_http2_port(address.encode())
+        if not self._port:
             raise RuntimeError(f"Failed to bind to address {address}; set GRPC_VERBOSITY=debug for details")
-        return port
+        return self._port
 
     def start(self) -> None:
         """Takes RPCs from now on, for the loop that runs now."""
         self._loop = asyncio.get_running_loop()
         self._server.start()
         self._request_call()
-        self._thread.start()
+        self._completions.start(self._address, self._port, alone=self._alone)
 
     async def stop(self, grace_seconds: float) -> None:
         """Takes no more RPCs, at once; returns when all are done. After the grace they are cancelled."""
         if self._end is None:
             self._end = self._loop.create_future()
-            self._server.shutdown(self._queue, self._shut_down)
+            self._server.shutdown(self._completions.queue, self._shut_down)
+            self._completions.expect()
         _, pending = await asyncio.wait({self._end}, timeout=grace_seconds)
         if pending:
             self._server.cancel_all_calls()
+            self._completions.expect()
             await asyncio.shield(self._end)
-        if self._thread.is_alive():
-            self._queue.shutdown()
-            await asyncio.to_thread(self._thread.join)
+        if not self._is_stopped:
+            self._is_stopped = True
+            await self._completions.stop()
             self._server.destroy()
-
-    def post(self, function: Callable[[Any], None], argument: Any) -> None:
-        """Lets the loop call a function, from any thread."""
-        self._actions.append((function, argument))
-        if not self._is_awake:
-            self._is_awake = True
-            self._wake_time = time.monotonic()
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to care
-                self._loop.call_soon_threadsafe(self._act)
 
     def run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """A task that does a handler's work."""
@@ -104,27 +87,17 @@ class Server:
         return task
 
     def _request_call(self) -> None:
-        self._server.request_call(self._queue, self._queue, _NEW)
+        queue = self._completions.queue
+        self._server.request_call(queue, queue, self._new_event)
 
-    def _poll(self) -> None:
-        """The thread. Tags are functions of this thread, which leave to the loop what is more than a few lines."""
-        while True:
-            event = self._queue.poll(None)
-            if event.completion_type == cygrpc.CompletionType.queue_shutdown:
-                return
-            try:
-                if event.tag is not _NEW:
-                    event.tag(event)
-                elif event.success:
-                    self._request_call()
-                    self._take(event)
-            except Exception:
-                log.exception("an event of an RPC can't be handled")
-            del event  # a call that is over would otherwise live until the next event
+    def _new_event(self, event: Event) -> None:
+        if event.success:
+            self._request_call()
+            self._take(event)
 
     def _shut_down(self, _: Event) -> None:
         assert self._end is not None
-        self.post(self._end.set_result, None)
+        self._end.set_result(None)
 
     def _take(self, event: Event) -> None:
         method: bytes = event.call_details.method
@@ -142,7 +115,7 @@ class Server:
             )
             event.call.start_server_batch(operations, partial(_let_go, event.call))
         else:
-            ServerCall(self, event, handler).open()
+            ServerCall(self.run, self._completions, event, handler).open()
 
     def _find(self, event: Event) -> Handler | None:
         """The handler of a method that hasn't been called before; names that aren't served aren't remembered."""
@@ -154,17 +127,6 @@ class Server:
                 return handler
         return None
 
-    def _act(self) -> None:
-        self.event_time = self._wake_time
-        self._is_awake = False
-        actions = self._actions
-        for _ in range(len(actions)):
-            function, argument = actions.popleft()
-            try:
-                function(argument)
-            except Exception:
-                log.exception("an event of an RPC can't be handled")
-
 
 class _CallDetails(NamedTuple):
     """What generic handlers want to know of an RPC."""
@@ -173,5 +135,5 @@ class _CallDetails(NamedTuple):
     invocation_metadata: tuple[tuple[str, str], ...] = ()
 
 
-def _let_go(_: Any, __: Event) -> None:
+def _let_go(_: object, __: Event) -> None:
     """The end of a call that nobody else has, so that it would be cancelled."""

@@ -1,6 +1,6 @@
 """One RPC as its handler sees it: messages in and out, its end, and the client's.
 
-It knows gRPC's core and the server only as what events and tasks are handed to; nothing of what handlers do.
+It knows gRPC's core and what completes its operations; nothing of what handlers do.
 """
 
 from __future__ import annotations
@@ -15,30 +15,16 @@ from typing import Any, NoReturn, Protocol, TypeAlias
 import grpc
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
+from layerwire_server.gateway.completions import Completions, Event
+
 log = logging.getLogger(__name__)
 
 _FOREVER_SECONDS = 1e15  # a deadline beyond is none
 _OK = grpc.StatusCode.OK.value[0]
 
 Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
-Event: TypeAlias = Any  # cygrpc's
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-
-
-class CallServer(Protocol):
-    """What calls ask of their server.
-
-    Attributes:
-        event_time: since when the events that the loop handles now have waited for it, on the monotonic clock.
-    """
-
-    event_time: float
-
-    def post(self, function: Callable[[Any], None], argument: Any) -> None:
-        """Lets the loop call a function, from any thread."""
-
-    def run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """A task that does a handler's work."""
+RunTask: TypeAlias = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 
 
 class DirectHandler(Protocol):
@@ -54,7 +40,7 @@ class DirectHandler(Protocol):
 
 
 class ServerCall:
-    """One RPC, as its handler sees it. All but `open` and what ends in `_event` is for the loop's thread.
+    """One RPC, as its handler sees it. All of it is for the loop's thread.
 
     Attributes:
         is_sending: whether a message is on its way to gRPC; the next has to wait.
@@ -63,12 +49,13 @@ class ServerCall:
     """
 
     __slots__ = (
-        *("_call", "_deadline", "_done_callbacks", "_handler", "_has_begun", "_is_over"),
-        *("_on_message", "_on_room", "_server", "is_sending", "on_cancel"),
+        *("_call", "_completions", "_deadline", "_done_callbacks", "_handler", "_has_begun", "_is_over"),
+        *("_on_message", "_on_room", "_run_task", "is_sending", "on_cancel"),
     )
 
-    def __init__(self, server: CallServer, event: Event, handler: Handler) -> None:
-        self._server = server
+    def __init__(self, run_task: RunTask, completions: Completions, event: Event, handler: Handler) -> None:
+        self._run_task = run_task
+        self._completions = completions
         self._call = event.call
         self._deadline: float = event.call_details.deadline
         self._handler = handler
@@ -81,10 +68,10 @@ class ServerCall:
         self.on_cancel: Callable[[], object] | None = None
 
     def open(self) -> None:
-        """Server's thread: the RPC is new."""
+        """Server: the RPC is new."""
         self._call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(0),), self._close_event)
         if self._handler.request_streaming:
-            self._server.post(self._begin, self)
+            self._begin(self)
         else:
             self._call.start_server_batch((cygrpc.ReceiveMessageOperation(0),), self._request_event)
 
@@ -94,7 +81,8 @@ class ServerCall:
         """Asks for the next message; the callback gets it, None after the last."""
         self._on_message = callback
         if self._call.start_server_batch((cygrpc.ReceiveMessageOperation(0),), self._message_event):
-            self._server.post(self._take_message, None)
+            asyncio.get_running_loop().call_soon(self._take_message, None)
+        self._completions.expect()
 
     def send(self, message: bytes, callback: Callable[[bool], None] | None = None) -> None:
         """Sends a message; the callback learns when gRPC has room for the next, or that none will be taken any more."""
@@ -104,12 +92,16 @@ class ServerCall:
         self._on_room = callback
         if self._is_over or self._call.start_server_batch(operations, self._room_event):
             self.is_sending = False
-            self._server.post(self._take_room, False)
+            asyncio.get_running_loop().call_soon(self._take_room, False)
+        elif callback is not None:
+            self._completions.expect()
 
     def has_room(self, callback: Callable[[bool], None]) -> bool:
         """Whether a message can be sent now; else calls back when one can, instead of what `send` was told."""
-        self._on_room = callback
-        if not self.is_sending:
+        if self.is_sending:
+            self._on_room = callback
+            self._completions.expect()
+        else:
             self._on_room = None
         return not self.is_sending
 
@@ -129,7 +121,7 @@ class ServerCall:
             cygrpc.SendMessageOperation(message, 0),
             cygrpc.SendStatusFromServerOperation(None, _OK, b"", 0),
         )
-        self._call.start_server_batch(operations, self._end_event if self._done_callbacks else _ignore)
+        self._end_by(operations)
 
     def end(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata | None = None) -> None:
         """Ends the RPC by a status, unless it is over."""
@@ -138,7 +130,7 @@ class ServerCall:
         self._is_over = True
         status = cygrpc.SendStatusFromServerOperation(trailing_metadata, code.value[0], details.encode(), 0)
         operations = (status,) if self._has_begun else (cygrpc.SendInitialMetadataOperation(None, 0), status)
-        self._call.start_server_batch(operations, self._end_event if self._done_callbacks else _ignore)
+        self._end_by(operations)
 
     async def read(self) -> Any:
         """The next message; grpc.aio.EOF after the last."""
@@ -184,7 +176,7 @@ class ServerCall:
 
     def delay_seconds(self, now: float) -> float:
         """How long a request that begins now has waited for the loop."""
-        return now - self._server.event_time
+        return now - self._completions.since
 
     def peer(self) -> str:
         """Where the connection comes from."""
@@ -200,30 +192,34 @@ class ServerCall:
         """Calls back when the answer is out, or can't be any more."""
         self._done_callbacks.append(callback)
 
-    # the server's thread
+    # what gRPC has done
 
     def _request_event(self, event: Event) -> None:
         message = event.batch_operations[0].message()
         if message is not None:  # else the client has given up
-            self._server.post(self._begin, message)
+            self._begin(message)
 
     def _message_event(self, event: Event) -> None:
-        self._server.post(self._take_message, event.batch_operations[0].message())
+        self._take_message(event.batch_operations[0].message())
 
     def _room_event(self, event: Event) -> None:
         self.is_sending = False
         if self._on_room is not None:
-            self._server.post(self._take_room, bool(event.success))
+            self._take_room(bool(event.success))
 
     def _close_event(self, _: Event) -> None:
         """The RPC is over for gRPC: the client has everything, or is gone."""
         if not self._is_over:
-            self._server.post(self._close, None)
+            self._is_over = True
+            on_cancel, self.on_cancel = self.on_cancel, None
+            if on_cancel is not None:
+                on_cancel()
+            self._call_back()
 
     def _end_event(self, _: Event) -> None:
-        self._server.post(self._call_back, None)
+        self._call_back()
 
-    # what that left to the loop
+    # handlers
 
     def _begin(self, request: Any) -> None:
         handler = self._handler
@@ -239,7 +235,7 @@ class ServerCall:
             except Exception as error:
                 self._fail(error)
             return
-        self.on_cancel = self._server.run(self._run(function(request, self))).cancel
+        self.on_cancel = self._run_task(self._run(function(request, self))).cancel
 
     async def _run(self, work: Any) -> None:
         serializer, is_stream = self._handler.response_serializer, self._handler.response_streaming
@@ -277,15 +273,11 @@ class ServerCall:
         if callback is not None:
             callback(success and not self._is_over)
 
-    def _close(self, _: object) -> None:
-        if not self._is_over:
-            self._is_over = True
-            on_cancel, self.on_cancel = self.on_cancel, None
-            if on_cancel is not None:
-                on_cancel()
-            self._call_back(None)
+    def _end_by(self, operations: Sequence[Any]) -> None:
+        self._call.start_server_batch(operations, self._end_event if self._done_callbacks else _ignore)
+        self._completions.expect()
 
-    def _call_back(self, _: object) -> None:
+    def _call_back(self) -> None:
         callbacks, self._done_callbacks = self._done_callbacks, []
         for callback in callbacks:
             callback(self)

@@ -134,6 +134,7 @@ class Gateway:
                 self._health.handlers(),
                 *reflection.handlers((*_NAMES[1:], health.SERVICE_NAME), self._end),
             ),
+            alone=True,
         )
 
     async def start(self) -> int:

@@ -50,7 +50,6 @@ TOOLS = {
     "layerwire/transport/retry.py",  # the budget that each call adds to
     "layerwire/transport/templates.py",  # what the call and its answer have in common with others
     "layerwire/wire/arrays.py",
-    "layerwire/wire/dtypes.py",
     "layerwire/wire/protobuf.py",
     "layerwire_server/gateway/completions.py",  # what gRPC has done
     "layerwire_server/gateway/pending.py",  # the frame as the router keeps it
@@ -64,7 +63,6 @@ TOOLS = {
     "layerwire_server/worker/lanes/waiting_work.py",
     "layerwire_server/worker/measures.py",
     "layerwire_server/worker/reading/parse_limits.py",  # looks at large messages only
-    "layerwire_server/worker/request_kinds/operator.py",  # what a call is counted under
     "layerwire_server/worker/tensors.py",
 }
 

@@ -78,6 +78,29 @@ async def test_payloads_are_lent_and_released():
         assert [nbytes // len(LARGE) for nbytes in one.copies] == [2, *20 * [1]]
 
 
+async def test_corked_frames_leave_together_in_their_order(monkeypatch):
+    async with ends() as (one, two):
+        writes = []
+        monkeypatch.setattr(one.link, "_write", lambda pieces, nbytes: writes.append(list(pieces)))
+        payloads = [b"a", LARGE, b"", b"b" * 100_000]
+        one.link.cork()
+        for number, payload in enumerate(payloads):
+            one.link.send(Frame(Kind.ANSWERS, number), [payload])
+        assert not writes
+        monkeypatch.undo()
+        one.link.uncork()
+        one.link.send(Frame(Kind.ANSWERS, 4), [b"c"])
+        frames = [await two.next() for _ in range(5)]
+        assert [(frame.frame, bytes(frame.payload)) for frame in frames] == [*enumerate([*payloads, b"c"])]
+        one.link.cork()
+        one.link.uncork()
+        one.link.cork()
+        one.link.send(Frame(Kind.ANSWERS, 5))
+        one.link.close()
+        await asyncio.wait_for(one.error, PATIENCE_SECONDS)
+        one.link.uncork()
+
+
 async def test_without_room_payloads_go_by_the_socket():
     async with ends() as (one, two):
         await share(one, two)

@@ -120,6 +120,10 @@ class BlockingStoreMethods(BlockingView):
         """A stored program with the shapes, parameters and operations of its nodes; None: its default version."""
         return self._session.run(lambda engine: programs.describe(engine, name, version, self._options.timeout))
 
+    def kernels(self, prefix: str = "") -> list[store_pb2.KernelChoice]:
+        """Which kernels the server chose by trial, for operators whose names start so, sorted; "run": programs."""
+        return self._session.run(lambda engine: programs.kernels(engine, prefix, self._options.timeout))
+
     def set_default_version(self, name: str, version: int) -> None:
         """Moves a program's name to another of its versions, at once; calls that run end on the old one."""
         self._session.run(lambda engine: programs.set_default(engine, name, version, self._options.timeout))
@@ -232,6 +236,10 @@ class AwaitableStoreMethods(AwaitableView):
     async def describe(self, name: str, version: int | None = None) -> store_pb2.GetProgramResponse:
         """As `Client.describe`."""
         return await programs.describe(self._session.engine(), name, version, self._options.timeout)
+
+    async def kernels(self, prefix: str = "") -> list[store_pb2.KernelChoice]:
+        """As `Client.kernels`."""
+        return await programs.kernels(self._session.engine(), prefix, self._options.timeout)
 
     async def set_default_version(self, name: str, version: int) -> None:
         """As `Client.set_default_version`."""

@@ -15,7 +15,7 @@ import math
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 from layerwire.wire.shared_memory import SharedMemoryError
 from layerwire_server.link_memory import OwnMemory, PeerMemory
@@ -23,9 +23,10 @@ from layerwire_server.link_memory import OwnMemory, PeerMemory
 # magic, kind, flags, family, (pad), ordinals, payload bytes, frame, stream, arrived, deadline; then crc32 of all that
 _FIELDS = struct.Struct("<4sBBBxIQQQdd")
 _CRC = struct.Struct("<I")
-HEADER_BYTES = _FIELDS.size + _CRC.size
+_HEADER = struct.Struct(_FIELDS.format + "I")
+_Header: TypeAlias = tuple[bytes, int, int, int, int, int, int, int, float, float, int]
+HEADER_BYTES = _HEADER.size
 _MAGIC = b"LWL1"
-_ORDINAL = struct.Struct("<H")
 _START = struct.Struct("<Q")
 SPAN = struct.Struct("<QQ")  # where in its file a tensor's bytes begin and end
 MAX_CALLS = 4096  # calls of one frame; an ordinal has room for a mark above that
@@ -98,10 +99,18 @@ class Family(enum.IntEnum):
     MODEL_CONFIG = 24
     MODEL_STATISTICS = 25  # this worker's own
     REPOSITORY_INDEX = 26
+    LIST_KERNELS = 27
+
+
+# By number: calling an enum, or its operators, takes as long as all else that is done to a header.
+_KINDS: dict[int, Kind] = {kind.value: kind for kind in Kind}
+_FLAGS: dict[int, Flag] = {flags: Flag(flags) for flags in range(2 * Flag.LENT)}
+_FAMILIES: dict[int, Family] = {family.value: family for family in Family}
+_LENT = int(Flag.LENT)
 
 
 def request_id(number: int) -> str:
-    """A frame's or stream's number as people see it, in logs and errors."""
+    """A frame's or stream's number as people see it in logs and errors, the same in gateway and worker."""
     return f"{number:016x}"
 
 
@@ -123,11 +132,6 @@ class Frame(NamedTuple):
     arrived: float = 0.0
     deadline: float = math.inf
 
-    @property
-    def id(self) -> str:
-        """Its number as the id of a request in logs, the same in gateway and worker."""
-        return request_id(self.frame)
-
 
 class LinkError(Exception):
     """The peer sent what is no frame; the connection is of no further use."""
@@ -136,13 +140,16 @@ class LinkError(Exception):
 def encode(frame: Frame, body: Iterable[bytes | memoryview] | None = None) -> list[bytes | memoryview]:
     """The frame's bytes in pieces, payload uncopied. `body` is the payload in pieces, in place of frame.payload."""
     pieces = [frame.payload] if body is None else list(body)
-    ordinals = b"".join(map(_ORDINAL.pack, frame.ordinals))
-    length = len(ordinals) + sum(map(len, pieces))
-    fields = _FIELDS.pack(
-        _MAGIC, frame.kind, frame.flags, frame.family, len(frame.ordinals), length,
-        frame.frame, frame.stream, frame.arrived, frame.deadline,
-    )  # fmt: skip
-    return [fields + _CRC.pack(zlib.crc32(fields)) + ordinals, *pieces]
+    return [_head(frame, sum(map(len, pieces))), *pieces]
+
+
+def _head(frame: Frame, nbytes: int) -> bytes:
+    kind, number, _, flags, family, ordinals, stream, arrived, deadline = frame
+    count = len(ordinals)
+    length = 2 * count + nbytes
+    fields = _FIELDS.pack(_MAGIC, kind, flags, family, count, length, number, stream, arrived, deadline)
+    head = fields + _CRC.pack(zlib.crc32(fields))
+    return head + struct.pack(f"<{count}H", *ordinals) if count else head
 
 
 class Decoder:
@@ -155,16 +162,17 @@ class Decoder:
     def __init__(self, max_payload_bytes: int) -> None:
         self._max_payload_bytes = max_payload_bytes
         self._small = bytearray(_READ_BYTES)  # headers, and frames that fit
+        self._small_view = memoryview(self._small)
         self._small_bytes = 0
         self._large = bytearray()  # ordinals and payload of one frame that doesn't
         self._large_bytes = 0
-        self._large_header: tuple[Frame, int, int] | None = None
+        self._large_header: _Header | None = None
 
     def room(self) -> memoryview:
         """Where the next bytes are to be put, before `advance`; never empty."""
         if self._large_header is not None:
             return memoryview(self._large)[self._large_bytes :]
-        return memoryview(self._small)[self._small_bytes :]
+        return self._small_view[self._small_bytes :] if self._small_bytes else self._small_view
 
     def advance(self, nbytes: int) -> list[Frame]:
         """The frames that are complete with so many bytes in `room`.
@@ -176,10 +184,9 @@ class Decoder:
             self._large_bytes += nbytes
             if self._large_bytes < len(self._large):
                 return []
-            header, count, _ = self._large_header
-            self._large_header = None
+            header, self._large_header = self._large_header, None
             body, self._large = self._large, bytearray()
-            return [_complete(header, count, memoryview(body).toreadonly())]
+            return [_frame(header, memoryview(body).toreadonly())]
         self._small_bytes += nbytes
         return self._take_small()
 
@@ -188,54 +195,53 @@ class Decoder:
         frames: list[Frame] = []
         start = 0
         while start < len(data):
-            with self.room() as room:
-                size = min(len(room), len(data) - start)
-                room[:size] = data[start : start + size]
+            room = self.room()
+            size = min(len(room), len(data) - start)
+            room[:size] = data[start : start + size]
             frames += self.advance(size)
             start += size
         return frames
 
     def _take_small(self) -> list[Frame]:
         frames: list[Frame] = []
-        offset, end = 0, self._small_bytes
+        view, offset, end = self._small_view, 0, self._small_bytes
         while end - offset >= HEADER_BYTES:
-            header, count, length = self._parse_header(offset)
-            start = offset + HEADER_BYTES
+            header = self._header(offset)
+            start, length = offset + HEADER_BYTES, header[5]
             if HEADER_BYTES + length > _READ_BYTES:
                 self._large = bytearray(length)
                 self._large_bytes = end - start
-                self._large[: self._large_bytes] = self._small[start:end]
-                self._large_header = header, count, length
+                self._large[: self._large_bytes] = view[start:end]
+                self._large_header = header
                 offset = end
                 break
             if end - start < length:
                 break
-            body = bytes(self._small[start : start + length])
-            frames.append(_complete(header, count, body))
+            frames.append(_frame(header, bytes(view[start : start + length])))
             offset = start + length
-        self._small[: end - offset] = self._small[offset:end]
+        if offset < end:
+            self._small[: end - offset] = self._small[offset:end]
         self._small_bytes = end - offset
         return frames
 
-    def _parse_header(self, offset: int) -> tuple[Frame, int, int]:
-        fields = bytes(self._small[offset : offset + _FIELDS.size])
-        (crc,) = _CRC.unpack_from(self._small, offset + _FIELDS.size)
-        if crc != zlib.crc32(fields):
+    def _header(self, offset: int) -> _Header:
+        header: _Header = _HEADER.unpack_from(self._small, offset)
+        magic, kind, flags, family, count, length, *_, crc = header
+        if crc != zlib.crc32(self._small_view[offset : offset + _FIELDS.size]):
             raise LinkError("checksum of the header is wrong")
-        magic, kind, flags, family, count, length, frame, stream, arrived, deadline = _FIELDS.unpack(fields)
         if magic != _MAGIC or count > MAX_CALLS or not 2 * count <= length <= self._max_payload_bytes + 2 * count:
             raise LinkError("magic, ordinals or length are out of range")
-        try:
-            header = Frame(Kind(kind), frame, b"", Flag(flags), Family(family), (), stream, arrived, deadline)
-        except ValueError as error:
-            raise LinkError(str(error)) from None
-        return header, count, length
+        if kind not in _KINDS or flags not in _FLAGS or family not in _FAMILIES:
+            raise LinkError(f"kind {kind}, flags {flags} or family {family} is unknown")
+        return header
 
 
-def _complete(header: Frame, count: int, body: bytes | memoryview) -> Frame:
-    if not count:
-        return header._replace(payload=body)
-    return header._replace(payload=body[2 * count :], ordinals=struct.unpack_from(f"<{count}H", body))
+def _frame(header: _Header, body: bytes | memoryview) -> Frame:
+    _, kind, flags, family, count, _, number, stream, arrived, deadline, _ = header
+    ordinals: tuple[int, ...] = ()
+    if count:
+        ordinals, body = struct.unpack_from(f"<{count}H", body), body[2 * count :]
+    return Frame(_KINDS[kind], number, body, _FLAGS[flags], _FAMILIES[family], ordinals, stream, arrived, deadline)
 
 
 class Receiver(Protocol):
@@ -275,6 +281,7 @@ class Link(asyncio.BufferedProtocol):
         self._own_memory: OwnMemory | None = None
         self._peer_memory: PeerMemory | None = None
         self._trim: asyncio.TimerHandle | None = None
+        self._corked_pieces: list[bytes | memoryview] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """asyncio: the socket is up."""
@@ -290,7 +297,10 @@ class Link(asyncio.BufferedProtocol):
         """asyncio: bytes came."""
         try:
             for frame in self._decoder.advance(nbytes):
-                self._on_frame(frame)
+                if frame.kind >= Kind.OFFER_MEMORY:
+                    self._on_memory(frame)
+                else:
+                    self._receiver.on_frame(self, self._with_payload(frame) if int(frame.flags) & _LENT else frame)
         except (LinkError, SharedMemoryError) as error:
             self._error = LinkError(str(error))
             self.close()
@@ -306,14 +316,33 @@ class Link(asyncio.BufferedProtocol):
         """Sends a frame; on a link that is gone, nothing happens, since `on_disconnect` says so to the owner."""
         if self._transport is None:
             return
-        pieces = encode(frame, body)
+        pieces = [frame.payload] if body is None else list(body)
         nbytes = sum(map(len, pieces))
         if nbytes >= _LENT_BYTES:
-            place = self._lend(pieces[1:])
+            place = self._lend(pieces, nbytes)
             self._count_copies(nbytes if place is not None else 2 * nbytes)
             if place is not None:
-                pieces = encode(frame._replace(flags=frame.flags | Flag.LENT), [place])
-                nbytes = 0
+                frame = frame._replace(flags=frame.flags | Flag.LENT)
+                pieces, nbytes = [place], len(place)
+        pieces.insert(0, _head(frame, nbytes))
+        if self._corked_pieces is not None:
+            self._corked_pieces += pieces
+        else:
+            self._write(pieces, nbytes)
+
+    def cork(self) -> None:
+        """Keeps frames until `uncork`, which makes one system call for many."""
+        self._corked_pieces = []
+
+    def uncork(self) -> None:
+        """Hands them to the socket."""
+        pieces, self._corked_pieces = self._corked_pieces, None
+        if pieces:
+            self._write(pieces, sum(map(len, pieces)))
+
+    def _write(self, pieces: list[bytes | memoryview], nbytes: int) -> None:
+        if self._transport is None:
+            return
         if nbytes <= _JOIN_BYTES:
             self._transport.write(b"".join(pieces))
         else:
@@ -328,20 +357,9 @@ class Link(asyncio.BufferedProtocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def _on_frame(self, frame: Frame) -> None:
-        if frame.kind >= Kind.OFFER_MEMORY:
-            self._on_memory(frame)
-            return
-        if frame.flags & Flag.LENT:
-            if self._peer_memory is None:
-                raise LinkError("a range of memory that was never offered")
-            payload = self._peer_memory.payload(frame.payload, self._max_payload_bytes, self._release_later)
-            frame = frame._replace(payload=payload, flags=frame.flags & ~Flag.LENT)
-        self._receiver.on_frame(self, frame)
-
     # shared memory
 
-    def _lend(self, pieces: Sequence[bytes | memoryview]) -> bytes | None:
+    def _lend(self, pieces: Sequence[bytes | memoryview], nbytes: int) -> bytes | None:
         """Where the payload lies now; None if it has to go by the socket, as the first one does."""
         if not self._has_offered:
             self._has_offered = True
@@ -352,7 +370,13 @@ class Link(asyncio.BufferedProtocol):
             return None
         if self._trim is not None:
             self._trim.cancel()
-        return self._own_memory.lend(pieces, sum(map(len, pieces)))
+        return self._own_memory.lend(pieces, nbytes)
+
+    def _with_payload(self, frame: Frame) -> Frame:
+        if self._peer_memory is None:
+            raise LinkError("a range of memory that was never offered")
+        payload = self._peer_memory.payload(frame.payload, self._max_payload_bytes, self._release_later)
+        return frame._replace(payload=payload, flags=frame.flags & ~Flag.LENT)
 
     def _on_memory(self, frame: Frame) -> None:
         if frame.kind is Kind.OFFER_MEMORY:
@@ -372,7 +396,4 @@ class Link(asyncio.BufferedProtocol):
 
     def _release_later(self, start: int) -> None:
         """From any thread: nothing refers to a payload any more."""
-        self._loop.call_soon_threadsafe(self._release, start)
-
-    def _release(self, start: int) -> None:
-        self.send(Frame(Kind.RELEASE_MEMORY, payload=_START.pack(start)))
+        self._loop.call_soon_threadsafe(self.send, Frame(Kind.RELEASE_MEMORY, payload=_START.pack(start)))

@@ -6,7 +6,7 @@ It knows neither Prometheus nor other processes; exposition.py merges the snapsh
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 # 10 us to 50 s in steps of 1, 2, 5: a relu takes tens of microseconds, a hung device tens of seconds.
@@ -52,6 +52,11 @@ METRICS: dict[str, Metric] = {
     ),
     "layerwire_kernel_batches_total": Metric(
         "counter", "Batches run by another kernel than eager.", ("operator", "kernel")
+    ),
+    "layerwire_kernel_choices": Metric(
+        "gauge",
+        "Operators and programs, by sizes of batches, that a kernel was chosen for.",
+        ("worker", "operator", "kernel"),
     ),
     # of messages, by gateways
     "layerwire_requests_total": Metric("counter", "RPCs ended, by status; a stream counts once.", ("method", "code")),
@@ -161,6 +166,14 @@ class Histogram:
         self.counts[bisect_left(self._bounds, value)] += times
         self.sum += value * times
 
+    def observe_all(self, values: Iterable[float]) -> None:
+        """Records each value."""
+        bounds, counts, total = self._bounds, self.counts, 0.0
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+            total += value
+        self.sum += total
+
     def state(self) -> list[Any]:
         """Counts of each bucket, not cumulative, the last being +Inf's; and the sum."""
         return [list(self.counts), self.sum]
@@ -175,6 +188,11 @@ class Metrics:
     def __init__(self) -> None:
         self._children: dict[tuple[str, tuple[str, ...]], Counter | Gauge | Histogram] = {}
         self._last_states: dict[tuple[str, tuple[str, ...]], Any] = {}
+        self._sources: list[Callable[[], None]] = []
+
+    def add_source(self, count: Callable[[], None]) -> None:
+        """Lets something be counted only when values are looked at: `count` is called before each look."""
+        self._sources.append(count)
 
     def counter(self, name: str, **labels: str) -> Counter:
         """The counter of these label values; keep it, looking up costs more than counting.
@@ -196,6 +214,10 @@ class Metrics:
         """The counters of layerwire_rejected_total of a gateway or a worker, by reason; all are there from now on."""
         return {reason: self.counter("layerwire_rejected_total", reason=reason) for reason in REJECTIONS[role]}
 
+    def _count_rest(self) -> None:
+        for count in self._sources:
+            count()
+
     def _child(self, make: type[_Child], kind: str, name: str, labels: dict[str, str]) -> _Child:
         metric = METRICS[name]
         if metric.kind != kind or labels.keys() != set(metric.labels):
@@ -209,6 +231,7 @@ class Metrics:
 
     def snapshot(self) -> Snapshot:
         """All values since the process started, as JSON."""
+        self._count_rest()
         snapshot: Snapshot = {}
         for (name, values), child in self._children.items():
             snapshot.setdefault(name, []).append([list(values), child.state()])
@@ -219,6 +242,7 @@ class Metrics:
 
         Two hundred operators have 1,600 values, which take 5 ms to look at: between parts others may have their turn.
         """
+        self._count_rest()
         children, states = list(self._children.items()), self._last_states
         for start in range(0, len(children), _PART):
             part: Snapshot = {}

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from layerwire.v1 import operators_pb2
-from layerwire_server.operators import blocks, max_pool_kernels
+from layerwire_server.operators import avg_pool_kernels, blocks, max_pool_kernels
 from layerwire_server.operators.operator import FLOATS, INTEGERS, TORCH_DTYPES
 from layerwire_server.operators.pool import AvgPool, MaxPool
+from layerwire_server.operators.pool_adaptive import AdaptiveAvgPool
 from tests.operator_cases import cases
 from tests.operators.local import Local, same_bits
 
@@ -98,6 +99,20 @@ def test_each_kernel_gives_torchs_bits(dims, dtype, kind):
     assert count or (dims == 1 and not dtype.is_floating_point)  # at 1-d there is none with indices
 
 
+@pytest.mark.parametrize("kind", ["numbers", "equal", "extremes"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("window", [WINDOWS[1], WINDOWS[3], WINDOWS[10]], ids=str)
+def test_planes_that_fill_vectors(window, dtype, kind):
+    """Side by side, so many channels are compared at once, and what is left over one by one: 64 of int8, and more."""
+    for return_indices in (False, True):
+        pool = operator(2, window, return_indices)
+        x = elements(kind, (75, 7, 9), dtype)
+        expected = pool.run(x)
+        for name, kernel in pool.kernels().items():
+            for output, other in zip(kernel(x), expected, strict=True):
+                assert torch.equal(bits(output), bits(other)), name
+
+
 @pytest.mark.parametrize("return_indices", [False, True])
 def test_a_large_batch_goes_in_blocks(monkeypatch, return_indices):
     """A block whose bits might differ is left to torch's kernel, and the others aren't."""
@@ -154,6 +169,37 @@ def test_means_have_torchs_bits(dims, dtype, kind):
 def test_windows_beyond_the_edge_are_torchs(field):
     message = operators_pb2.AvgPool(spatial_dims=2, kernel_size=[2], **{field: [1] if field == "padding" else True})
     assert AvgPool.from_message(message).kernels() == {}
+
+
+@pytest.mark.parametrize("kind", ["numbers", "equal", "extremes"])
+@pytest.mark.parametrize("dtype", DTYPES[:4], ids=str)
+@pytest.mark.parametrize("dims", [1, 2])
+def test_adaptive_means_have_torchs_bits(dims, dtype, kind):
+    """Windows that are alike, of one size or two; that aren't; of one element; of whole planes; and too large ones."""
+    count = 0
+    for extents, output_size in itertools.product(((6, 9), (12, 6), (3, 3), (1, 9)), ((3, 3), (6, 3), (1, 3), (1, 1))):
+        pool = AdaptiveAvgPool(output_size[:dims])
+        x = elements(kind, (5, *extents[:dims]), dtype)
+        (expected,) = pool.run(x)
+        for kernel in pool.kernels().values():
+            (output,) = kernel(x)
+            assert (output.dtype, output.shape) == (expected.dtype, expected.shape)
+            assert torch.equal(bits(output), bits(expected)), (extents, output_size)
+            count += 1
+    assert count
+
+
+def test_adaptive_means_are_torchs_where_windows_differ():
+    eager_shapes = []
+
+    def eager(tensor):
+        eager_shapes.append(tuple(tensor.shape))
+        return AdaptiveAvgPool((3, 3)).run(tensor)
+
+    kernel = avg_pool_kernels.adaptive_kernels((3, 3), eager)["plane_sums"]
+    for shape in ((5, 6, 9), (5, 7, 9), (5, 3, 3), (5, 12, 12), (5, 2, 3)):
+        kernel(torch.randn(shape))
+    assert eager_shapes == [(5, 7, 9), (5, 3, 3), (5, 12, 12), (5, 2, 3)]
 
 
 class EveryKernel:

@@ -1,6 +1,6 @@
 """A child process without gRPC and torch, run by the supervisor's tests: `python -m tests.supervisor.fake_child FD`.
 
-What it does says LAYERWIRE_TEST_CHILD: steady | fails | hangs | deaf | broken.
+What it does says LAYERWIRE_TEST_CHILD: steady | fails | hangs | deaf | broken | slow.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from pathlib import Path
 
 from layerwire_server.child import child
 
@@ -18,6 +19,10 @@ async def run(this: child.Child) -> None:
         os._exit(3)
     if plan == "broken":
         raise RuntimeError("told to")
+    if plan == "slow":  # to start; its end is where a worker would take away its marks
+        await this.stop_event.wait()
+        (Path(this.settings.store) / f"{this.role}-stopped").touch()
+        return
     if this.role == "worker":
         counter = this.metrics.counter("layerwire_calls_total", operator="relu", code="OK")
         counter.add(5)

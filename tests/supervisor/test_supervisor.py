@@ -70,12 +70,33 @@ async def run(tmp_path, monkeypatch):
             await one.finished()
 
 
+def environment(pid):
+    return Path(f"/proc/{pid}/environ").read_text(encoding="utf-8").split("\0")
+
+
 def alive(pid):
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     return True
+
+
+@pytest.mark.parametrize(
+    ("theirs", "expected"),
+    [
+        (None, "-event_engine_listener"),
+        ("-event_engine_client", "-event_engine_listener,-event_engine_client"),
+        ("event_engine_listener", "-event_engine_listener,event_engine_listener"),  # the last that is named counts
+    ],
+)
+async def test_a_setting_of_grpc_for_clients_leaves_the_gateways_own(run, monkeypatch, theirs, expected):
+    if theirs is None:
+        monkeypatch.delenv("GRPC_EXPERIMENTS", raising=False)
+    else:
+        monkeypatch.setenv("GRPC_EXPERIMENTS", theirs)
+    process = await run("steady").supervisor.next("gateway")
+    assert f"GRPC_EXPERIMENTS={expected}" in environment(process.pid)
 
 
 async def test_all_are_started_told_ready_and_drained(run):
@@ -163,6 +184,15 @@ async def test_stopping_before_anything_is_ready(run):
     await asyncio.wait_for(one.supervisor.started["worker"].get(), 20)
     one.stop.set()
     assert await one.finished()
+
+
+async def test_a_child_that_starts_is_asked_to_stop(run, monkeypatch, tmp_path):
+    monkeypatch.setattr("layerwire_server.supervisor.supervisor._START_GRACE_SECONDS", 20.0)
+    one = run("slow", store=str(tmp_path))
+    await asyncio.wait_for(one.supervisor.started["worker"].get(), 20)
+    one.stop.set()
+    assert await one.finished()
+    assert {path.name for path in tmp_path.iterdir()} >= {"worker-stopped", "gateway-stopped"}
 
 
 def test_back_off_doubles_to_a_limit_and_forgets_after_a_steady_time():

@@ -57,6 +57,13 @@ async def describe(
     return response
 
 
+async def kernels(engine: Engine, prefix: str, timeout_seconds: float | None) -> list[store_pb2.KernelChoice]:
+    """Kernels that were chosen by trial for operators whose names start so, sorted."""
+    request, method = store_pb2.ListKernelsRequest(prefix=prefix), "StoreService/ListKernels"
+    pages = await replicas.pages(engine, method, request, store_pb2.ListKernelsResponse, timeout_seconds)
+    return [choice for page in pages for choice in page.kernels]
+
+
 async def put(
     engine: Engine, request: store_pb2.PutProgramRequest, timeout_seconds: float | None
 ) -> store_pb2.PutProgramResponse:

@@ -207,7 +207,7 @@ class GetProgramRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ...) -> None: ...
 
 class GetProgramResponse(_message.Message):
-    __slots__ = ("name", "version", "digest", "program", "inputs", "outputs", "nodes", "batched", "alone_because", "parameters", "parameter_bytes", "floating_point_operations", "peak_bytes")
+    __slots__ = ("name", "version", "digest", "program", "inputs", "outputs", "nodes", "batched", "alone_because", "parameters", "parameter_bytes", "floating_point_operations", "peak_bytes", "kernels")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -221,6 +221,7 @@ class GetProgramResponse(_message.Message):
     PARAMETER_BYTES_FIELD_NUMBER: _ClassVar[int]
     FLOATING_POINT_OPERATIONS_FIELD_NUMBER: _ClassVar[int]
     PEAK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    KERNELS_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: int
     digest: str
@@ -234,7 +235,8 @@ class GetProgramResponse(_message.Message):
     parameter_bytes: int
     floating_point_operations: int
     peak_bytes: int
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., digest: _Optional[str] = ..., program: _Optional[_Union[_program_pb2.Program, _Mapping]] = ..., inputs: _Optional[_Iterable[_Union[_program_pb2.ProgramInput, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[_program_pb2.ProgramInput, _Mapping]]] = ..., nodes: _Optional[_Iterable[_Union[NodeInfo, _Mapping]]] = ..., batched: bool = ..., alone_because: _Optional[str] = ..., parameters: _Optional[int] = ..., parameter_bytes: _Optional[int] = ..., floating_point_operations: _Optional[int] = ..., peak_bytes: _Optional[int] = ...) -> None: ...
+    kernels: _containers.RepeatedCompositeFieldContainer[KernelChoice]
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., digest: _Optional[str] = ..., program: _Optional[_Union[_program_pb2.Program, _Mapping]] = ..., inputs: _Optional[_Iterable[_Union[_program_pb2.ProgramInput, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[_program_pb2.ProgramInput, _Mapping]]] = ..., nodes: _Optional[_Iterable[_Union[NodeInfo, _Mapping]]] = ..., batched: bool = ..., alone_because: _Optional[str] = ..., parameters: _Optional[int] = ..., parameter_bytes: _Optional[int] = ..., floating_point_operations: _Optional[int] = ..., peak_bytes: _Optional[int] = ..., kernels: _Optional[_Iterable[_Union[KernelChoice, _Mapping]]] = ...) -> None: ...
 
 class NodeInfo(_message.Message):
     __slots__ = ("name", "operator", "outputs", "parameters", "floating_point_operations", "folded_into")
@@ -275,3 +277,53 @@ class DeleteProgramRequest(_message.Message):
 class DeleteProgramResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class ListKernelsRequest(_message.Message):
+    __slots__ = ("prefix", "page_size", "page_token")
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    prefix: str
+    page_size: int
+    page_token: str
+    def __init__(self, prefix: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListKernelsResponse(_message.Message):
+    __slots__ = ("kernels", "next_page_token", "environment")
+    KERNELS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
+    kernels: _containers.RepeatedCompositeFieldContainer[KernelChoice]
+    next_page_token: str
+    environment: str
+    def __init__(self, kernels: _Optional[_Iterable[_Union[KernelChoice, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., environment: _Optional[str] = ...) -> None: ...
+
+class KernelChoice(_message.Message):
+    __slots__ = ("operator", "parameters", "inputs", "kernel", "times_as_fast", "same_bits", "trials", "start_seconds")
+    OPERATOR_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    KERNEL_FIELD_NUMBER: _ClassVar[int]
+    TIMES_AS_FAST_FIELD_NUMBER: _ClassVar[int]
+    SAME_BITS_FIELD_NUMBER: _ClassVar[int]
+    TRIALS_FIELD_NUMBER: _ClassVar[int]
+    START_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    operator: str
+    parameters: str
+    inputs: str
+    kernel: str
+    times_as_fast: float
+    same_bits: bool
+    trials: _containers.RepeatedCompositeFieldContainer[KernelTrial]
+    start_seconds: float
+    def __init__(self, operator: _Optional[str] = ..., parameters: _Optional[str] = ..., inputs: _Optional[str] = ..., kernel: _Optional[str] = ..., times_as_fast: _Optional[float] = ..., same_bits: bool = ..., trials: _Optional[_Iterable[_Union[KernelTrial, _Mapping]]] = ..., start_seconds: _Optional[float] = ...) -> None: ...
+
+class KernelTrial(_message.Message):
+    __slots__ = ("kernel", "result", "times_as_fast")
+    KERNEL_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    TIMES_AS_FAST_FIELD_NUMBER: _ClassVar[int]
+    kernel: str
+    result: str
+    times_as_fast: float
+    def __init__(self, kernel: _Optional[str] = ..., result: _Optional[str] = ..., times_as_fast: _Optional[float] = ...) -> None: ...

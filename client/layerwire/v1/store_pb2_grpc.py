@@ -90,6 +90,11 @@ class StoreServiceStub(object):
                 request_serializer=layerwire_dot_v1_dot_store__pb2.DeleteProgramRequest.SerializeToString,
                 response_deserializer=layerwire_dot_v1_dot_store__pb2.DeleteProgramResponse.FromString,
                 _registered_method=True)
+        self.ListKernels = channel.unary_unary(
+                '/layerwire.v1.StoreService/ListKernels',
+                request_serializer=layerwire_dot_v1_dot_store__pb2.ListKernelsRequest.SerializeToString,
+                response_deserializer=layerwire_dot_v1_dot_store__pb2.ListKernelsResponse.FromString,
+                _registered_method=True)
 
 
 class StoreServiceServicer(object):
@@ -174,6 +179,13 @@ class StoreServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListKernels(self, request, context):
+        """Lists which kernels were chosen by trial, sorted by operator.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_StoreServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -231,6 +243,11 @@ def add_StoreServiceServicer_to_server(servicer, server):
                     servicer.DeleteProgram,
                     request_deserializer=layerwire_dot_v1_dot_store__pb2.DeleteProgramRequest.FromString,
                     response_serializer=layerwire_dot_v1_dot_store__pb2.DeleteProgramResponse.SerializeToString,
+            ),
+            'ListKernels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListKernels,
+                    request_deserializer=layerwire_dot_v1_dot_store__pb2.ListKernelsRequest.FromString,
+                    response_serializer=layerwire_dot_v1_dot_store__pb2.ListKernelsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -531,6 +548,33 @@ class StoreService(object):
             '/layerwire.v1.StoreService/DeleteProgram',
             layerwire_dot_v1_dot_store__pb2.DeleteProgramRequest.SerializeToString,
             layerwire_dot_v1_dot_store__pb2.DeleteProgramResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListKernels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/layerwire.v1.StoreService/ListKernels',
+            layerwire_dot_v1_dot_store__pb2.ListKernelsRequest.SerializeToString,
+            layerwire_dot_v1_dot_store__pb2.ListKernelsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -13,7 +13,7 @@ from layerwire_server.gateway.service import Gateway
 
 async def run(this: child.Child) -> None:
     """Serves until `stop_event` is set."""
-    gateway = Gateway(this)
+    gateway = Gateway(this, alone=True)
     await gateway.start()
     keep = asyncio.create_task(gateway.keep())
     stop = asyncio.create_task(this.stop_event.wait())

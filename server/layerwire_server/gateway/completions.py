@@ -54,7 +54,7 @@ class Completions:
         self._end: asyncio.Future[None]
         self._descriptor: int | None = None  # of gRPC's epoll instance
         self._sockets = 1
-        self._surprises = 0  # ticks in a row that found what the sockets hadn't announced
+        self._surprises = 0  # ticks in a row that found what no socket had told of
         self._again: asyncio.TimerHandle | None = None
         self._will_look = self._is_looking = False
         self._look_end = 0.0
@@ -106,15 +106,15 @@ class Completions:
     # the loop asks
 
     def _look_at_sockets(self) -> None:
-        if self._look():
+        if self._look(has_news=True):
             self._surprises = 0
 
-    def _look(self, empty: int = 0) -> bool:
+    def _look(self, empty: int = 0, *, has_news: bool = False) -> bool:
         """Handles what is there; whether there was anything.
 
         Each time it is asked, gRPC handles one of the sockets' events that epoll has told it of, whether that completes
         something or not. So nothing is left for certain only when it completed nothing for as many times as there are
-        sockets. `empty` is how often it has just been so.
+        sockets. `empty` is how often it has just been so, `has_news` whether epoll said that there is something.
         """
         now, turn_time = time.monotonic(), self._loop.time()
         self.since = turn_time if now - self._look_end > _BLOCK_SECONDS else self._turn_time
@@ -135,7 +135,7 @@ class Completions:
         self._look_end = time.monotonic()
         if not empty:
             self.expect()
-        elif empty < self._sockets and self._again is None:
+        elif (found or has_news or empty > _MOST_EMPTY) and empty < self._sockets and self._again is None:
             self._again = self._loop.call_later(_AGAIN_SECONDS, self._look_for_more, empty)
         return found
 

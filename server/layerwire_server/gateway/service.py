@@ -103,9 +103,14 @@ def server_info(settings: Settings, workers: Sequence[WorkerLink]) -> layerwire_
 
 
 class Gateway:
-    """The gateway: made, started, and stopped in three steps."""
+    """The gateway: made, started, and stopped in three steps.
 
-    def __init__(self, child: Child) -> None:
+    Args:
+        child: the process it is.
+        alone: nobody else in this process uses gRPC.
+    """
+
+    def __init__(self, child: Child, *, alone: bool = False) -> None:
         self._child = child
         settings, metrics = child.settings, child.metrics
         self._router = Router(settings.unavailable_after_seconds, metrics)
@@ -134,7 +139,7 @@ class Gateway:
                 self._health.handlers(),
                 *reflection.handlers((*_NAMES[1:], health.SERVICE_NAME), self._end),
             ),
-            alone=True,
+            alone=alone,
         )
 
     async def start(self) -> int:

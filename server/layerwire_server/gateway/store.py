@@ -49,6 +49,7 @@ FORWARDED = {
     "GetProgram": StoreMethod(Family.GET_PROGRAM, changes=False),
     "SetDefaultVersion": StoreMethod(Family.SET_DEFAULT_VERSION, changes=True),
     "DeleteProgram": StoreMethod(Family.DELETE_PROGRAM, changes=True),
+    "ListKernels": StoreMethod(Family.LIST_KERNELS, changes=False),
 }
 
 

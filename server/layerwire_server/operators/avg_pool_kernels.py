@@ -8,7 +8,7 @@ Sums round by their order, so elements of a window are added in torch's: row by 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -27,15 +27,38 @@ def kernels(window: Window, divisor: int | None, eager: Kernel) -> Mapping[str, 
     if divisor is not None and divisor < 0:  # which gives sums of nothing but zeros another sign
         return {}
 
-    def sums(block: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return (_sums(block, window).add_(0.0).div_(divisor or summands),)  # 0 + -0 is 0, as in torch's kernel
+    return {"plane_sums": lambda tensor: _means(tensor, window, (divisor or summands,), eager)}
 
-    def planes_summed(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        if tensor.dtype not in (torch.float32, torch.float64):  # others are added up as another dtype
+
+def adaptive_kernels(output_size: Sequence[int], eager: Kernel) -> Mapping[str, Kernel]:
+    """Ways to `eager`, a mean over the windows of a batch [rows, L...] that this many of cover an axis, by name."""
+    dims = len(output_size)
+    if dims > 2 or math.prod(output_size) <= 1:  # of whole planes torch has another kernel
+        return {}
+
+    def plane_sums(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        extents = tensor.shape[-dims:]
+        sizes = tuple(extent // size for extent, size in zip(extents, output_size, strict=True))
+        is_even = all(size * count == extent for size, count, extent in zip(sizes, output_size, extents, strict=True))
+        if not is_even or not 1 < math.prod(sizes) <= _MOST_SUMMANDS:
             return eager(tensor)
-        return in_blocks(tensor, dims, sums, eager, _is_plain)
+        window = Window(sizes, sizes, (0,) * dims, (1,) * dims, ceil_mode=False)
+        return _means(tensor, window, sizes, eager)  # torch divides by one size after the other
 
-    return {"plane_sums": planes_summed}
+    return {"plane_sums": plane_sums}
+
+
+def _means(tensor: torch.Tensor, window: Window, divisors: Sequence[int], eager: Kernel) -> tuple[torch.Tensor, ...]:
+    if tensor.dtype not in (torch.float32, torch.float64):  # others are added up as another dtype
+        return eager(tensor)
+
+    def means(block: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        sums = _sums(block, window).add_(0.0)  # 0 + -0 is 0, as in torch's kernel
+        for divisor in divisors:
+            sums.div_(divisor)
+        return (sums,)
+
+    return in_blocks(tensor, len(window.kernel_size), means, eager, _is_plain)
 
 
 def _sums(block: torch.Tensor, window: Window) -> torch.Tensor:

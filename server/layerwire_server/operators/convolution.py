@@ -44,6 +44,8 @@ class Convolution(SpatialOperator):
     )
     cuda_dtypes: ClassVar[frozenset[int] | None] = FLOATS
     tile_rows: ClassVar[int | None] = 1
+    kernels_are_exact: ClassVar[bool] = False
+    is_parallel: ClassVar[bool] = True
 
     stride: Sizes
     dilation: Sizes

@@ -122,7 +122,7 @@ def _maxima_and_positions(planes: torch.Tensor) -> tuple[torch.Tensor, torch.Ten
 
 def _channels_last(tensor: torch.Tensor, eager: Kernel) -> tuple[torch.Tensor, ...]:
     """Torch's kernel for channels that lie side by side, which is vectorised over them; planes are the channels."""
-    if not tensor.numel():
+    if not tensor.numel() or tensor.dtype is torch.bfloat16:  # of which NaN lose their payload
         return eager(tensor)
     planes = tensor.unsqueeze(0)
     outputs = eager(planes.contiguous(memory_format=torch.channels_last))

@@ -98,6 +98,7 @@ class Operator(ABC):
     tile_rows: ClassVar[int | None] = None  # rows of a fixed tile for `deterministic`; None: same bits in any company
     alone_if_deterministic: ClassVar[bool] = False  # where bits depend on company, and tiles don't help
     kernels_are_exact: ClassVar[bool] = True  # whether each of `kernels` gives the bits of `run`, whatever the data
+    is_parallel: ClassVar[bool] = False  # whether torch runs also small ones by all its threads
 
     @classmethod
     @abstractmethod

@@ -73,6 +73,7 @@ class MaxPool(WindowPool):
 
     name: ClassVar[str] = "max_pool"
     place_work: ClassVar[float] = 1800.0
+    is_parallel: ClassVar[bool] = True
     dtypes: ClassVar[frozenset[int]] = FLOATS | _INTEGERS
     cuda_dtypes: ClassVar[frozenset[int] | None] = FLOATS
 
@@ -123,6 +124,7 @@ class AvgPool(WindowPool):
 
     name: ClassVar[str] = "avg_pool"
     place_work: ClassVar[float] = 400.0
+    is_parallel: ClassVar[bool] = True
     dtypes: ClassVar[frozenset[int]] = FLOATS | {_INT64}
     cuda_dtypes: ClassVar[frozenset[int] | None] = FLOATS
 

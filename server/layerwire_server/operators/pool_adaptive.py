@@ -6,6 +6,7 @@ It knows torch's adaptive pools; nothing of the input's other axes, which it tak
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -13,7 +14,8 @@ import torch
 import torch.nn.functional as F
 
 from layerwire.wire.dtypes import ITEMSIZES, TensorSpec
-from layerwire_server.operators.operator import Merge, Placement, Specs
+from layerwire_server.operators import avg_pool_kernels
+from layerwire_server.operators.operator import Kernel, Merge, Placement, Specs
 from layerwire_server.operators.spatial import PlaneOperator, Reader, Sizes
 
 _SPLIT_ELEMENTS = 32768  # at::internal::GRAIN_SIZE: from there torch sums a lone plane in parts, one a thread
@@ -25,6 +27,7 @@ class AdaptivePool(PlaneOperator):
 
     family: ClassVar[str] = "pool"
     weight: ClassVar[float] = 150.0
+    is_parallel: ClassVar[bool] = True
 
     output_size: Sizes
 
@@ -118,6 +121,10 @@ class AdaptiveAvgPool(AdaptivePool):
     def run(self, *tensors: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
         """torch.nn.functional.adaptive_avg_pool1d, 2d, 3d."""
         return (getattr(F, self.title)(tensors[0], self.sizes(_shape(tensors)[-self.spatial_dims :])),)
+
+    def kernels(self) -> Mapping[str, Kernel]:
+        """See Operator."""
+        return avg_pool_kernels.adaptive_kernels(self.output_size, self.run)
 
     def _channels_may_be_none(self, spec: TensorSpec | None) -> bool:
         assert spec is not None

@@ -30,6 +30,7 @@ class Run(Operator):
     family = "run"
     alone_if_deterministic = True  # its kernels round by the number of rows
     kernels_are_exact = False
+    is_parallel = True
 
     digest: str
     version: int

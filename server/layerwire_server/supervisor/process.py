@@ -80,13 +80,17 @@ class Process:
             # Else a folder for each user stays in $TMPDIR for ever.
             "TORCHINDUCTOR_CACHE_DIR": str(Path(values["runtime_directory"]) / "torchinductor")
         }
+        environment = defaults | os.environ
+        # The user's experiments after ours, so that those that are meant count and others take nothing away.
+        experiments = (_ENVIRONMENT["GRPC_EXPERIMENTS"], os.environ.get("GRPC_EXPERIMENTS", ""))
+        environment["GRPC_EXPERIMENTS"] = ",".join(filter(None, experiments))
         ours, theirs = socket.socketpair()
         with theirs:
             popen = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", module, str(theirs.fileno())),
                 pass_fds=(theirs.fileno(),),
                 stdin=asyncio.subprocess.DEVNULL,
-                env=defaults | os.environ,
+                env=environment,
             )
         control = await Control.connect(ours)
         process = cls(spec, popen, control)

@@ -29,6 +29,7 @@ _STEADY_SECONDS = 30.0  # up for so long, its next death is a new story
 _WATCH_SECONDS = 0.5
 _SNAPSHOT_SECONDS = 0.5
 _STOP_ROOM_SECONDS = 5.0
+_START_GRACE_SECONDS = 0.5  # of a child that isn't ready: a worker that warms up takes its marks away
 
 
 class CrashLoopError(Exception):
@@ -114,13 +115,14 @@ class Keeper:
         self._stop.set()
         if self.process is None:
             return
-        if not self.process.ready.is_set():
-            self.process.kill()
+        is_starting = not self.process.ready.is_set()
         self.process.send("stop")
+        grace_seconds = min(grace_seconds, _START_GRACE_SECONDS) if is_starting else grace_seconds
         try:
             await asyncio.wait_for(self.process.wait(), grace_seconds)
         except TimeoutError:
-            self._supervisor.log.warning("child doesn't stop and is killed", child=self.spec.name)
+            if not is_starting:
+                self._supervisor.log.warning("child doesn't stop and is killed", child=self.spec.name)
             self.process.kill()
 
     def kill(self) -> None:

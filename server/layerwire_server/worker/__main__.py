@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import time
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,9 @@ async def run(process: child.Child) -> None:
     memories = ClientMemories(process.metrics.counter("layerwire_copied_bytes_total", place="to_client").add)
     decoder = _decoder(settings, device, catalog, memories)
     history = History(catalog.store.directory, process.index, read_only=catalog.store.read_only)
+    canary.run_first_calls(device, decoder)
     device.tuner = _tuner(process, device, catalog.store)
-    await _warm_up(device, decoder, history)
+    await _unless_stopped(process, _warm_up(device, decoder, history), device, history)
     loop, about = _open(process, device, catalog, decoder, history)
     room = settings.max_message_bytes * 2  # a message and what frames add; the gateway has its own, exact limit
     count_copies = process.metrics.counter("layerwire_copied_bytes_total", place="from_worker").add
@@ -84,7 +86,6 @@ async def run(process: child.Child) -> None:
 
 async def _warm_up(device: Device, decoder: CallDecoder, history: History) -> None:
     start = time.monotonic()
-    canary.run_first_calls(device, decoder)
     batches = await warm_up(device, decoder, await asyncio.to_thread(history.read))
     trials = 0
     if device.tuner is not None:
@@ -93,6 +94,22 @@ async def _warm_up(device: Device, decoder: CallDecoder, history: History) -> No
     if batches:
         seconds = round(time.monotonic() - start, 3)
         log.info("warmed up", extra={"fields": {"batches": batches, "trials": trials, "seconds": seconds}})
+
+
+async def _unless_stopped(
+    process: child.Child, warm_up: Coroutine[Any, Any, None], device: Device, history: History
+) -> None:
+    """Warms up; where the server ends meanwhile, so does the process, and no mark says that it died of what it did."""
+    tasks = asyncio.create_task(warm_up), asyncio.create_task(process.stop_event.wait())
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    if tasks[0] not in done:
+        history.end_warmup()
+        if device.tuner is not None:
+            device.tuner.choices.end_trial()
+        logging.shutdown()
+        os._exit(0)
+    tasks[1].cancel()
+    await tasks[0]  # raises what it did
 
 
 async def _keep_swept(memories: ClientMemories) -> None:
@@ -196,13 +213,21 @@ def _gauge(process: child.Child, device: Device, loop: WorkerLoop, lanes: Lanes[
     metrics.gauge("layerwire_lanes", worker=worker).set(len(lanes))
     metrics.gauge("layerwire_weights_bytes", worker=worker).set(catalog.weights_cache.nbytes)
     if device.tuner is not None:
-        for (operator, kernel, result), count in dict(device.tuner.trials).items():
-            labels = {"operator": operator, "kernel": kernel, "result": result}
-            metrics.counter("layerwire_kernel_trials_total", **labels).value = count
-        for (operator, kernel), count in dict(device.tuner.batches).items():
-            metrics.counter("layerwire_kernel_batches_total", operator=operator, kernel=kernel).value = count
+        _gauge_kernels(process, device.tuner)
     for kind, nbytes in device.memory().items():
         metrics.gauge("layerwire_device_memory_bytes", worker=worker, kind=kind).set(nbytes)
+
+
+def _gauge_kernels(process: child.Child, tuner: Tuner) -> None:
+    metrics = process.metrics
+    for (operator, kernel, result), count in dict(tuner.trials).items():
+        labels = {"operator": operator, "kernel": kernel, "result": result}
+        metrics.counter("layerwire_kernel_trials_total", **labels).value = count
+    for (operator, kernel), count in dict(tuner.batches).items():
+        metrics.counter("layerwire_kernel_batches_total", operator=operator, kernel=kernel).value = count
+    for (operator, kernel), count in tuner.choices.counts.items():
+        labels = {"worker": str(process.index), "operator": operator, "kernel": kernel}
+        metrics.gauge("layerwire_kernel_choices", **labels).set(count)
 
 
 def available_cores() -> int:

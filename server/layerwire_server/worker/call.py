@@ -82,7 +82,7 @@ class CallGroup(LaneItem):
     @property
     def request_id(self) -> str:
         """The id of their request in logs; "" of calls that came in no frame."""
-        return "" if self.reply is None else str(self.reply.frame.id)
+        return "" if self.reply is None else str(self.reply.request_id)
 
     def part(self, start: int, stop: int) -> Self:
         """Some of the calls as a group of their own."""
@@ -117,7 +117,8 @@ def content_slices(contents: Sequence[Content], input_bytes: Sequence[int], star
 def data_slice(data: bytes | memoryview, start: int, stop: int) -> bytes | memoryview:
     """Some bytes, where a tensor may lie; uncopied if they are many and lie so already."""
     if stop - start < _UNCOPIED_BYTES:
-        return bytes(data[start:stop])
+        piece = data[start:stop]
+        return piece if piece.__class__ is bytes else bytes(piece)
     view = memoryview(data)[start:stop]
     address = np.frombuffer(view, np.uint8).__array_interface__["data"][0]
     return bytes(view) if address % _ALIGNMENT_BYTES else view

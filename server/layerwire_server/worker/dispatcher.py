@@ -12,7 +12,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -21,11 +21,14 @@ from layerwire_server.worker.answering.reply import BatchTiming, Reply
 from layerwire_server.worker.call import CallGroup
 from layerwire_server.worker.lanes.lane import Batch
 from layerwire_server.worker.lanes.lanes import Lanes
+from layerwire_server.worker.lanes.pace import Pace
 from layerwire_server.worker.measures import Measures
 from layerwire_server.worker.running.device import Device
 from layerwire_server.worker.running.execution import DeviceLostError, Execution, execute
 
 INLINE_SECONDS = 0.002  # a hand-over between threads costs 0.05 to 0.2 ms; 2 ms of a deaf loop harm no deadline
+_SHORT_SECONDS = INLINE_SECONDS / 4
+_LOOK_SECONDS = 0.01
 _GUESSED_OPERATIONS_PER_SECOND = 5e10  # before a lane's first batch
 _GUESSED_BYTES_PER_SECOND = 1e9
 _LOST_STATUS = 70  # exit status where the device is lost or hangs
@@ -169,7 +172,7 @@ class Dispatcher:
         """Sends the answers of a batch that ran."""
         seconds = execution.phases.seconds
         self._lanes.charge(batch, seconds)
-        batch.key.pace.observe(batch.rows, seconds, time.monotonic())
+        _observe(batch, seconds, launch_time)
         if execution.bearable_rows is not None:
             self._lanes.bear_at_most(batch.key, execution.bearable_rows)
         if execution.calls is not batch.calls:
@@ -191,22 +194,34 @@ class Dispatcher:
                 self._measures.count_failure(call, error, call.count)
                 reply.fail(call, error)
             replies[reply] = None
-        for reply in replies:
-            self._send(reply)
+        self._send_all(replies)
         self._measures.count_batch(batch, launch_time, execution)
         self._on_batch(batch)
 
     def _expire(self, now: float) -> None:
+        calls = self._lanes.expire(now)
+        if not calls:
+            return
         replies: dict[Reply, None] = {}
-        for call in self._lanes.expire(now):
+        for call in calls:
             error = deadline_error(call)
             self._measures.count_failure(call, error, call.count)
             call.reply.fail(call, error)
             replies[call.reply] = None
+        self._send_all(replies)
+
+    def _send_all(self, replies: Collection[Reply]) -> None:
+        links = {reply.link for reply in replies} if len(replies) > 1 else ()
+        for link in links:
+            link.cork()
         for reply in replies:
             self._send(reply)
+        for link in links:
+            link.uncork()
 
     def _set_timer(self, now: float) -> None:
+        if not self._lanes.calls:
+            return  # a timer that is set finds nothing
         wake = self._lanes.wake_at(now)
         if self._timer is not None:
             if self._timer_at <= wake:
@@ -240,6 +255,15 @@ def _expected_seconds(batch: Batch[CallGroup]) -> float:
         return seconds
     nbytes = sum(call.nbytes * call.count for call in batch.calls)
     return batch.cost / _GUESSED_OPERATIONS_PER_SECOND + nbytes / _GUESSED_BYTES_PER_SECOND
+
+
+def _observe(batch: Batch[CallGroup], seconds: float, now: float) -> None:
+    """Learns how long a batch took; of those that were thought short and were, 100 a second are enough."""
+    pace: Pace = batch.key.pace
+    expected_seconds = pace.batch_seconds + pace.row_seconds * batch.rows
+    is_short = 0.0 < expected_seconds < _SHORT_SECONDS > seconds
+    if not is_short or now - pace.time > _LOOK_SECONDS:
+        pace.observe(batch.rows, seconds, now)
 
 
 def deadline_error(call: CallGroup) -> DeadlineExceededError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import secrets
 import time
 from collections import deque
@@ -127,7 +128,7 @@ class WorkerLoop:
     def _on_calls(self, link: Link, frame: Frame) -> None:
         reply = Reply(link, frame, 0, self._max_answer_bytes)
         self._replies[link, frame.frame] = reply
-        if frame.flags & Flag.ISOLATE:
+        if frame.flags is not Flag.NONE and frame.flags & Flag.ISOLATE:
             self._isolated_frames.append((reply, frame))
             if not self._is_isolating:
                 self._is_isolating = True
@@ -172,7 +173,7 @@ class WorkerLoop:
         except LayerwireError:
             return  # the gateway let it through by its first byte; it cancels nothing
         now = time.monotonic()
-        for reply in [r for r in self._replies.values() if r.link is link and r.frame.stream == frame.stream]:
+        for reply in [r for r in self._replies.values() if r.link is link and r.stream == frame.stream]:
             if reply in self._unread:
                 self._unread[reply] |= ids
             self._cancel_all(reply, ids, now)
@@ -208,12 +209,13 @@ class WorkerLoop:
         except LayerwireError as error:
             self._measures.count_failure(None, error)
             reply.refuse(error)
-            del self._replies[reply.link, reply.frame.frame]
+            del self._replies[reply.link, reply.number]
             return []
-        reply.unanswered_count = sum(request.count for request, _ in requests)
+        for request, _ in requests:
+            reply.unanswered_count += request.count
         if not requests:
             reply.send_message(b"")
-            del self._replies[reply.link, reply.frame.frame]
+            del self._replies[reply.link, reply.number]
         return requests
 
     def _calls(self, reply: Reply, frame: Frame, request: Request) -> list[CallGroup]:
@@ -229,7 +231,7 @@ class WorkerLoop:
                 continue
             call.reply = reply
             call.caller = reply.link, frame.stream
-            if call.deadline <= time.monotonic():
+            if call.deadline != math.inf and call.deadline <= time.monotonic():
                 self._fail(reply, call, deadline_error(call), call)
                 continue
             calls.append(call)
@@ -342,18 +344,18 @@ class WorkerLoop:
     def _refuse_quarantined(self, reply: Reply, request: Request) -> None:
         for single in request.singles():  # each error has an id of its own
             self._measures.count_rejection("quarantined")
-            self._fail(reply, single, _quarantine_error(reply.frame, single.ordinal), None)
+            self._fail(reply, single, _quarantine_error(reply, single.ordinal), None)
 
     def _flush(self, reply: Reply) -> None:
         """Sends what has been gathered; forgets the reply if that was all."""
         reply.flush()
         if not reply.unanswered_count:
-            self._replies.pop((reply.link, reply.frame.frame), None)
+            self._replies.pop((reply.link, reply.number), None)
 
     def _drop(self, reply: Reply) -> None:
         now = time.monotonic()
         reply.is_dropped = True
-        del self._replies[reply.link, reply.frame.frame]
+        del self._replies[reply.link, reply.number]
         calls, reply.groups = reply.groups, set()  # they know each other: only a collection would free their bytes
         for call in calls:
             if self._lanes.withdraw(call, now):
@@ -361,9 +363,11 @@ class WorkerLoop:
                 call.contents = []
 
 
-def _quarantine_error(frame: Frame, ordinal: int) -> InternalError:
+def _quarantine_error(reply: Reply, ordinal: int) -> InternalError:
     error_id = secrets.token_hex(8)
-    log.error("call is quarantined", extra={"fields": {"error_id": error_id, "request": frame.id, "ordinal": ordinal}})
+    log.error(
+        "call is quarantined", extra={"fields": {"error_id": error_id, "request": reply.request_id, "ordinal": ordinal}}
+    )
     # A frame that isn't isolated saw no death: the gateway knows the call from before.
-    again = "" if frame.flags & Flag.ISOLATE else " when it was sent before"
+    again = "" if reply.flags & Flag.ISOLATE else " when it was sent before"
     return InternalError(f"workers died of this call twice{again}; error id {error_id}", error_id=error_id)

@@ -6,11 +6,10 @@ It knows the table of metrics, calls and batches; it decides nothing.
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
 
 from layerwire.errors import LayerwireError
 from layerwire_server.errors import OverLimitError
-from layerwire_server.metrics import Counter, Histogram, Metrics
+from layerwire_server.metrics import Metrics
 from layerwire_server.worker.call import CallGroup
 from layerwire_server.worker.lanes.lane import Batch
 from layerwire_server.worker.model_statistics import ModelCounters
@@ -23,15 +22,36 @@ _LABELS = frozenset().union(*(kind.labels for kind in KINDS.values()))
 _OF_LANES = {"calls": "queue_calls", "bytes": "queue_bytes", "seconds": "queue_seconds"}
 
 
-class _OperatorMetrics(NamedTuple):
-    calls: Counter  # with code OK
-    call_seconds: Histogram
-    queue_seconds: Histogram
-    copy_in_seconds: Histogram
-    kernel_seconds: Histogram
-    copy_out_seconds: Histogram
-    batch_calls: Histogram
-    batch_rows: Histogram
+_BATCH_HISTOGRAMS = ("copy_in_seconds", "kernel_seconds", "copy_out_seconds", "batch_calls", "batch_rows")
+_MOST_UNCOUNTED = 1024  # batches of an operator
+
+
+class _OperatorMetrics:
+    """Of one operator. Histograms get their values when somebody looks, all at once: that takes a third of the time."""
+
+    __slots__ = ("_batch_histograms", "_call_histograms", "batches", "calls", "waits")
+
+    def __init__(self, metrics: Metrics, operator: str) -> None:
+        self.calls = metrics.counter("layerwire_calls_total", operator=operator, code="OK")
+        self._batch_histograms = [
+            metrics.histogram(f"layerwire_{name}", operator=operator) for name in _BATCH_HISTOGRAMS
+        ]
+        self._call_histograms = [
+            metrics.histogram(f"layerwire_{name}", operator=operator) for name in ("queue_seconds", "call_seconds")
+        ]
+        self.batches: list[tuple[float, float, float, int, int]] = []  # as _BATCH_HISTOGRAMS
+        self.waits: list[tuple[float, float, int]] = []  # until launch and until the answer, and of how many calls
+
+    def count(self) -> None:
+        """Brings the histograms up to date."""
+        for histogram, values in zip(self._batch_histograms, zip(*self.batches, strict=True), strict=False):
+            histogram.observe_all(values)
+        queue_histogram, call_histogram = self._call_histograms
+        for queue_seconds, call_seconds, times in self.waits:
+            queue_histogram.observe(queue_seconds, times)
+            call_histogram.observe(call_seconds, times)
+        self.batches.clear()
+        self.waits.clear()
 
 
 class Measures:
@@ -50,16 +70,15 @@ class Measures:
             reason: metrics.counter("layerwire_batch_closed_total", reason=reason)
             for reason in ("drained", "rows", "bytes", "cost", "deadline", "single")
         }
+        metrics.add_source(self._count)
 
     def count_batch(self, batch: Batch[CallGroup], launch_time: float, execution: Execution) -> None:
         """A batch ran and its answers are on their way."""
-        operator_metrics = self._operator_metrics(_label(batch.calls[0]))
-        phases = execution.phases
-        operator_metrics.copy_in_seconds.observe(phases.copy_in_seconds)
-        operator_metrics.kernel_seconds.observe(phases.kernel_seconds)
-        operator_metrics.copy_out_seconds.observe(phases.copy_out_seconds)
-        operator_metrics.batch_calls.observe(batch.call_count)
-        operator_metrics.batch_rows.observe(batch.rows)
+        plan = batch.calls[0].plan
+        metrics: _OperatorMetrics | None = plan.metrics
+        if metrics is None:
+            metrics = plan.metrics = self._operator_metrics(_label(batch.calls[0]))
+        metrics.batches.append((*execution.phases, batch.call_count, batch.rows))
         now = time.monotonic()
         times, arrival_time, successes = 0, batch.calls[0].arrival_time, 0
         for call, result in zip(batch.calls, execution.results, strict=True):
@@ -67,20 +86,20 @@ class Measures:
                 continue
             successes += call.count
             if call.arrival_time != arrival_time:  # calls of one frame share it: one observation for all
-                operator_metrics.queue_seconds.observe(launch_time - arrival_time, times)
-                operator_metrics.call_seconds.observe(now - arrival_time, times)
+                metrics.waits.append((launch_time - arrival_time, now - arrival_time, times))
                 times, arrival_time = 0, call.arrival_time
             times += call.count
         if times:
-            operator_metrics.queue_seconds.observe(launch_time - arrival_time, times)
-            operator_metrics.call_seconds.observe(now - arrival_time, times)
-        operator_metrics.calls.add(successes)
+            metrics.waits.append((launch_time - arrival_time, now - arrival_time, times))
+        metrics.calls.value += successes
+        if len(metrics.batches) >= _MOST_UNCOUNTED:
+            metrics.count()
         if batch.calls[0].model is not None:
             self.model_statistics.count_batch(batch, launch_time, now, execution, time.time())
 
     def count_close(self, batch: Batch[CallGroup]) -> None:
         """A batch was closed."""
-        self._reasons[batch.reason].add()
+        self._reasons[batch.reason].value += 1
 
     def count_failure(self, call: CallGroup | None, error: LayerwireError, times: int = 1) -> None:
         """So many calls ended with an error."""
@@ -99,12 +118,12 @@ class Measures:
     def _operator_metrics(self, operator: str) -> _OperatorMetrics:
         operator_metrics = self._operators.get(operator)
         if operator_metrics is None:
-            metrics = self._metrics
-            names = _OperatorMetrics._fields[1:]
-            histograms = {name: metrics.histogram(f"layerwire_{name}", operator=operator) for name in names}
-            calls = metrics.counter("layerwire_calls_total", operator=operator, code="OK")
-            operator_metrics = self._operators[operator] = _OperatorMetrics(calls, **histograms)
+            operator_metrics = self._operators[operator] = _OperatorMetrics(self._metrics, operator)
         return operator_metrics
+
+    def _count(self) -> None:
+        for operator_metrics in self._operators.values():
+            operator_metrics.count()
 
 
 def _label(call: CallGroup) -> str:

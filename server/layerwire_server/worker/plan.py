@@ -10,9 +10,11 @@ import math
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
-from layerwire.wire.dtypes import TensorSpec
+from layerwire.v1 import layerwire_pb2
+from layerwire.wire import protobuf
+from layerwire.wire.dtypes import ITEMSIZES, TensorSpec
 from layerwire.wire.framing import Entry
 from layerwire_server.errors import OverLimitError
 from layerwire_server.operators.operator import Merge, Operator, Placement, Specs
@@ -23,6 +25,7 @@ _ELEMENTWISE_ELEMENTS = 32768  # at::internal::GRAIN_SIZE: above it torch splits
 _PLANS = 4096
 _PARTS = 2**18  # of all plans' operators: a node of a program takes 1.3 KB, and plans keep it alive
 _LANE_KEYS = 65536
+_GROUPS = layerwire_pb2.StreamResponse.GROUPS_FIELD_NUMBER
 
 log = logging.getLogger(__name__)
 
@@ -44,15 +47,17 @@ class LaneKey:
         deterministic: whether bits may depend on nothing but the call: in fixed tiles, or alone and always by eager.
         pace: device seconds that batches took of late.
         kernels: the Tuner's, by size of batches; None before the first batch.
+        has_steps: whether one run of the operator calls many kernels.
     """
 
-    __slots__ = ("deterministic", "kernels", "max_rows", "merge", "operator", "pace")
+    __slots__ = ("deterministic", "has_steps", "kernels", "max_rows", "merge", "operator", "pace")
 
     def __init__(self, operator: Operator, merge: Merge, max_rows: int, deterministic: bool) -> None:
         self.operator = operator
         self.merge = merge
         self.max_rows = max_rows
         self.deterministic = deterministic
+        self.has_steps = operator.parts > 1
         self.pace = Pace()
         self.kernels: Any = None
 
@@ -68,6 +73,7 @@ class GroupAnswer(NamedTuple):
         outputs: for each piece of data, the place of its output.
         nbytes: of all of it.
         template: the AnswerGroup's field of that name.
+        sizes: for each piece of data, how many of its bytes are one call's.
     """
 
     call_count: int
@@ -75,6 +81,19 @@ class GroupAnswer(NamedTuple):
     outputs: tuple[int, ...]
     nbytes: int
     template: bytes
+    sizes: tuple[int, ...]
+
+    @classmethod
+    def of(cls, template: bytes, outputs: tuple[int, ...], sizes: tuple[int, ...], count: int) -> Self:
+        """That of so many calls; `sizes` as the attribute."""
+        head = template + protobuf.prefix(2, 8 * count)
+        gaps, nbytes = [], len(head) + 8 * count
+        for size in sizes:
+            gap = protobuf.prefix(3, size * count)
+            gaps.append(gap)
+            nbytes += len(gap) + size * count
+        first = protobuf.prefix(_GROUPS, nbytes)
+        return cls(count, (first + head, *gaps), outputs, len(first) + nbytes, template, sizes)
 
 
 @dataclass(eq=False, slots=True)
@@ -88,6 +107,7 @@ class Plan:
         elements: of an elementwise call in a batch: its own, or as many as whole blocks have.
         trailing_shapes: for each input, its shape in a batch without the row axis; None for shared or absent ones.
         input_bytes: for each input, bytes of its data, 0 for absent ones.
+        output_bytes: for each output, bytes of its data, and what it takes in a batch's output, blocks filled up.
         operations: floating-point operations.
         cost: its work, by Operator.work.
         nbytes: bytes of inputs and outputs.
@@ -104,14 +124,17 @@ class Plan:
     elements: int
     trailing_shapes: tuple[tuple[int, ...] | None, ...]
     input_bytes: tuple[int, ...]
+    output_bytes: tuple[tuple[int, int], ...]
     nbytes: int
     footprint: int
     operations: int
     cost: float
     key: LaneKey
     answer_template: Entry | None = None  # once an answer was made
-    group_answer: GroupAnswer | None = None  # likewise of a group
+    group_answer: GroupAnswer | None = None  # likewise of a group, as large as the last was
+    response: tuple[tuple[bytes, ...], int] | None = None  # likewise by a unary RPC: what stays, and bytes of all
     shared_lane: tuple[list[object], LaneKey] | None = None  # digests of the last call's shared inputs, and its lane
+    metrics: Any = None  # the Measures' own, once a batch ran
     recipe: bytes | None = None  # a request without options and data, for warm-up; b"" where that can't be
 
 
@@ -195,6 +218,11 @@ class Plans:
             (trailing_shapes,) if placement.merge is Merge.ROWS else ()
         )
         input_bytes = tuple(0 if spec is None else spec.nbytes for spec in specs)
+        elements = math.prod(first.shape) if first.dtype in operator.exact_dtypes else rows * ELEMENTWISE_MULTIPLE
+        is_flat = placement.merge is Merge.ELEMENTWISE
+        output_bytes = tuple(
+            (spec.nbytes, elements * ITEMSIZES[spec.dtype] if is_flat else spec.nbytes) for spec in outputs
+        )
         return Plan(
             operator=operator,
             specs=specs,
@@ -202,9 +230,10 @@ class Plans:
             outputs=outputs,
             output_names=operator.outputs[: len(outputs)],
             rows=rows,
-            elements=math.prod(first.shape) if first.dtype in operator.exact_dtypes else rows * ELEMENTWISE_MULTIPLE,
+            elements=elements,
             trailing_shapes=trailing_shapes,
             input_bytes=input_bytes,
+            output_bytes=output_bytes,
             nbytes=sum(input_bytes) + sum(spec.nbytes for spec in outputs),
             footprint=operator.footprint_bytes(specs, outputs),
             operations=operations,

@@ -92,7 +92,8 @@ def to_torch(data: bytes | bytearray | memoryview, spec: TensorSpec) -> torch.Te
     dtype = TORCH_DTYPES[spec.dtype]
     if not data:
         return torch.empty(spec.shape, dtype=dtype)
-    return torch.frombuffer(data, dtype=dtype).view(spec.shape)
+    tensor = torch.frombuffer(data, dtype=dtype)
+    return tensor if len(spec.shape) == 1 else tensor.view(spec.shape)
 
 
 def to_bytes(tensor: torch.Tensor) -> memoryview:

@@ -93,9 +93,12 @@ class History:
         calls = batch.call_count
         if not plan.recipe or plan.footprint * calls > _MOST_BYTES:
             return
-        frequent = FrequentBatch(plan.operator.family, plan.recipe, 1 << (calls - 1).bit_length())
-        if len(self._counts) < _MAX_COUNTED or frequent in self._counts:
-            self._counts[frequent] += 1
+        key: Any = (plan.operator.family, plan.recipe, 1 << (calls - 1).bit_length())  # equal to a FrequentBatch
+        count = self._counts.get(key)
+        if count is not None:
+            self._counts[key] = count + 1
+        elif len(self._counts) < _MAX_COUNTED:
+            self._counts[FrequentBatch(*key)] = 1
 
     def read(self) -> list[FrequentBatch]:
         """The batches of earlier lives of all workers, most frequent first; call `end_warmup` when they ran."""

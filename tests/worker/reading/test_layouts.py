@@ -165,13 +165,40 @@ def test_any_frame_is_read_as_the_parser_reads_it(payload: bytes, as_view: bool)
     layouts = Layouts()
     for call in calls_of(1).values():
         learned(layouts, call, body_of(call))
-    frame = Frame(Kind.CALLS, 1, memoryview(payload) if as_view else payload)
+    assert_read_as_parsed(layouts, memoryview(payload) if as_view else payload)
+
+
+@st.composite
+def like_known(draw: st.DrawFn) -> tuple[bytes, bytes]:
+    """A frame that is one group, and one as long in which some bytes are others."""
+    request = calls_of(2.0)[draw(st.sampled_from([name for name in NAMES if name != "gradients"]))]
+    known = frame_of([], [group_of([request] * draw(st.integers(1, 20)))])
+    payload = bytearray(known)
+    for _ in range(draw(st.integers(0, 3))):
+        payload[draw(st.integers(0, len(payload) - 1))] = draw(st.sampled_from([0, 1, 8, 9, 10, 18, 26, 128, 255]))
+    return known, bytes(payload)
+
+
+@settings(max_examples=300, deadline=None)
+@given(like_known(), st.booleans())
+def test_a_frame_as_long_as_a_known_one_is_read_as_the_parser_reads_it(
+    frames: tuple[bytes, bytes], as_view: bool
+) -> None:
+    layouts, (known, payload) = Layouts(), frames
+    for _ in range(2):
+        requests_of(Frame(Kind.CALLS, 1, known), layouts)
+    assert layouts.find(None, known, 0, len(known)) is not None
+    assert_read_as_parsed(layouts, memoryview(payload) if as_view else payload)
+
+
+def assert_read_as_parsed(layouts: Layouts, payload: bytes | memoryview) -> None:
+    frame = Frame(Kind.CALLS, 1, payload)
     try:
         requests = [request for request, _ in requests_of(frame, layouts)]
     except InvalidArgumentError:
         requests = None
     try:
-        message = pb.StreamRequest.FromString(payload).calls
+        message = pb.StreamRequest.FromString(bytes(payload)).calls
     except DecodeError:
         assert requests is None
         return

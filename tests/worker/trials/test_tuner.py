@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 
 import pytest
 import torch
@@ -16,60 +13,8 @@ from layerwire_server.operators.activate import Relu
 from layerwire_server.operators.operator import EAGER, Merge, Operator
 from layerwire_server.worker.plan import LaneKey
 from layerwire_server.worker.trials import tuner as module
-from layerwire_server.worker.trials.choices import Choices
-from layerwire_server.worker.trials.tuner import Tuner
-
-X = torch.ones(4, 3)
-
-
-@dataclass(frozen=True)
-class Tried(Relu):
-    """relu, with kernels that a test gives."""
-
-    ways: dict[str, Callable[..., tuple[torch.Tensor, ...]]] = field(default_factory=dict, compare=False, repr=False)
-    exact: bool = True
-
-    @property
-    def kernels_are_exact(self):
-        return self.exact
-
-    def kernels(self):
-        return self.ways
-
-    def run(self, *tensors):
-        return (torch.relu(tensors[0]),)
-
-
-class Rig:
-    """A tuner, a store's directory, and a lane whose batches take as long as a test says."""
-
-    def __init__(self, directory, operator, mode="background", *, index=0, read_only=False, deterministic=False):
-        self.choices = Choices(directory, "here", index, read_only=read_only)
-        self.tuner = Tuner(mode, self.choices)
-        self.key = LaneKey(operator, Merge.ROWS, 100, deterministic)
-        self.threads = ThreadPoolExecutor(1)
-
-    def __enter__(self):
-        self.tuner.start(self.threads.submit)
-        return self
-
-    def __exit__(self, *_):
-        self.tuner.close()
-        self.threads.shutdown()
-
-    def batch(self, tensor=X, seconds=1.0):
-        """Runs a batch as devices do; the kernel that ran it."""
-        site = self.tuner.site(self.key, [tensor])
-        if site is None:
-            return None
-        name = site.name
-        site.run([tensor])
-        self.tuner.count(site, [tensor], seconds)
-        return name
-
-    def hot(self, tensor=X):
-        for _ in range(module._HOT_BATCHES):
-            self.batch(tensor)
+from layerwire_server.worker.trials.choices import Choice, Choices
+from tests.worker.trials.local import Rig, Tried, X, relu
 
 
 @pytest.fixture
@@ -92,10 +37,6 @@ def settled(monkeypatch):
     return event
 
 
-def relu(tensor):
-    return (torch.relu(tensor),)
-
-
 def test_what_is_hot_gets_the_fastest_kernel(tmp_path, settled):
     with Rig(tmp_path, Tried(ways={"better": relu})) as rig:
         assert rig.tuner.try_all() == 0  # a worker calls it whatever the setting
@@ -104,7 +45,7 @@ def test_what_is_hot_gets_the_fastest_kernel(tmp_path, settled):
         assert rig.batch() == "better"
         assert rig.tuner.trials == {("relu", "better", "fastest"): 1}
         assert rig.tuner.batches == {("relu", "better"): 1}
-        assert list(rig.tuner.kernels.values()) == ["better"]
+        assert [choice.kernel for choice in rig.choices.all.values()] == ["better"]
 
 
 def test_what_is_seldom_or_short_is_let_be(tmp_path, settled):
@@ -149,26 +90,32 @@ def test_the_choice_survives_a_restart_and_is_the_same_in_two_workers(tmp_path, 
         assert b.batch() == EAGER
         rig.hot()
         assert settled.wait(60)
-        b.tuner._adopt()
+        b.look()
         assert b.batch() == "better"
     with Rig(tmp_path, Tried(ways={"better": relu})) as rig:
         assert rig.batch() == "better"
 
 
-def test_the_first_choice_stands(tmp_path, settled):
+def test_the_first_choice_stands(tmp_path, settled, clock):
     """Two workers that tried at the same time use what the first has written, though the second found another."""
     ways = {"better": relu, "other": relu}
     with Rig(tmp_path, Tried(ways=ways, exact=False)) as rig:
         site = rig.tuner.site(rig.key, [X])
         original = rig.choices.put
 
-        def put(key, kernel):
-            Choices(tmp_path, "here", 1, read_only=False).put(key, "other")  # in the last moment
-            return original(key, kernel)
+        def put(key, choice):
+            Choices(tmp_path, "here", 1, read_only=False).put(
+                key, choice._replace(kernel="other")
+            )  # in the last moment
+            original(key, choice)
 
         rig.choices.put = put
         rig.hot()
         assert settled.wait(60)
+        assert rig.batch() == EAGER  # not before its moment
+        clock.now += module.KNOWN_SECONDS
+        assert rig.batch() == EAGER
+        clock.now += 60.0
         assert rig.batch() == "other"
         assert site.name == "other"
 
@@ -177,9 +124,9 @@ def test_another_environment_chooses_for_itself(tmp_path, settled):
     with Rig(tmp_path, Tried(ways={"better": relu})) as rig:
         rig.hot()
         assert settled.wait(60)
-        name = next(iter(rig.tuner.kernels))
-    assert Choices(tmp_path, "here", 0, read_only=False).get(name) == "better"
-    assert Choices(tmp_path, "elsewhere", 0, read_only=False).get(name) is None
+        name = next(iter(rig.choices.all))
+    assert Choices(tmp_path, "here", 0, read_only=False).get(name)[0].kernel == "better"
+    assert Choices(tmp_path, "elsewhere", 0, read_only=False).get(name)[0] is None
 
 
 @pytest.mark.parametrize(("exact", "name"), [(True, "better"), (False, EAGER)])
@@ -232,7 +179,7 @@ def test_a_call_that_eager_refuses_costs_the_kernel_nothing(tmp_path, settled):
 def test_a_trial_that_killed_the_worker_isnt_held_again(tmp_path, settled, caplog):
     rig = Rig(tmp_path, Tried(ways={"better": relu}))
     name = rig.tuner.site(rig.key, [X]).key
-    rig.choices.begin_trial(name)  # and here it dies
+    rig.choices.begin_trial(name, "relu")  # and here it dies
     with Rig(tmp_path, Tried(ways={"better": relu})) as after:
         after.hot()
         assert after.batch() == EAGER
@@ -260,18 +207,20 @@ def test_an_operator_without_kernels_has_no_site(tmp_path):
 def test_a_file_that_isnt_ours_is_passed_over(tmp_path, caplog):
     (tmp_path / "kernels").mkdir()
     path = tmp_path / "kernels" / "choices.json"
-    for content in ("[", "[]", json.dumps({"format": 1, "choices": []}), json.dumps({"format": 2})):
+    half = {"format": 2, "choices": {"here": {"anything": {"kernel": "better"}}}}
+    for content in ("[", "[]", *map(json.dumps, ({"format": 2, "choices": []}, {"format": 2}, {"format": 1}, half))):
         path.write_text(content)
         choices = Choices(tmp_path, "here", 0, read_only=False)
-        assert choices.get("anything") is None
-    assert choices.put("key", "better") == "better"
-    assert choices.put("key", "other") == "better"
+        assert choices.get("anything")[0] is None
+    for kernel in ("better", "other"):
+        choices.put("key", Choice(kernel, "relu", same_bits=True))
+        assert choices.get("key")[0].kernel == "better"
 
 
 def test_a_name_that_no_kernel_has_any_more_is_eager(tmp_path):
     rig = Rig(tmp_path, Tried(ways={"better": relu}))
     name = rig.tuner.site(rig.key, [X]).key
-    rig.choices.put(name, "of another release")
+    rig.choices.put(name, Choice("of another release", "relu", same_bits=True))
     with Rig(tmp_path, Tried(ways={"better": relu})) as later:
         assert later.batch() == EAGER
 

@@ -9,11 +9,15 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
+import numpy as np
+
 from layerwire.errors import LayerwireError, ResourceExhaustedError, to_status
 from layerwire.v1 import layerwire_pb2
 from layerwire.wire import protobuf
-from layerwire_server.link import Flag, Frame, Kind, Link
-from layerwire_server.worker.call import CallGroup, id_numbers
+from layerwire.wire.framing import Entry
+from layerwire_server.link import Family, Flag, Frame, Kind, Link, request_id
+from layerwire_server.worker.call import ID_BYTES, CallGroup, id_numbers
+from layerwire_server.worker.plan import GroupAnswer, Plan
 from layerwire_server.worker.request_kinds import KINDS_BY_RPC, NATIVE_KINDS
 from layerwire_server.worker.request_kinds.kind import Pieces
 from layerwire_server.worker.running.device import Phases
@@ -46,7 +50,7 @@ class Reply:
     """What a frame is still to be answered with.
 
     Attributes:
-        frame: the frame, without its payload.
+        number: the frame's, as `kind`, `flags` and `stream` are.
         groups: its calls that are not answered, but those whose neighbours in a group wait on while they run.
         unanswered_count: how many answers are owed; the last makes `flush` say so.
         is_dropped: whether nobody wants the answers any more.
@@ -59,23 +63,30 @@ class Reply:
     """
 
     __slots__ = (
-        "_delay_seconds", "_max_message_bytes", "_nbytes", "_ordinals", "_pieces", "_write",
-        "frame", "groups", "is_dropped", "link", "unanswered_count",
+        "_delay_seconds", "_family", "_max_message_bytes", "_nbytes", "_ordinals", "_pieces",
+        "flags", "groups", "is_dropped", "kind", "link", "number", "stream", "unanswered_count",
     )  # fmt: skip
 
     def __init__(self, link: Link, frame: Frame, unanswered_count: int, max_message_bytes: int) -> None:
         self.link = link
         self._max_message_bytes = max_message_bytes
         self._delay_seconds = time.monotonic() - frame.arrived  # so gateways learn how far behind the worker is
-        self.frame = frame._replace(payload=b"", ordinals=())
+        self.number = frame.frame
+        self.kind = frame.kind
+        self.flags = frame.flags
+        self.stream = frame.stream
         self.groups: set[CallGroup] = set()
         self.unanswered_count = unanswered_count
         self.is_dropped = False
-        kind = KINDS_BY_RPC.get(frame.family)
-        self._write = _write_answer if kind is None else kind.write_response
+        self._family = frame.family
         self._pieces: list[bytes | memoryview] = []
         self._ordinals: list[range] = []
         self._nbytes = 0
+
+    @property
+    def request_id(self) -> str:
+        """The frame's number as the id of a request in logs."""
+        return request_id(self.number)
 
     def answer(self, call: CallGroup, outputs: list[memoryview], phases: Phases, batch: BatchTiming) -> None:
         """Adds the answers of calls that ran.
@@ -86,16 +97,35 @@ class Reply:
         timing = batch.of_call(call, phases) if call.options.return_timing else b""
         if call.is_grouped:
             self._answer_group(call, outputs, timing)
-        else:
-            self._add(call, *self._within_message(call, *self._write(call, outputs, timing)))
+            return
+        if call.count > 1:
+            self._answer_singles(call, outputs, timing)
+            return
+        kind = KINDS_BY_RPC.get(self._family)
+        write = _write_answer if kind is None else kind.write_response
+        self._add(call, *self._within_message(call, *write(call, outputs, timing)))
+
+    def _answer_singles(self, calls: CallGroup, outputs: Sequence[memoryview], timing: bytes) -> None:
+        """Calls that came singly and ran as one."""
+        entry = _entry(calls.plan, timing)
+        self._within_message(calls, [], entry.nbytes)
+        most = max(min(_FLUSH_BYTES, self._max_message_bytes) // entry.nbytes, 1)
+        for start in range(0, calls.count, most):
+            some = calls if calls.count <= most else calls.part(start, min(start + most, calls.count))
+            stop = start + some.count
+            sizes = [nbytes for nbytes, _ in calls.plan.output_bytes]
+            data = [output[size * start : size * stop] for output, size in zip(outputs, sizes, strict=True)]
+            self._add(some, [_answers(entry, some.ids, data)], entry.nbytes * some.count)
 
     def _answer_group(self, call: CallGroup, outputs: Sequence[memoryview], timing: bytes) -> None:
         plan = call.plan
         answer = plan.group_answer
-        if answer is None or timing or answer.call_count != call.count:
+        if answer is None or timing:
             answer = NATIVE_KINDS[plan.operator.family].group_answer(plan, call.count, timing)
-            if not timing:
-                plan.group_answer = answer
+        elif answer.call_count != call.count:
+            answer = GroupAnswer.of(answer.template, answer.outputs, answer.sizes, call.count)
+        if not timing:
+            plan.group_answer = answer
         ranges = None if call.room is None else call.room.put([outputs[place] for place in answer.outputs])
         if ranges is not None:
             group = protobuf.field(_GROUPS, answer.template + protobuf.field(2, call.ids) + ranges)
@@ -109,7 +139,7 @@ class Reply:
             return
         middle = call.count // 2
         first = call.part(0, max(middle, 1))
-        sizes = [spec.nbytes * first.count for spec in plan.outputs]
+        sizes = [nbytes * first.count for nbytes, _ in plan.output_bytes]
         heads = [output[:size] for output, size in zip(outputs, sizes, strict=True)]
         single = self._within_message(first, *_write_answer(first.part(0, 1), heads, timing))
         if not middle:
@@ -128,7 +158,7 @@ class Reply:
 
     def fail(self, calls: Answerable, error: LayerwireError) -> None:
         """Adds the answers of calls that failed."""
-        if self.frame.kind is Kind.UNARY:
+        if self.kind is Kind.UNARY:
             self.refuse(error)
             return
         status = layerwire_pb2.Status.FromString(to_status(error).SerializeToString())
@@ -143,7 +173,7 @@ class Reply:
 
     def announce(self, ordinal: int | None) -> None:
         """Announces what runs next of an isolated frame: its decoding, or a call."""
-        self.link.send(Frame(Kind.STARTED, self.frame.frame, ordinals=() if ordinal is None else (ordinal,)))
+        self.link.send(Frame(Kind.STARTED, self.number, ordinals=() if ordinal is None else (ordinal,)))
 
     def refuse(self, error: LayerwireError) -> None:
         """Answers the frame as a whole with an error, at once."""
@@ -183,7 +213,7 @@ class Reply:
             self.flush()
 
     def _send(self, flags: Flag, pieces: list[bytes | memoryview], ordinals: tuple[int, ...]) -> None:
-        answers = Frame(Kind.ANSWERS, self.frame.frame, flags=flags, ordinals=ordinals, arrived=self._delay_seconds)
+        answers = Frame(Kind.ANSWERS, self.number, b"", flags, Family.NONE, ordinals, 0, self._delay_seconds)
         self.link.send(answers, pieces)
 
 
@@ -224,10 +254,32 @@ class BatchTiming:
 
 def _write_answer(call: CallGroup, outputs: list[memoryview], timing: bytes) -> Pieces:
     """One of a StreamResponse's answers."""
-    plan = call.plan
+    entry = _entry(call.plan, timing)
+    return entry.parts(id_numbers(call.ids)[0], outputs), entry.nbytes
+
+
+def _answers(entry: Entry, ids: bytes, data: Sequence[memoryview]) -> memoryview:
+    """The bytes of an entry for each id: rows of a table, whose columns but those of ids and data have one value."""
+    count = len(ids) // ID_BYTES
+    table = np.empty((count, entry.nbytes), np.uint8)
+    at = 0
+    for is_alike, content in (
+        (True, entry.head), (False, ids), (True, entry.gaps[0]),
+        *(part for piece, gap in zip(data, entry.gaps[1:], strict=True) for part in ((False, piece), (True, gap))),
+    ):  # fmt: skip
+        width = len(content) if is_alike else len(content) // count
+        if width:
+            column = np.frombuffer(content, np.uint8)
+            table[:, at : at + width] = column if is_alike else column.reshape(count, width)
+            at += width
+    return table.reshape(-1).data
+
+
+def _entry(plan: Plan, timing: bytes) -> Entry:
+    """What one of a StreamResponse's answers is made from."""
     template = plan.answer_template if not timing else None
     if template is None:
         template = NATIVE_KINDS[plan.operator.family].answer_template(plan, timing)
         if not timing:
             plan.answer_template = template
-    return template.parts(id_numbers(call.ids)[0], outputs), template.nbytes
+    return template

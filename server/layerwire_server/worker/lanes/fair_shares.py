@@ -59,13 +59,17 @@ class FairShares:
             if len(self._idle) > _IDLE_SHARES:
                 self._idle.popitem(last=False)
         else:
-            share.balance_seconds = min(share.balance_seconds + max(now - share.idle_since, 0.0), 0.0)
+            balance_seconds, away_seconds = share.balance_seconds, now - share.idle_since
+            if away_seconds > 0.0:
+                balance_seconds += away_seconds
+            share.balance_seconds = min(balance_seconds, 0.0)
             share.idle_since = now
             self._idle.move_to_end(key)
 
     def pass_on(self, seconds: float) -> None:
         """So many seconds have passed on the device; who waits has earned a share."""
-        self.earned_seconds += seconds / max(len(self._busy), 1)
+        if self._busy:
+            self.earned_seconds += seconds / len(self._busy)
 
     def charge(self, key: Hashable, seconds: float) -> None:
         """A key pays."""

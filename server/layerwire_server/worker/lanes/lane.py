@@ -170,18 +170,21 @@ class Lane(Generic[Call]):
 
     def is_late(self, call: Call, now: float) -> bool:
         """Whether a call would end after its deadline if it ran now."""
-        return now + self.pace.expected_seconds(call.rows, now) > call.deadline
+        deadline = call.deadline
+        return deadline != math.inf and now + self.pace.expected_seconds(call.rows, now) > deadline
 
     def whole_batch(self, limits: Limits, call: Call, now: float) -> Batch[Call] | None:
         """The batch of an item that waits for nothing and has no neighbours; None if it has to be cut."""
         max_rows, count = min(self.max_rows, int(self.ceiling)), call.count
         rows, cost = call.rows * count, call.cost * count
-        if count > 1 and (
+        if count == 1:
+            return Batch(self.key, [call], rows, cost, "single" if max_rows <= 1 else "drained")
+        if (
             max_rows <= 1 or rows > max_rows or call.footprint * count > limits.batch_bytes or cost > limits.batch_cost
             or (call.deadline != math.inf and rows > self.pace.rows_within(call.deadline - now, now))
         ):  # fmt: skip
             return None
-        return Batch(self.key, [call], rows, cost, "single" if max_rows <= 1 else "drained")
+        return Batch(self.key, [call], rows, cost, "drained")
 
     def fill(self, limits: Limits, lead: Call | None, now: float) -> Batch[Call]:
         """The next batch, whose calls leave; `lead`, one of its calls, goes first whatever its place."""

@@ -248,7 +248,7 @@ class Lanes(Generic[Call]):
         batch = lane.whole_batch(self._limits, call, now)
         if batch is None:
             return None
-        self.withdraw(call, now)
+        self._sole, self.calls, self.nbytes, call.is_gone = None, 0, 0, True
         self._batch_count += 1
         self._lane_shares.pass_through(call.key, now)
         self._caller_shares.pass_through(call.caller, now)
@@ -268,8 +268,8 @@ class Lanes(Generic[Call]):
         seconds = max(seconds, _LEAST_SECONDS)
         call_seconds = seconds / max(batch.call_count, 1)
         self._seconds_per_call += (call_seconds - self._seconds_per_call) * (0.05 if self._seconds_per_call else 1.0)
-        for shares in (self._lane_shares, self._caller_shares):
-            shares.pass_on(seconds)
+        self._lane_shares.pass_on(seconds)
+        self._caller_shares.pass_on(seconds)
         self._lane_shares.charge(batch.key, seconds)
         for call in batch.calls:
             self._caller_shares.charge(call.caller, call_seconds * call.count)

@@ -19,6 +19,9 @@ _HALF_LIFE_SECONDS = 0.5
 _GUESS_COMPANY = 64.0
 _MOST_WAIT_RATIO = 20.0
 _GUESS_WEIGHT, _GUESS_ROWS, _GUESS_SECONDS = 1e-4, 16.0, 4.0
+# Of the guess about the mean, less the mean's own square and product.
+_GUESS_VARIANCE = _GUESS_WEIGHT * (_GUESS_ROWS - 1) ** 2 - 1
+_GUESS_COVARIANCE = _GUESS_WEIGHT * (_GUESS_ROWS - 1) * (_GUESS_SECONDS - 1) - 1
 
 
 class Pace:
@@ -27,38 +30,46 @@ class Pace:
     Attributes:
         batch_seconds: what a batch takes, however small; 0 before the first ran, as the next.
         row_seconds: what each of its rows adds.
+        time: when a batch was observed last.
     """
 
     __slots__ = (
-        "_loaded_rows", "_mean_products", "_mean_rows", "_mean_seconds", "_mean_squares", "_time", "_wait_ratio",
-        "_weight", "batch_seconds", "row_seconds",
+        "_loaded_rows", "_products", "_rows", "_seconds", "_squares", "_wait_ratio", "_weight",
+        "batch_seconds", "row_seconds", "time",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.batch_seconds = 0.0
         self.row_seconds = 0.0
-        self._weight = self._mean_rows = self._mean_seconds = self._mean_squares = self._mean_products = 0.0
+        self._weight = self._rows = self._seconds = self._squares = self._products = 0.0  # sums that fade
         self._loaded_rows = 0.0  # of a batch while much waits
         self._wait_ratio = 1.0
-        self._time = 0.0
+        self.time = 0.0
 
     def observe(self, rows: int, seconds: float, now: float, *, is_loaded: bool = False) -> None:
         """A batch of so many rows took so long, and ended now; `is_loaded` if much waits behind it."""
+        memory = _MEMORY
         expected = self.batch_seconds + self.row_seconds * rows
-        if self._weight and _OUTLIER * seconds < expected:
-            self._weight = 0.0
-        elif self._weight:
-            seconds = min(seconds, _OUTLIER * expected)
-        self._weight = self._weight * _MEMORY + 1.0
-        share = 1.0 / self._weight
-        self._mean_rows += (rows - self._mean_rows) * share
-        self._mean_seconds += (seconds - self._mean_seconds) * share
-        self._mean_squares += (rows * rows - self._mean_squares) * share
-        self._mean_products += (rows * seconds - self._mean_products) * share
+        if _OUTLIER * seconds < expected:
+            memory = 0.0
+        elif self._weight and seconds > _OUTLIER * expected:
+            seconds = _OUTLIER * expected
         if is_loaded:
             self._loaded_rows += (rows - self._loaded_rows) * (1.0 - _MEMORY if self._loaded_rows else 1.0)
-        self._time = now
-        self._fit()
+        self.time = now
+        self._weight = weight = self._weight * memory + 1.0
+        self._rows = self._rows * memory + rows
+        self._seconds = self._seconds * memory + seconds
+        self._squares = self._squares * memory + rows * rows
+        self._products = self._products * memory + rows * seconds
+        mean_rows, mean_seconds = self._rows / weight, self._seconds / weight
+        variance = self._squares / weight + _GUESS_VARIANCE * mean_rows * mean_rows
+        covariance = self._products / weight + _GUESS_COVARIANCE * mean_rows * mean_seconds
+        slope = covariance / variance if variance > 0.0 < covariance else 0.0
+        if slope * mean_rows > mean_seconds:
+            slope = mean_seconds / mean_rows
+        self.row_seconds = slope
+        self.batch_seconds = max(mean_seconds - slope * mean_rows, 0.0)
 
     def observe_wait(self, expected_seconds: float, seconds: float) -> None:
         """A call waited so long, while so much work was before it."""
@@ -73,7 +84,8 @@ class Pace:
         """What a batch of so many rows will take; 0 if that can't be known, or is known no more."""
         if self._weight < _LEAST_WEIGHT:
             return 0.0
-        return (self.batch_seconds + self.row_seconds * rows) * self._freshness(now)
+        seconds = self.batch_seconds + self.row_seconds * rows
+        return seconds if now - self.time <= _FRESH_SECONDS else seconds * self._freshness(now)
 
     def rows_within(self, seconds: float, now: float) -> float:
         """How many rows a batch may have to end within so many seconds; infinite if nothing is known."""
@@ -85,18 +97,11 @@ class Pace:
 
     def seconds_in_company(self, rows: int, max_rows: int, now: float) -> float:
         """What so many rows add to the work that waits, if they travel in batches as large as are usual under load."""
-        company = self._loaded_rows or min(max(_GUESS_ROWS * self._mean_rows, _GUESS_COMPANY), max_rows)
+        company = self._loaded_rows or min(
+            max(_GUESS_ROWS * self._rows / (self._weight or 1.0), _GUESS_COMPANY), max_rows
+        )
         return (self.row_seconds + self.batch_seconds / max(company, 1.0)) * rows * self._freshness(now)
 
     def _freshness(self, now: float) -> float:
-        age_seconds = now - self._time - _FRESH_SECONDS
+        age_seconds = now - self.time - _FRESH_SECONDS
         return 1.0 if age_seconds <= 0 else 0.5 ** (age_seconds / _HALF_LIFE_SECONDS)
-
-    def _fit(self) -> None:
-        rows, seconds = self._mean_rows, self._mean_seconds
-        guess_rows, guess_seconds = (_GUESS_ROWS - 1) * rows, (_GUESS_SECONDS - 1) * seconds
-        variance = self._mean_squares - rows * rows + _GUESS_WEIGHT * guess_rows * guess_rows
-        covariance = self._mean_products - rows * seconds + _GUESS_WEIGHT * guess_rows * guess_seconds
-        slope = covariance / variance if variance > 0 else 0.0
-        self.row_seconds = min(max(slope, 0.0), seconds / rows) if rows else 0.0
-        self.batch_seconds = max(seconds - self.row_seconds * rows, 0.0)

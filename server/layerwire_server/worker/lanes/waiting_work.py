@@ -41,7 +41,7 @@ class WaitingWork:
     @property
     def seconds(self) -> float:
         """All of it."""
-        return sum(amount.seconds for amount in self._priorities.values())
+        return sum(amount.seconds for amount in self._priorities.values()) if self._priorities else 0.0
 
     def begin(self, now: float, seconds: float) -> None:
         """A batch begins to run that should take so long."""

@@ -51,7 +51,8 @@ class OtherRequests:
         max_answer_bytes: int,
     ) -> None:
         self._decoder = decoder
-        self._store_requests = StoreRequests(catalog, device.kind)
+        choices = None if device.tuner is None else device.tuner.choices
+        self._store_requests = StoreRequests(catalog, device.kind, choices)
         self._methods = {**self._store_requests.methods, **models.methods}
         self._dispatcher = dispatcher
         self._max_answer_bytes = max_answer_bytes

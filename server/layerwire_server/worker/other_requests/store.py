@@ -20,8 +20,9 @@ from layerwire_server.link import SPAN, Family
 from layerwire_server.programs.graph import StoredTensor
 from layerwire_server.programs.program import Program
 from layerwire_server.storage import NamedTensor, StoreError, TensorEntry
-from layerwire_server.worker.other_requests import description
+from layerwire_server.worker.other_requests import description, kernels
 from layerwire_server.worker.tensors import check_data, spec_of
+from layerwire_server.worker.trials.choices import Choices
 from layerwire_server.worker.weights.catalog import Catalog
 from layerwire_server.worker.weights.weights_cache import await_loaded
 
@@ -50,9 +51,11 @@ class StoreRequests:
     Args:
         catalog: what the worker has of the store.
         device_type: what programs run on.
+        choices: of kernels; None where there are none to choose from.
     """
 
-    def __init__(self, catalog: Catalog, device_type: str) -> None:
+    def __init__(self, catalog: Catalog, device_type: str, choices: Choices | None) -> None:
+        self._choices = choices
         self._catalog = catalog
         self._store = catalog.store
         self._device_type = device_type
@@ -77,6 +80,7 @@ class StoreRequests:
             Family.DELETE_PROGRAM: Method(
                 "delete_program", store_pb2.DeleteProgramRequest, small, self._delete_program
             ),
+            Family.LIST_KERNELS: Method("list_kernels", store_pb2.ListKernelsRequest, small, self._list_kernels),
         }
 
     @property
@@ -221,6 +225,8 @@ class StoreRequests:
         number, program = await await_loaded(lambda: self._catalog.program(request.name, _version(request)))
         response = await asyncio.to_thread(description.describe, program, self._device_type)
         response.name, response.version = request.name, number
+        if self._choices is not None:
+            response.kernels.extend(kernels.of_program(self._choices.all, program.digest))
         return response
 
     async def _set_default_version(
@@ -233,6 +239,17 @@ class StoreRequests:
     async def _delete_program(self, request: store_pb2.DeleteProgramRequest) -> store_pb2.DeleteProgramResponse:
         await self._change(self._store.delete_program, request.name, _version(request))
         return store_pb2.DeleteProgramResponse()
+
+    async def _list_kernels(self, request: store_pb2.ListKernelsRequest) -> store_pb2.ListKernelsResponse:
+        if self._choices is None:
+            return store_pb2.ListKernelsResponse()
+        choices = await asyncio.to_thread(lambda choices: kernels.by_name(choices.all), self._choices)
+        page, next_page_token = _page(choices, request, "list_kernels")
+        return store_pb2.ListKernelsResponse(
+            kernels=[choice for _, choice in page],
+            next_page_token=next_page_token,
+            environment=self._choices.environment,
+        )
 
     async def _load(self, find: Callable[[], Program]) -> Program:
         """The program, once it and its weights are in memory: what can't be loaded is refused before names change."""

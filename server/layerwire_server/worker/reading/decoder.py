@@ -18,7 +18,7 @@ from layerwire.errors import InternalError, InvalidArgumentError, LayerwireError
 from layerwire.v1 import layerwire_pb2
 from layerwire.wire import framing
 from layerwire.wire.dtypes import TensorSpec
-from layerwire_server.link import Frame
+from layerwire_server.link import Frame, request_id
 from layerwire_server.operators.operator import Merge
 from layerwire_server.worker import tensors
 from layerwire_server.worker.call import CallGroup, Content, Model, Options, OutputSelection, content_slices
@@ -26,7 +26,7 @@ from layerwire_server.worker.client_memory import ClientMemories
 from layerwire_server.worker.plan import LaneKey, Plan, Plans
 from layerwire_server.worker.reading.large_data import NONE, LargeData
 from layerwire_server.worker.reading.layouts import Layouts
-from layerwire_server.worker.reading.requests import GroupBytes, Request, requests_of
+from layerwire_server.worker.reading.requests import GroupBytes, Request, neighbours_as_one, requests_of
 from layerwire_server.worker.reading.template import Template, Templates, column_mark, template_of
 from layerwire_server.worker.request_kinds import KINDS, NATIVE_KINDS
 from layerwire_server.worker.request_kinds.inputs import InputReader
@@ -82,7 +82,7 @@ class CallDecoder:
         Raises:
             InvalidArgumentError: the frame as a whole is wrong.
         """
-        return requests_of(frame, self._layouts)
+        return neighbours_as_one(requests_of(frame, self._layouts))
 
     def calls(self, request: Request, frame: Frame) -> CallsAndFailures:
         """What waits of a request: its calls together, those apart that can't, and those that are wrong.
@@ -102,7 +102,9 @@ class CallDecoder:
             raise
         except Exception:
             error_id = secrets.token_hex(8)
-            log.exception("call can't be decoded", extra={"fields": {"error_id": error_id, "request": frame.id}})
+            log.exception(
+                "call can't be decoded", extra={"fields": {"error_id": error_id, "request": request_id(frame.frame)}}
+            )
             subject = "stream" if request.kind is None else request.kind.family
             return [Failure(request, InternalError(f"{subject}: failed, error id {error_id}", error_id=error_id))]
         call.ids, call.ordinal = request.ids, request.ordinal
@@ -158,13 +160,8 @@ class CallDecoder:
         model_and_outputs = template.model, template.output_selection
         key = template.key or plan.key
         whole = _group(plan, contents, template.options, model_and_outputs, key, frame.arrived, frame.deadline)
-        whole.ids, whole.ordinal, whole.count, whole.is_grouped = (
-            request.ids,
-            request.ordinal,
-            request.count,
-            request.is_grouped,
-        )
-        whole.room = room
+        whole.ids, whole.ordinal, whole.count = request.ids, request.ordinal, request.count
+        whole.is_grouped, whole.room = request.is_grouped, room
         if not template.is_joint:
             return [self._single(template, whole, request, index) for index in range(request.count)]
         if template.has_values_to_check:
@@ -303,7 +300,9 @@ def _group(
     call.plan, call.contents, call.options, call.key = plan, contents, options, key
     call.model, call.output_selection = model_and_outputs
     call.arrival_time = arrival_time
-    call.deadline = min(deadline, arrival_time + options.timeout_seconds)
+    call.deadline = deadline
+    if options.timeout_seconds != math.inf:
+        call.deadline = min(deadline, arrival_time + options.timeout_seconds)
     call.priority = options.priority
     call.rows, call.nbytes, call.footprint, call.cost = plan.rows, plan.nbytes, plan.footprint, plan.cost
     call.ids, call.ordinal, call.count, call.is_grouped, call.is_gone = b"", 0, 1, False, True
@@ -326,8 +325,8 @@ def _check_columns(template: Template, group: GroupBytes) -> None:
     if len(group.data) != len(template.columns):
         rule = f"must have a piece for each of {len(template.columns)} tensors without a name, got {len(group.data)}"
         raise invalid(plan.operator.title, "data", rule)
-    for place, piece in zip(template.columns, group.data, strict=True):
-        if len(piece) != plan.input_bytes[place] * count:
+    for place, nbytes, piece in zip(template.columns, template.column_bytes, group.data, strict=True):
+        if len(piece) != nbytes * count:
             spec, name = plan.specs[place], plan.operator.inputs[place].name
             assert spec is not None
             if len(piece) % count:

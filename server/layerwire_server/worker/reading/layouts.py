@@ -8,6 +8,7 @@ are among those bytes. So one is parsed and walked through, and those after it a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from layerwire.v1 import layerwire_pb2, tensor_pb2
@@ -23,8 +24,8 @@ _CALL: Any = layerwire_pb2.Call.DESCRIPTOR
 _TENSOR: Any = tensor_pb2.Tensor.DESCRIPTOR
 _DATA_TAG = protobuf.tag(_TENSOR.fields_by_name["data"].number)
 
-# What a request came by, and its length.
-Size: TypeAlias = tuple[Family, int]
+# What a request came by, None of a frame that is one group, and its length.
+Size: TypeAlias = tuple[Family | None, int]
 # Where something stands: numbers of fields, and keys of maps.
 Place: TypeAlias = tuple[int | bytes, ...]
 
@@ -70,7 +71,16 @@ def group_pieces(
     payload: bytes | memoryview, at: int, end: int
 ) -> tuple[bytes, bytes, list[bytes | memoryview]] | None:
     """Template, ids and data of the CallGroup that lies there; None if it has others, or in another order."""
-    values: list[bytes | memoryview] = []
+    spans = _piece_spans(payload, at, end)
+    if spans is None:
+        return None
+    template, ids, *data = [data_slice(payload, start, stop) for start, stop in spans]
+    return bytes(template), bytes(ids), data
+
+
+def _piece_spans(payload: bytes | memoryview, at: int, end: int) -> Spans | None:
+    """Where the same are."""
+    spans: Spans = []
     tag = _TEMPLATE_TAG
     while at < end:
         if payload[at] != tag:
@@ -82,12 +92,9 @@ def group_pieces(
         at = start + size
         if at > end:
             return None
-        values.append(data_slice(payload, start, at))
-        tag = _IDS_TAG if len(values) == 1 else _PIECE_TAG
-    if len(values) < 2:
-        return None
-    template, ids, *data = values
-    return bytes(template), bytes(ids), data
+        spans.append((start, at))
+        tag = _IDS_TAG if len(spans) == 1 else _PIECE_TAG
+    return spans if len(spans) > 1 else None
 
 
 def _length(payload: bytes | memoryview, at: int) -> tuple[int, int]:
@@ -114,11 +121,13 @@ class Layout(NamedTuple):
         template: a group's template for the same.
         literals: what else there is, with where it begins and ends.
         data: where each tensor's data begin and end, in the order of a group's data.
+        ids: where a group's ids do.
     """
 
     template: bytes
     literals: tuple[tuple[int, int, bytes], ...]
     data: tuple[tuple[int, int], ...]
+    ids: tuple[int, int] = (0, 0)
 
 
 class Layouts:
@@ -126,10 +135,10 @@ class Layouts:
 
     def __init__(self) -> None:
         self._layouts: dict[Size, list[Layout]] = {}
-        self._candidates: dict[Size, object] = {}  # the last plan of each length
+        self._candidates: dict[Size, object] = {}  # the last plan of each length, or template
 
-    def find(self, family: Family, payload: bytes | memoryview, at: int, end: int) -> Layout | None:
-        """The layout of the request that lies there, if it is known."""
+    def find(self, family: Family | None, payload: bytes | memoryview, at: int, end: int) -> Layout | None:
+        """The layout of the request, or the frame, that lies there, if it is known."""
         layouts = self._layouts.get((family, end - at))
         if layouts is not None:
             for layout in layouts:
@@ -151,13 +160,28 @@ class Layouts:
             plan: the request's, one object for all that are alike.
         """
         size = family, len(content)
-        if self._candidates.get(size) is not plan:
-            if len(self._candidates) >= _LENGTHS:
-                self._candidates.clear()
-            self._candidates[size] = plan
-            return
-        del self._candidates[size]
-        layout = _layout(kind, message, bytes(content), in_call=family is Family.NONE)
+        if self._is_second(size, plan):
+            self._remember(size, _layout(kind, message, bytes(content), in_call=family is Family.NONE))
+
+    def learn_frame(self, payload: bytes | memoryview, at: int, end: int) -> None:
+        """Remembers the layout of a frame that is one group, which lies there, the second time that it comes."""
+        template, ids, *data = _piece_spans(payload, at, end) or ((0, 0), (0, 0))
+        size, content = (None, len(payload)), bytes(payload[slice(*template)])
+        if content and self._is_second(size, content):
+            literals = _literals(payload, [ids, *data])
+            self._remember(size, None if literals is None else Layout(content, literals, tuple(data), ids))
+
+    def _is_second(self, size: Size, candidate: object) -> bool:
+        """Whether the same came as the last of its size; forgets it then."""
+        if self._candidates.get(size) == candidate:
+            del self._candidates[size]
+            return True
+        if len(self._candidates) >= _LENGTHS:
+            self._candidates.clear()
+        self._candidates[size] = candidate
+        return False
+
+    def _remember(self, size: Size, layout: Layout | None) -> None:
         if layout is None:
             return
         if len(self._layouts) >= _LENGTHS:
@@ -181,13 +205,19 @@ def _layout(kind: NativeKind, message: Any, content: bytes, *, in_call: bool) ->
         return None
     if any(tensor.WhichOneof("content") is None for tensor in kind.tensors(message)):
         return None
-    edges = [0, *(edge for span in sorted(data) for edge in span), len(content)]
-    literals = tuple(
-        (start, stop, content[start:stop]) for start, stop in zip(edges[::2], edges[1::2], strict=True) if start < stop
-    )
-    if sum(len(literal) for _, _, literal in literals) > MOST_KEY_BYTES:
+    literals = _literals(content, data)
+    return None if literals is None else Layout(_template(kind, message), literals, data)
+
+
+def _literals(
+    content: bytes | memoryview, gaps: Sequence[tuple[int, int]]
+) -> tuple[tuple[int, int, bytes], ...] | None:
+    """What there is besides the gaps; None if that is too much to keep."""
+    edges = [0, *(edge for gap in sorted(gaps) for edge in gap), len(content)]
+    spans = [(start, stop) for start, stop in zip(edges[::2], edges[1::2], strict=True) if start < stop]
+    if sum(stop - start for start, stop in spans) > MOST_KEY_BYTES:
         return None
-    return Layout(_template(kind, message), literals, data)
+    return tuple((start, stop, bytes(content[start:stop])) for start, stop in spans)
 
 
 def _template(kind: NativeKind, message: Any) -> bytes:

@@ -25,6 +25,7 @@ from layerwire_server.worker.reading.layouts import Layout, Layouts, calls_and_g
 from layerwire_server.worker.request_kinds import KINDS, KINDS_BY_RPC
 from layerwire_server.worker.request_kinds.kind import NativeKind, RequestKind
 
+_JOINED_BYTES = 16384  # of a call's data, which are copied
 _STREAM_REQUEST: Any = layerwire_pb2.StreamRequest.DESCRIPTOR
 _ID_TAG = protobuf.tag(layerwire_pb2.Call.ID_FIELD_NUMBER, protobuf.FIXED64)
 
@@ -125,6 +126,40 @@ def requests_of(frame: Frame, layouts: Layouts) -> list[tuple[Request, bool]]:
     return requests
 
 
+def neighbours_as_one(requests: list[tuple[Request, bool]]) -> list[tuple[Request, bool]]:
+    """The same, but those that came singly, are alike and follow each other are one."""
+    if len(requests) == 1:
+        return requests
+    joint_requests: list[tuple[Request, bool]] = []
+    run: list[Request] = []
+    groups: list[GroupBytes] = []
+
+    def end_run() -> None:
+        if len(run) > 1:
+            columns = zip(*(group.data for group in groups), strict=True)
+            data: list[bytes | memoryview] = [b"".join(pieces) for pieces in columns]
+            whole = GroupBytes(groups[0].template, data, len(run))
+            ids = b"".join([request.ids for request in run])
+            joint_requests.append((Request(run[0].ordinal, len(run), ids, group=whole), False))
+        elif run:
+            joint_requests.append((run[0], False))
+        run.clear()
+        groups.clear()
+
+    for request, is_quarantined in requests:
+        group = request.group
+        if group is None or request.is_grouped or is_quarantined or sum(map(len, group.data)) > _JOINED_BYTES:
+            end_run()
+            joint_requests.append((request, is_quarantined))
+            continue
+        if run and (groups[0].template != group.template or request.ordinal != run[-1].ordinal + 1):
+            end_run()
+        run.append(request)
+        groups.append(group)
+    end_run()
+    return joint_requests
+
+
 def _unary(frame: Frame, layouts: Layouts) -> list[Request]:
     payload = frame.payload
     layout = layouts.find(frame.family, payload, 0, len(payload))
@@ -147,6 +182,9 @@ def _parse_small(message: Any, payload: bytes | memoryview, most_bytes: int | No
 
 def _calls(payload: bytes | memoryview, layouts: Layouts) -> list[Request]:
     """The calls of a message: those like earlier ones and groups unparsed, and all others parsed."""
+    layout = layouts.find(None, payload, 0, len(payload))
+    if layout is not None:
+        return [_group(0, *_parts(layout, payload))]
     parse_limits.check(_STREAM_REQUEST, payload)
     spans = calls_and_groups(payload)
     requests = None if spans is None else _requests_like_earlier(payload, *spans, layouts)
@@ -157,6 +195,8 @@ def _calls(payload: bytes | memoryview, layouts: Layouts) -> list[Request]:
     if count > MAX_CALLS:
         rule = f"must be at most {MAX_CALLS} a message, got {count}"
         raise OverLimitError("message_calls", "stream", "calls", rule)
+    if len(requests) == 1 and requests[0].is_grouped and spans is not None and spans[1]:
+        layouts.learn_frame(payload, *spans[1][0])
     return requests
 
 
@@ -205,6 +245,12 @@ def _requests_of_message(
 
 def _single_group(layout: Layout, payload: bytes | memoryview, at: int) -> GroupBytes:
     return GroupBytes(layout.template, [data_slice(payload, at + start, at + stop) for start, stop in layout.data], 1)
+
+
+def _parts(layout: Layout, payload: bytes | memoryview) -> tuple[bytes, bytes, list[bytes | memoryview]]:
+    """Template, ids and data of a frame that is one group."""
+    start, stop = layout.ids
+    return layout.template, bytes(payload[start:stop]), [data_slice(payload, *span) for span in layout.data]
 
 
 def _group(

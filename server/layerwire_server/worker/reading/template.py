@@ -39,6 +39,7 @@ class Template:
         output_selection: of the Open Inference Protocol alone.
         sources: of the operator's inputs.
         columns: for each piece of the group's data, whose data it is, by the input's place.
+        column_bytes: likewise how many bytes of each call.
         key: the lane; None where it depends on each call's own bytes.
         is_joint: whether calls wait as a group; else weights come with each, or rows by name, and they wait singly.
         has_values_to_check: whether it depends on data if a call is right.
@@ -53,6 +54,7 @@ class Template:
     output_selection: OutputSelection | None
     sources: tuple[Source, ...]
     columns: tuple[int, ...]
+    column_bytes: tuple[int, ...]
     key: LaneKey | None
     is_joint: bool
     has_values_to_check: bool
@@ -148,6 +150,7 @@ def template_of(
         output_selection=model_and_outputs[1],
         sources=sources,
         columns=columns,
+        column_bytes=tuple(plan.input_bytes[place] for place in columns),
         key=key,
         is_joint=is_joint,
         has_values_to_check=has_values,

@@ -22,7 +22,7 @@ from layerwire.v1 import layerwire_pb2, tensor_pb2
 from layerwire.wire import framing, protobuf
 from layerwire.wire.dtypes import TensorSpec
 from layerwire_server.operators.operator import Operator, Specs
-from layerwire_server.worker.call import ID_BYTES, CallGroup, Content, Model, OutputSelection
+from layerwire_server.worker.call import CallGroup, Content, Model, OutputSelection
 from layerwire_server.worker.plan import GroupAnswer, Plan
 from layerwire_server.worker.request_kinds.inputs import InputReader
 
@@ -143,17 +143,18 @@ class NativeKind(RequestKind):
         places = [_place(slot) for slot, _ in tensors]
         order = tuple(sorted(range(len(places)), key=places.__getitem__))
         body = self._head(plan.operator) + b"".join(_without_data(*tensors[place]) for place in order) + timing
-        sizes = [plan.outputs[place].nbytes * count for place in order]
         template = protobuf.field(1, protobuf.field(self._answer_number, body))
-        head = template + protobuf.prefix(2, ID_BYTES * count)
-        prefixes = [protobuf.prefix(3, size) for size in sizes]
-        nbytes = len(head) + ID_BYTES * count + sum(map(len, prefixes)) + sum(sizes)
-        first = protobuf.prefix(layerwire_pb2.StreamResponse.GROUPS_FIELD_NUMBER, nbytes)
-        return GroupAnswer(count, (first + head, *prefixes), order, len(first) + nbytes, template)
+        return GroupAnswer.of(template, order, tuple(plan.output_bytes[place][0] for place in order), count)
 
     def write_response(self, call: CallGroup, outputs: list[memoryview], timing: bytes) -> Pieces:
         """See RequestKind."""
-        gaps, nbytes = framing.literals(self._head(call.plan.operator), self._tensors(call.plan), timing)
+        plan = call.plan
+        response = plan.response if not timing else None
+        if response is None:
+            response = framing.literals(self._head(plan.operator), self._tensors(plan), timing)
+            if not timing:
+                plan.response = response
+        gaps, nbytes = response
         pieces: list[bytes | memoryview] = [gaps[0]]
         for output, gap in zip(outputs, gaps[1:], strict=True):
             pieces += (output, gap)

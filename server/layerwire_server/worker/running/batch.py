@@ -61,24 +61,22 @@ def split(key: LaneKey, calls: Sequence[CallGroup], outputs: Sequence[memoryview
     """
     answers: list[list[memoryview]] = [[] for _ in calls]
     for index, output in enumerate(outputs):
-        start = 0
+        start, end = 0, len(output)
         for call, answer in zip(calls, answers, strict=True):
-            spec = call.plan.outputs[index]
-            nbytes, size = spec.nbytes, spec.nbytes
-            if key.merge is Merge.ELEMENTWISE:
-                size = call.plan.elements * ITEMSIZES[spec.dtype]
+            nbytes, size = call.plan.output_bytes[index]
             stop = start + size * call.count
-            answer.append(_own_bytes(output[start:stop], call.count, nbytes, size))
+            data = output if stop - start == end else output[start:stop]
+            answer.append(data if nbytes == size else _own_bytes(data, call.count, nbytes, size))
             start = stop
-        if start != len(output):
-            raise ValueError(f"{key.operator} gave {len(output)} bytes for calls of {start}")
+        if start != end:
+            raise ValueError(f"{key.operator} gave {end} bytes for calls of {start}")
     return answers
 
 
 def _own_bytes(data: memoryview, count: int, nbytes: int, size: int) -> memoryview:
     """The first bytes of each of the calls."""
-    if nbytes == size or not nbytes:
-        return data[: nbytes * count]
+    if not nbytes:
+        return data[:0]
     if count == 1 or len(data) < size * count:  # too short: the caller finds out
         return data[:nbytes]
     rows = np.frombuffer(data, np.uint8).reshape(count, size)

@@ -5,6 +5,7 @@ They know torch and operators; nothing of calls, lanes or frames. CpuDevice is t
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import time
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ from layerwire_server.worker.plan import LaneKey
 from layerwire_server.worker.running.batch import BatchInput, KernelInput, Part
 from layerwire_server.worker.tensors import to_torch
 from layerwire_server.worker.trials.tuner import Tuner
+
+_NO_MODE = contextlib.nullcontext()
 
 
 class Phases(NamedTuple):
@@ -118,6 +121,7 @@ class CpuDevice:
 
     def __init__(self, threads: int) -> None:
         torch.set_num_threads(threads)
+        self._threads = threads
         self.tuner: Tuner | None = None
         self.full_name = f"{platform.processor() or platform.machine()}, {threads} threads"
 
@@ -131,7 +135,9 @@ class CpuDevice:
         tensors = [self._kernel_input(part) if isinstance(part, Part) else part for part in inputs]
         site = None if self.tuner is None else self.tuner.site(key, tensors)
         launch = time.perf_counter()
-        with torch.inference_mode():
+        torch.set_num_threads(self._threads)  # of this thread: it might have begun while another ran by one
+        # Nothing here asks for gradients. To say so takes as long as a small kernel, and saves a tenth of one for each.
+        with torch.inference_mode() if key.has_steps else _NO_MODE:
             outputs = kernel(key, tensors) if site is None else site.run(tensors)
         seconds = time.perf_counter() - launch
         if site is not None and self.tuner is not None:

@@ -14,15 +14,19 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 
 from layerwire_server.operators.operator import EAGER, Kernel
+from layerwire_server.worker.trials.samples import Inputs, variants
 
-Inputs: TypeAlias = tuple[Any, ...]  # an operator's tensors; a program's weights are a tuple of them
 Step: TypeAlias = Callable[[Callable[[], Any]], Any]  # runs a piece of work where batches run
 
+ONE_THREAD = "_one_thread"  # how names of kernels end that run on one thread
+
 _MARGIN = 1.1  # what is less than a tenth faster isn't worth another way
+_SHARED_MARGIN = 1.5  # what runs by all threads must gain over one: the cores have others to serve, and threads spin
+_SHARED_SECONDS = 0.002  # what takes longer may have all cores
+_LONG_SECONDS = 0.01  # of eager: by one thread callers would wait for too long, and it isn't tried
 _MOST_ROUNDS = 12
 _LEAST_ROUNDS = 3
 _HOPELESS = 3.0  # times as slow as eager at its first run: not timed again
-_SMALL_BYTES = 1 << 20  # of inputs: larger ones are run as they came, and their unusual kin has fewer rows
 _TOLERANCE = 64.0  # units in the last place of the largest answer, for kernels that round otherwise
 
 
@@ -31,15 +35,20 @@ class Verdict(NamedTuple):
 
     Attributes:
         kernel: the fastest, "eager" where none is clearly faster.
-        ratio: eager's time by its.
         results: of each other kernel: "fastest", "slower", "wrong" (another answer) or "failed" (an exception).
+        ratios: eager's time by that of each other kernel that answered right.
         causes: of what is wrong or failed, for the log.
     """
 
     kernel: str
-    ratio: float
     results: dict[str, str]
+    ratios: dict[str, float]
     causes: dict[str, str]
+
+    @property
+    def ratio(self) -> float:
+        """Eager's time by that of the fastest."""
+        return self.ratios.get(self.kernel, 1.0)
 
 
 class Trial:
@@ -72,21 +81,25 @@ class Trial:
             is_shared: which of them are weights.
             has_rows: whether axis 0 of the others is rows, of which there may as well be fewer.
         """
-        shared = [
-            whole or not isinstance(tensor, torch.Tensor) for tensor, whole in zip(inputs, is_shared, strict=True)
-        ]
-        nbytes = sum(tensor.nbytes for tensor, whole in zip(inputs, shared, strict=True) if not whole)
-        is_small = nbytes <= _SMALL_BYTES
-        samples = [inputs, *(_mirror_images(inputs, shared) if is_small else ())]
-        part = inputs if is_small or not has_rows else _rows(inputs, shared, _SMALL_BYTES / nbytes)
-        for sample in (*samples, *unusual(part, shared)):
+        self._drop_hopeless(inputs)
+        samples, others = variants(inputs, is_shared, has_rows=has_rows)
+        for sample in (*samples, *others):
             self._check(sample)
         best = self._times(samples)
-        fastest = min(best, key=lambda name: best[name] * (1.0 if name == EAGER else _MARGIN))
+        fastest = min(best, key=lambda name: _cost(name, best, len(samples)))
         for name in best:
             if name != EAGER:
                 self._results[name] = "fastest" if name == fastest else "slower"
-        return Verdict(fastest, best[EAGER] / best[fastest], self._results, self._causes)
+        ratios = {name: best[EAGER] / seconds for name, seconds in best.items() if name != EAGER}
+        return Verdict(fastest, self._results, ratios, self._causes)
+
+    def _drop_hopeless(self, inputs: Inputs) -> None:
+        """Drops kernels of one thread where eager takes long by all."""
+        names = [name for name in self._kernels if name.endswith(ONE_THREAD)]
+        if names and min(self._step(partial(_seconds_of, self._eager, inputs)) for _ in range(2)) > _LONG_SECONDS:
+            for name in names:
+                del self._kernels[name]
+                self._results[name] = "slower"
 
     def _check(self, sample: Inputs) -> None:
         """Drops kernels that don't agree on these inputs; what eager itself refuses says nothing."""
@@ -129,6 +142,14 @@ class Trial:
         return {name: sum(values) for name, values in seconds.items()}
 
 
+def _cost(name: str, best: Mapping[str, float], samples: int) -> float:
+    """Seconds of a kernel as they count: eager's less, and of short ones those that leave the other cores alone."""
+    cost = best[name] * (1.0 if name == EAGER else _MARGIN)
+    is_short = best[name] < _SHARED_SECONDS * samples
+    has_one_thread = any(other.endswith(ONE_THREAD) for other in best)
+    return cost * _SHARED_MARGIN if has_one_thread and is_short and not name.endswith(ONE_THREAD) else cost
+
+
 def _seconds_of(kernel: Kernel, sample: Inputs) -> float:
     start = time.perf_counter()
     kernel(*sample)
@@ -164,60 +185,3 @@ def _is_close(output: torch.Tensor, expected: torch.Tensor) -> bool:
         return True
     room = _TOLERANCE * torch.finfo(output.dtype).eps * float(others.abs().max())
     return float((values - others).abs().max()) <= room
-
-
-def _rows(inputs: Inputs, shared: Sequence[bool], share: float) -> Inputs:
-    """The first rows of a batch, about that share of it, and at least two."""
-    return tuple(
-        tensor if whole else tensor[: max(2, int(share * len(tensor)))]
-        for tensor, whole in zip(inputs, shared, strict=True)
-    )
-
-
-def _mirror_images(inputs: Inputs, shared: Sequence[bool]) -> list[Inputs]:
-    """The same turned over along axes: other inputs as real as the first, so that no branch predictor knows them."""
-    return [
-        tuple(
-            tensor if whole or tensor.dim() <= axis else tensor.flip(tensor.dim() - axis)
-            for tensor, whole in zip(inputs, shared, strict=True)
-        )
-        for axis in (1, 2)
-    ]
-
-
-def unusual(inputs: Inputs, shared: Sequence[bool]) -> list[Inputs]:
-    """Inputs of the same shapes with what callers seldom send: NaN, infinities, zeros of both signs, extremes."""
-    generator = torch.Generator().manual_seed(0)
-
-    def with_values(tensor: torch.Tensor, values: torch.Tensor, share: float) -> torch.Tensor:
-        flat = tensor.contiguous().clone().view(-1)
-        places = torch.rand(flat.shape, generator=generator) < share
-        count = int(places.sum())
-        flat[places] = values[torch.randint(len(values), (count,), generator=generator)]
-        return flat.view(tensor.shape)
-
-    variants = []
-    for kind, share in (("zeros", 0.7), ("infinities", 0.3), ("nan", 0.1)):
-        variants.append(
-            tuple(
-                tensor if whole or not tensor.numel() else with_values(tensor, _values(tensor.dtype, kind), share)
-                for tensor, whole in zip(inputs, shared, strict=True)
-            )
-        )
-    return variants
-
-
-def _values(dtype: torch.dtype, kind: str) -> torch.Tensor:
-    if dtype is torch.bool:
-        return torch.tensor([False, True])
-    if not dtype.is_floating_point:
-        info = torch.iinfo(dtype)
-        return torch.tensor([0, info.min, info.max] if kind == "infinities" else [0], dtype=dtype)
-    if kind == "zeros":
-        return torch.tensor([0.0, -0.0], dtype=dtype)
-    if kind == "infinities":
-        return torch.tensor([math.inf, -math.inf, 0.0, torch.finfo(dtype).max], dtype=dtype)
-    # Of several NaN in a window it shows which one is kept, as each has a payload of its own.
-    bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize]
-    payloads = torch.tensor([math.nan], dtype=dtype).view(bits) + torch.tensor([0, 1, 5], dtype=bits)
-    return torch.cat([payloads.view(dtype), torch.tensor([-0.0, -math.inf], dtype=dtype)])

@@ -4,7 +4,8 @@ It knows lanes' keys, kernels and the store's choices; nothing of calls, frames 
 
 What is tuned is an operator at sizes of its batches, rows counted by powers of 2. Trials run on a thread of their own;
 each single run of a kernel goes where batches run, one at a time with pauses between, so that callers wait for at most
-one. An exact kernel is used also where nothing can be written; one that rounds otherwise only once the store has it.
+one. Which kernel runs follows from the store's choices and the clock alone, so it is the same in every worker; only a
+kernel with eager's bits is used also where nothing can be written.
 """
 
 from __future__ import annotations
@@ -14,17 +15,18 @@ import queue
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, Literal, TypeAlias
 
 import torch
 
-from layerwire.errors import LayerwireError
-from layerwire_server.operators.operator import EAGER, WIRE_DTYPES, Kernel, Merge, Operator
+from layerwire_server.operators.operator import EAGER, Merge
 from layerwire_server.worker.plan import LaneKey
-from layerwire_server.worker.trials.choices import Choices
-from layerwire_server.worker.trials.trial import Inputs, Step, Trial, Verdict
+from layerwire_server.worker.trials import samples
+from layerwire_server.worker.trials.choices import KNOWN_SECONDS, Candidate, Choice, Choices
+from layerwire_server.worker.trials.site import Site, is_tunable, kernels_of, site_key
+from layerwire_server.worker.trials.trial import Step, Trial, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -36,86 +38,31 @@ _MOST_BYTES = 128 * 1024**2  # of inputs: a trial makes some copies of them
 _BUDGET_SECONDS = 1.5  # of one trial
 _STARTUP_SECONDS = 20.0  # of all trials before a worker serves
 _PAUSE = 2.0  # times as long as a run, before the next
-_LOOK_SECONDS = 5.0  # between looks for choices that other workers made
+_LOOK_SECONDS = KNOWN_SECONDS / 2  # between looks for others' choices, so that batches need not look themselves
 _MOST_SITES = 4096
 _MOST_SIZES = 64  # of one lane
 _NO_SITES: dict[Any, Any] = {}  # of a lane whose operator eager alone can run
-
-
-class Site:
-    """What runs in one place: an operator at one size of batches, and its kernel there, eager at first.
-
-    Attributes:
-        key: names it in the store.
-        operator: what is run.
-        kernels: the ways there are besides eager, by name.
-        name: of the kernel that runs.
-        has_rows: whether axis 0 of its inputs is rows.
-        is_open: whether a trial may yet be held.
-    """
-
-    __slots__ = ("_kernel", "batches", "has_rows", "is_open", "kernels", "key", "name", "operator", "sample", "seconds")
-
-    def __init__(
-        self, key: str, operator: Operator, kernels: Mapping[str, Kernel], *, has_rows: bool, is_open: bool
-    ) -> None:
-        self.has_rows = has_rows
-        self.key = key
-        self.operator = operator
-        self.kernels = kernels
-        self.name = EAGER
-        self.is_open = is_open
-        self.batches = 0
-        self.seconds = 0.0
-        self.sample: Inputs | None = None
-        self._kernel: Kernel | None = None
-
-    def choose(self, name: str) -> None:
-        """This kernel runs from now on; eager if there is none of the name."""
-        self.is_open = False
-        self.sample = None
-        self._kernel = self.kernels.get(name)
-        self.name = EAGER if self._kernel is None else name
-
-    def run(self, tensors: Sequence[Any]) -> tuple[torch.Tensor, ...]:
-        """What the operator gives; a kernel that fails where eager doesn't never runs again.
-
-        Raises:
-            Exception: what eager raises.
-        """
-        kernel = self._kernel
-        if kernel is None:
-            return self.operator.run(*tensors)
-        try:
-            return kernel(*tensors)
-        except LayerwireError:  # elements that a node can't take
-            raise
-        except Exception as error:  # whatever it is, eager has the last word
-            cause = repr(error)
-        outputs = self.operator.run(*tensors)
-        if self._kernel is not None:
-            log.error("kernel %s of %s failed and is dropped: %s", self.name, self.key, cause)
-            self.choose(EAGER)
-        return outputs
 
 
 class Tuner:
     """The kernels of a worker.
 
     Attributes:
+        choices: those of the store.
         trials: kernels tried, by operator, kernel and "fastest", "slower", "wrong" or "failed".
         batches: batches run by another kernel than eager, by operator and kernel.
 
     Args:
         mode: "background" tries what is hot while calls are served, "startup" only what ran before `try_all`.
-        choices: those of the store.
+        choices: see there.
     """
 
     def __init__(self, mode: Literal["background", "startup"], choices: Choices) -> None:
+        self.choices = choices
         self.trials: Counter[tuple[str, str, str]] = Counter()
         self.batches: Counter[tuple[str, str]] = Counter()
+        self._threads = torch.get_num_threads()
         self._mode = mode
-        self._choices = choices
         self._is_open = True  # to trials of what comes
         self._sites: OrderedDict[str, Site] = OrderedDict()
         self._queue: queue.SimpleQueue[Site | None] = queue.SimpleQueue()
@@ -125,17 +72,21 @@ class Tuner:
         self._thread: threading.Thread | None = None
 
     def site(self, key: LaneKey, tensors: Sequence[Any]) -> Site | None:
-        """Where a batch runs; None where eager is all there is."""
+        """Where a batch runs that begins now; None where eager is all there is."""
         sites: dict[Any, Site] | None = key.kernels
         if sites is None:
-            sites = key.kernels = {} if _is_tunable(key) else _NO_SITES
+            sites = key.kernels = {} if is_tunable(key, self._threads) else _NO_SITES
         if sites is _NO_SITES:
             return None
         shape = tensors[0].shape
         size = shape[0].bit_length() if key.merge is Merge.ROWS else shape
         site = sites.get(size)
-        if site is None and len(sites) < _MOST_SIZES:
+        if site is None:
+            if len(sites) >= _MOST_SIZES:
+                return None
             site = sites[size] = self._find(key, tensors)
+        if time.monotonic() >= site.check_time:
+            self._update(site)
         return site
 
     def count(self, site: Site, tensors: Sequence[Any], seconds: float) -> None:
@@ -145,19 +96,19 @@ class Tuner:
         if not site.is_open:
             return
         if self._mode == "startup":
-            self._remember(site, tensors)
+            if site.sample is None and samples.nbytes(tensors) <= _MOST_BYTES:
+                site.sample = samples.random_inputs(tensors)  # a warm-up's own are zeros
             return
         site.batches += 1
         site.seconds += seconds
         if self._is_waiting or site.seconds < _HOT_SECONDS or site.batches < _HOT_BATCHES:
             return
-        if _nbytes(tensors) > _MOST_BYTES:
-            site.is_open = False
+        site.is_open = False
+        if samples.nbytes(tensors) > _MOST_BYTES:
             return
         self._is_waiting = True
-        site.is_open = False
         # Inputs of calls may lie in memory that is written anew once they are answered.
-        site.sample = tuple(_copy_of(tensor) for tensor in tensors)
+        site.sample = samples.copies(tensors)
         self._queue.put(site)
 
     def start(self, submit: Submit) -> None:
@@ -174,103 +125,87 @@ class Tuner:
             self._thread.join(timeout=10.0)
 
     def try_all(self, budget_seconds: float = _STARTUP_SECONDS) -> int:
-        """With "startup", tries what ran in the warm-up, within a time, and nothing after; how many sites."""
+        """With "startup", tries what ran in the warm-up, within a time, and nothing after; how many sites.
+
+        Returns when all that was chosen runs, so that no answer's bits change while the worker serves.
+        """
         if self._mode != "startup":
             return 0
         self._is_open = False
         end_time = time.monotonic() + budget_seconds
         trials = 0
         for site in list(self._sites.values()):
-            if site.sample is not None and time.monotonic() < end_time:
-                self._settle(site, _in_inference_mode)
+            if site.is_open and site.sample is not None and time.monotonic() < end_time:
+                self._settle(site, self._run)
                 trials += 1
             site.is_open = False
             site.sample = None
+        time.sleep(max((self.choices.delay(choice) for choice in self.choices.all.values()), default=0.0))
         return trials
 
-    @property
-    def kernels(self) -> dict[str, str]:
-        """What another kernel than eager runs, and which."""
-        return {site.key: site.name for site in list(self._sites.values()) if site.name != EAGER}
-
-    def _remember(self, site: Site, tensors: Sequence[Any]) -> None:
-        """For `try_all`. Inputs of a warm-up are zeros, so others are made."""
-        if site.sample is None and _nbytes(tensors) <= _MOST_BYTES:
-            site.sample = tuple(_random_like(tensor) for tensor in tensors)
-
     def _find(self, key: LaneKey, tensors: Sequence[Any]) -> Site:
-        name = _name(key, tensors)
+        name = site_key(key, tensors)
         site = self._sites.get(name)
         if site is None:
-            operator, kernels = key.operator, key.operator.kernels()
+            operator, has_rows = key.operator, key.merge is Merge.ROWS
+            kernels = kernels_of(operator, self._threads)
             site = self._sites[name] = Site(
-                name, operator, kernels, has_rows=key.merge is Merge.ROWS, is_open=self._is_open
+                name, operator, kernels, self._queue.put, has_rows=has_rows, is_open=self._is_open
             )
             if len(self._sites) > _MOST_SITES:
                 self._sites.popitem(last=False)
-            choice = self._choices.get(name)
-            if choice is not None:
-                site.choose(choice)
         return site
+
+    def _update(self, site: Site) -> None:
+        """Lets the kernel run there that the store's choices want now."""
+        choice, known_until = self.choices.get(site.key)
+        site.check_time = known_until
+        if choice is None:
+            return
+        site.is_open = False
+        if choice.kernel != site.name and not self.choices.delay(choice):
+            site.choose(choice.kernel)
 
     def _work(self) -> None:
         while not self._end.is_set():
             try:
                 site = self._queue.get(timeout=_LOOK_SECONDS)
             except queue.Empty:
-                self._adopt()
+                self.choices.look()
                 continue
             if site is None:
                 return
             try:
+                if site.is_failing:
+                    self.choices.put(site.key, Choice(EAGER, site.operator.title, _is_exact(site)), replace=True)
+                    continue
                 self._settle(site, self._run_and_pause)
             except _EndError:
-                self._choices.end_trial()
+                self.choices.end_trial()
                 return
             except Exception:  # the worker lives on by eager
                 log.exception("the trial of %s failed", site.key)
-                self._choices.end_trial()
-                site.choose(EAGER)
+                self.choices.end_trial()
+            site.sample = None
             self._is_waiting = False
 
-    def _adopt(self) -> None:
-        """Lets kernels take over that other workers have chosen meanwhile."""
-        if not self._choices.reread():
-            return
-        for site in list(self._sites.values()):
-            choice = self._choices.get(site.key)
-            if choice is not None and site.name == EAGER and site.is_open:
-                site.choose(choice)
-
     def _settle(self, site: Site, step: Step) -> None:
-        self._choices.reread()
-        choice = self._choices.get(site.key)
-        if choice is None:
-            choice = self._try(site, step)
-        site.choose(choice)
-
-    def _try(self, site: Site, step: Step) -> str:
-        """Holds the trial of a site; the name of the kernel that is to run."""
-        operator = site.operator
-        if self._choices.read_only and not operator.kernels_are_exact:
-            return EAGER
-        assert site.sample is not None
-        self._choices.begin_trial(site.key)
-        trial = Trial(
-            operator.run,
-            site.kernels,
-            exact=operator.kernels_are_exact,
-            step=step,
-            budget_seconds=_BUDGET_SECONDS,
-        )
-        is_shared = [role.shared for role in operator.inputs]
-        verdict = trial.run(site.sample, is_shared=is_shared, has_rows=site.has_rows)
-        self._choices.end_trial()
-        self._report(site, verdict)
-        stands = self._choices.put(site.key, verdict.kernel)
-        if stands is None:
-            return verdict.kernel if operator.kernels_are_exact else EAGER
-        return stands
+        """Holds the trial of a site, unless a choice has been made meanwhile."""
+        self.choices.look()
+        exact = _is_exact(site)
+        if self.choices.get(site.key)[0] is None and (exact or not self.choices.read_only):
+            assert site.sample is not None
+            self.choices.begin_trial(site.key, site.operator.title)
+            trial = Trial(site.operator.run, site.kernels, exact=exact, step=step, budget_seconds=_BUDGET_SECONDS)
+            is_shared = [role.shared for role in site.operator.inputs]
+            verdict = trial.run(site.sample, is_shared=is_shared, has_rows=site.has_rows)
+            self.choices.end_trial()
+            self._report(site, verdict)
+            candidates = tuple(
+                Candidate(name, result, verdict.ratios.get(name, 0.0)) for name, result in verdict.results.items()
+            )
+            self.choices.put(site.key, Choice(verdict.kernel, site.operator.title, exact, candidates))
+        site.check_time = 0.0
 
     def _report(self, site: Site, verdict: Verdict) -> None:
         for name, result in verdict.results.items():
@@ -280,6 +215,12 @@ class Tuner:
         ratio = round(verdict.ratio, 2)
         fields = {"operator": site.key, "kernel": verdict.kernel, "times_as_fast": ratio}
         log.info("kernels were tried", extra={"fields": fields})
+
+    def _run(self, work: Callable[[], Any]) -> Any:
+        """What the work gives, run as batches are."""
+        torch.set_num_threads(self._threads)  # of this thread: it might have begun while another ran by one
+        with torch.inference_mode():
+            return work()
 
     def _run_and_pause(self, work: Callable[[], Any]) -> Any:
         """What the work gives, run where batches run, with a pause behind it."""
@@ -292,7 +233,7 @@ class Tuner:
             nonlocal seconds
             start = time.monotonic()
             try:
-                return _in_inference_mode(work)
+                return self._run(work)
             finally:
                 seconds = time.monotonic() - start
 
@@ -306,44 +247,5 @@ class _EndError(Exception):
     """The worker ends."""
 
 
-def _is_tunable(key: LaneKey) -> bool:
-    operator = key.operator
-    if key.deterministic and (operator.tile_rows is not None or not operator.kernels_are_exact):
-        return False
-    return bool(operator.kernels())
-
-
-def _in_inference_mode(work: Callable[[], Any]) -> Any:
-    with torch.inference_mode():
-        return work()
-
-
-def _name(key: LaneKey, tensors: Sequence[Any]) -> str:
-    """What is tuned, in words that are the same in every worker and after a restart."""
-    parts = []
-    for role, tensor in zip(key.operator.inputs, tensors, strict=True):
-        if not isinstance(tensor, torch.Tensor):
-            continue  # left out, or a program's weights, which its digest stands for
-        shape: list[int | str] = list(tensor.shape)
-        if key.merge is Merge.ROWS and not role.shared:
-            shape[0] = f"<{1 << tensor.shape[0].bit_length()}"
-        parts.append(f"{str(tensor.dtype).removeprefix('torch.')}[{', '.join(map(str, shape))}]")
-    return f"{key.operator!r} {' '.join(parts)}"
-
-
-def _nbytes(tensors: Sequence[Any]) -> int:
-    return sum(tensor.nbytes for tensor in tensors if isinstance(tensor, torch.Tensor))
-
-
-def _copy_of(tensor: Any) -> Any:
-    return tensor.clone() if isinstance(tensor, torch.Tensor) else tensor
-
-
-def _random_like(tensor: Any) -> Any:
-    """Numbers as callers may send: normal ones, or small integers."""
-    if not isinstance(tensor, torch.Tensor) or tensor.dtype not in WIRE_DTYPES:
-        return tensor
-    generator = torch.Generator().manual_seed(0)
-    if tensor.is_floating_point():
-        return torch.randn(tensor.shape, generator=generator).to(tensor.dtype)
-    return torch.randint(0, 2, tensor.shape, generator=generator).to(tensor.dtype)
+def _is_exact(site: Site) -> bool:
+    return site.operator.kernels_are_exact

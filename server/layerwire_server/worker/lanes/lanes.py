@@ -49,7 +49,7 @@ class Lanes(Generic[Call]):
         self._caller_shares = FairShares()
         self._waiting_work = WaitingWork()
         self._late: list[Call] = []
-        self._running = RunningWork()
+        self._running_work = RunningWork()
 
     @property
     def limits(self) -> Limits:
@@ -77,7 +77,7 @@ class Lanes(Generic[Call]):
             self._order += call.count
             call.order, call.is_gone = self._order - call.count + 1, False
             self.calls, self.nbytes = call.count, call.nbytes * call.count
-            self._running.wait(now)
+            self._running_work.wait(now)
             return
         self._seat_sole(now)
         room, reason, retry_seconds = self._room(call, max_rows, now)
@@ -116,7 +116,7 @@ class Lanes(Generic[Call]):
         call.seconds = lane.pace.seconds_in_company(call.rows, max_rows, now)
         if call.deadline == math.inf or not count:
             return count, 0.0
-        call.wait_seconds = self._running.seconds_left(now) + self._waiting_work.wait_seconds(
+        call.wait_seconds = self._running_work.seconds_left(now) + self._waiting_work.wait_seconds(
             call.priority, call.caller, call.deadline, call.seconds, now
         )
         wait_seconds = call.wait_seconds * lane.pace.wait_ratio(now)
@@ -132,7 +132,7 @@ class Lanes(Generic[Call]):
     def _insert(self, call: Call, max_rows: int, now: float) -> None:
         call.is_gone = False
         if not self.calls:
-            self._running.wait(now)
+            self._running_work.wait(now)
         most = min(max_rows, self._limits.batch_rows)
         lane = self._lanes.get(call.key) or self._open(call.key, most, call.priority, now)
         lane.push(call)
@@ -206,7 +206,7 @@ class Lanes(Generic[Call]):
             if self._remove_late(lane, lead, now):
                 continue
             self._batch_count += 1
-            batch = lane.fill(self._limits, lead, now, len(self._running))
+            batch = lane.fill(self._limits, lead, now, len(self._running_work))
             lane.observe_wait(batch.calls[0], now)
             for call in batch.calls:
                 self._forget(call, now)
@@ -225,7 +225,7 @@ class Lanes(Generic[Call]):
         All that the worker did since the batch before counts, for so long others have waited; where batches run at
         once, they share it.
         """
-        seconds = self._running.end(id(batch), now)
+        seconds = self._running_work.end(id(batch), now)
         if (lane := self._lanes.get(batch.key) or self._idle.get(batch.key)) is not None:
             is_loaded = self._waiting_work.seconds > LOADED_SECONDS
             lane.pace.observe(batch.rows, seconds, now, is_loaded=is_loaded)
@@ -240,11 +240,11 @@ class Lanes(Generic[Call]):
                 self._idle.popitem(last=False)
         else:
             self._idle.move_to_end(call.key)
-        if lane.is_late(call, now, len(self._running)):
+        if lane.is_late(call, now, len(self._running_work)):
             self.withdraw(call, now)
             self._late.append(call)
             return None
-        batch = lane.whole_batch(self._limits, call, now, len(self._running))
+        batch = lane.whole_batch(self._limits, call, now, len(self._running_work))
         if batch is None:
             return None
         self._sole, self.calls, self.nbytes, call.is_gone = None, 0, 0, True
@@ -256,7 +256,7 @@ class Lanes(Generic[Call]):
     def _begin(self, lane: Lane[Call], batch: Batch[Call], now: float) -> Batch[Call]:
         """The batch, which runs from now on until `observe`."""
         expected_seconds = lane.pace.expected_seconds(batch.rows, now)
-        self._running.begin(id(batch), expected_seconds, now, counts_wait=not self._limits.max_delay_seconds)
+        self._running_work.begin(id(batch), expected_seconds, now, counts_wait=not self._limits.max_delay_seconds)
         return batch
 
     def charge(self, batch: Batch[Call], seconds: float) -> None:
@@ -320,7 +320,7 @@ class Lanes(Generic[Call]):
         """Takes calls out of a lane that would be the first of a batch, and would end after their deadline."""
         call = lead or lane.head()
         count = len(self._late)
-        while lane.is_late(call, now, len(self._running)):
+        while lane.is_late(call, now, len(self._running_work)):
             self.withdraw(call, now)
             self._late.append(call)
             if lead is not None or not lane.count:

@@ -52,9 +52,11 @@ TOOLS = {
     "layerwire/wire/arrays.py",
     "layerwire/wire/protobuf.py",
     "layerwire_server/gateway/completions.py",  # what gRPC has done
+    "layerwire_server/gateway/message_bytes.py",  # counters
     "layerwire_server/gateway/pending.py",  # the frame as the router keeps it
     "layerwire_server/gateway/quarantine.py",  # empty but after deaths
     "layerwire_server/gateway/server_call.py",  # an RPC of gRPC's
+    "layerwire_server/gateway/stream_messages.py",  # answers that come together are one message
     "layerwire_server/metrics.py",
     "layerwire_server/operators/spatial.py",
     "layerwire_server/worker/call.py",  # calls that are alike, as one value
@@ -74,6 +76,7 @@ from pathlib import Path
 import numpy as np
 
 import layerwire, layerwire_server
+from layerwire_server.gateway import workers
 from layerwire_server.link import Link
 from layerwire_server.metrics import Metrics
 from layerwire_server.worker import dispatcher
@@ -108,6 +111,7 @@ def call(address, loop):
         recording.clear()
 
 async def main():
+    workers._TICK_SECONDS = 3600.0  # canaries are no part of a call
     dispatcher.INLINE_SECONDS = math.inf  # on a busy machine the batch would go to another thread
     with tempfile.TemporaryDirectory() as name:
         rig = Rig(Path(name), 1, {"canary_interval_seconds": "60"})

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from layerwire_server import link as link_module
+from layerwire_server import link_memory
 from layerwire_server.link import Flag, Frame, Kind, Link, LinkError
 from layerwire_server.link_memory import RANGE, OwnMemory
 from tests.served import PATIENCE_SECONDS
@@ -113,7 +113,7 @@ async def test_without_room_payloads_go_by_the_socket():
 
 
 async def test_pages_are_given_back_when_nothing_was_lent_for_a_while(monkeypatch):
-    monkeypatch.setattr(link_module, "_IDLE_SECONDS", 0.01)
+    monkeypatch.setattr(link_memory, "_IDLE_SECONDS", 0.01)
     given_back = asyncio.Event()
     monkeypatch.setattr(OwnMemory, "give_back", lambda _: given_back.set())
     async with ends() as (one, two):
@@ -213,7 +213,7 @@ def lend(descriptor):
         )
         for _ in range(2):
             end.link.send(Frame(Kind.CALLS, 1, LARGE_OF_CHILD))
-            while end.link._own_memory is not None and not end.link._own_memory.is_shared:
+            while end.link._memory.own is not None and not end.link._memory.own.is_shared:
                 await asyncio.sleep(0.01)
         await asyncio.Event().wait()
 

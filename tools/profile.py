@@ -25,7 +25,7 @@ from layerwire_bench.servers import page
 from layerwire_bench.servers.exposition import Samples
 from tools.benchmarks import loads, processes, tables
 from tools.benchmarks.loads import LOADS
-from tools.benchmarks.servers import LAYERWIRE, THIS, Server, Tree, server
+from tools.benchmarks.servers import LAYERWIRE, Server, Tree, server, tree_of
 
 LIMIT_SECONDS = 120.0  # of one load, beside what is measured
 LOOK_SECONDS = 0.25  # between looks whether a load tester's load is on
@@ -171,7 +171,7 @@ def main(directory: Path | None, only: str, callers: str, seconds: float, top: i
     titles = [title for title in LOADS if only in title]
     if not titles:
         raise click.UsageError(f"no load has {only!r} in its title; they are {', '.join(LOADS)}")
-    tree = THIS if directory is None else Tree(directory.resolve(), str(directory.resolve() / ".venv/bin/python"))
+    tree = tree_of(directory)
     program = spy() if top else None
     if top and program is None:
         click.echo("py-spy isn't installed (pip install py-spy, or set PY_SPY): no functions", err=True)

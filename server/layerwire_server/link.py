@@ -9,16 +9,16 @@ Clocks: `arrived` and `deadline` are seconds of CLOCK_MONOTONIC, which all proce
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import enum
 import math
+import select
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol, TypeAlias
 
 from layerwire.wire.shared_memory import SharedMemoryError
-from layerwire_server.link_memory import OwnMemory, PeerMemory
+from layerwire_server.link_memory import LinkMemory
 
 # magic, kind, flags, family, (pad), ordinals, payload bytes, frame, stream, arrived, deadline; then crc32 of all that
 _FIELDS = struct.Struct("<4sBBBxIQQQdd")
@@ -34,7 +34,6 @@ _READ_BYTES = 262144  # about what a unix socket holds
 _JOIN_BYTES = 65536  # below, one copy costs less than a system call with many pieces
 _LENT_BYTES = 262144  # from here on payloads go by shared memory: what a socket holds goes by one system call
 _MEMORY_PAYLOADS = 4  # of the largest size that may be lent at once
-_IDLE_SECONDS = 2.0  # then the pages of what was lent go back to the system
 QUARANTINED = 0x8000  # mark on an ordinal of a request: don't run it, answer INTERNAL
 
 
@@ -53,8 +52,7 @@ class Kind(enum.IntEnum):
     STARTED = 18  # `ordinals` holds the ordinal of the call of an ISOLATE frame that runs now
     CANARY_RESULT = 19  # payload: JSON; ERROR if the canary's answer was wrong
 
-    # Between links alone; their owners never see them.
-    OFFER_MEMORY = 32  # payload: where the sender's memory is
+    OFFER_MEMORY = 32  # payload: where the sender's memory is; owners of links never see this, nor what follows
     SHARE_MEMORY = 33  # the receiver of an offer can read it
     RELEASE_MEMORY = 34  # payload: 8 bytes, where a range begins that the receiver of this may use again
 
@@ -263,8 +261,8 @@ class Link(asyncio.BufferedProtocol):
     Args:
         receiver: its owner.
         max_payload_bytes: largest payload that is accepted.
-        count_copies: called with the bytes that are copied to get a large payload across: once by shared memory, twice
-            by the socket.
+        count_copies: called with the bytes that are copied to get a large payload across: once by shared memory, not at
+            all from a `room`, twice by the socket.
     """
 
     def __init__(
@@ -277,10 +275,7 @@ class Link(asyncio.BufferedProtocol):
         self._error: Exception | None = None
         self._transport: asyncio.WriteTransport | None = None
         self._loop = asyncio.get_running_loop()
-        self._has_offered = False
-        self._own_memory: OwnMemory | None = None
-        self._peer_memory: PeerMemory | None = None
-        self._trim: asyncio.TimerHandle | None = None
+        self._memory = LinkMemory(self._loop, _MEMORY_PAYLOADS * max_payload_bytes)
         self._corked_pieces: list[bytes | memoryview] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -307,9 +302,8 @@ class Link(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio: the socket is gone."""
-        self._transport = self._own_memory = self._peer_memory = None
-        if self._trim is not None:
-            self._trim.cancel()
+        self._transport = None
+        self._memory.close()
         self._receiver.on_disconnect(self, self._error or exc)
 
     def send(self, frame: Frame, body: Iterable[bytes | memoryview] | None = None) -> None:
@@ -319,11 +313,12 @@ class Link(asyncio.BufferedProtocol):
         pieces = [frame.payload] if body is None else list(body)
         nbytes = sum(map(len, pieces))
         if nbytes >= _LENT_BYTES:
-            place = self._lend(pieces, nbytes)
-            self._count_copies(nbytes if place is not None else 2 * nbytes)
-            if place is not None:
+            self.offer_memory()
+            loan = self._memory.lend(pieces, nbytes)
+            self._count_copies(2 * nbytes if loan is None else loan[1])
+            if loan is not None:
                 frame = frame._replace(flags=frame.flags | Flag.LENT)
-                pieces, nbytes = [place], len(place)
+                pieces, nbytes = [loan[0]], len(loan[0])
         pieces.insert(0, _head(frame, nbytes))
         if self._corked_pieces is not None:
             self._corked_pieces += pieces
@@ -348,9 +343,27 @@ class Link(asyncio.BufferedProtocol):
         else:
             self._transport.writelines(pieces)
 
+    def is_up(self) -> bool:
+        """Whether the peer hasn't closed the link so far, though that may not have been noticed here."""
+        if self._transport is None or self._transport.is_closing():
+            return False
+        (poll := select.poll()).register(self._transport.get_extra_info("socket"), 0)  # of a hang-up it always tells
+        return not poll.poll(0)
+
     def unsent_bytes(self) -> int:
         """Bytes that the socket hasn't taken yet."""
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
+    def offer_memory(self) -> None:
+        """Offers the peer memory for large payloads; else the first does so, and goes by the socket itself."""
+        offer = None if self._transport is None else self._memory.first_offer()
+        if offer is not None:
+            self.send(Frame(Kind.OFFER_MEMORY, payload=offer))
+
+    def room(self, nbytes: int) -> memoryview | None:
+        """Where a large payload may be written that is to be sent; None if there is no such room now."""
+        self.offer_memory()
+        return self._memory.room(nbytes) if nbytes >= _LENT_BYTES else None
 
     def close(self) -> None:
         """Ends the link at once."""
@@ -359,38 +372,18 @@ class Link(asyncio.BufferedProtocol):
 
     # shared memory
 
-    def _lend(self, pieces: Sequence[bytes | memoryview], nbytes: int) -> bytes | None:
-        """Where the payload lies now; None if it has to go by the socket, as the first one does."""
-        if not self._has_offered:
-            self._has_offered = True
-            with contextlib.suppress(OSError):
-                self._own_memory = OwnMemory(_MEMORY_PAYLOADS * self._max_payload_bytes)
-                self.send(Frame(Kind.OFFER_MEMORY, payload=self._own_memory.offer))
-        if self._own_memory is None:
-            return None
-        if self._trim is not None:
-            self._trim.cancel()
-        return self._own_memory.lend(pieces, nbytes)
-
     def _with_payload(self, frame: Frame) -> Frame:
-        if self._peer_memory is None:
-            raise LinkError("a range of memory that was never offered")
-        payload = self._peer_memory.payload(frame.payload, self._max_payload_bytes, self._release_later)
+        payload = self._memory.payload(frame.payload, self._max_payload_bytes, self._release_later)
         return frame._replace(payload=payload, flags=frame.flags & ~Flag.LENT)
 
     def _on_memory(self, frame: Frame) -> None:
         if frame.kind is Kind.OFFER_MEMORY:
-            with contextlib.suppress(SharedMemoryError):  # then payloads go on coming by the socket
-                self._peer_memory = PeerMemory(frame.payload)
+            if self._memory.open_peers(frame.payload):  # else payloads go on coming by the socket
                 self.send(Frame(Kind.SHARE_MEMORY))
-        elif self._own_memory is None:
-            raise LinkError("no memory was offered")
         elif frame.kind is Kind.SHARE_MEMORY:
-            self._own_memory.is_shared = True
+            self._memory.share()
         elif len(frame.payload) == _START.size:
-            self._own_memory.release(*_START.unpack(frame.payload))
-            if self._own_memory.is_idle:
-                self._trim = self._loop.call_later(_IDLE_SECONDS, self._own_memory.give_back)
+            self._memory.release(*_START.unpack(frame.payload))
         else:
             raise LinkError("no range of memory")
 

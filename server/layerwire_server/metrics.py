@@ -64,7 +64,7 @@ METRICS: dict[str, Metric] = {
     "layerwire_received_bytes_total": Metric("counter", "Bytes of messages received.", ("method",)),
     "layerwire_sent_bytes_total": Metric("counter", "Bytes of messages sent.", ("method",)),
     "layerwire_copied_bytes_total": Metric(
-        "counter", "Bytes of messages of 256 KiB and more that were copied, by what for.", ("place",)
+        "counter", "Bytes of messages of 256 KiB and more that were copied, by what for; gRPC's own too.", ("place",)
     ),
     "layerwire_bytes_in_flight": Metric("gauge", "Bytes of requests and answers held.", ("gateway",)),
     "layerwire_requests_in_flight": Metric("gauge", "Unary requests not answered.", ("gateway",)),

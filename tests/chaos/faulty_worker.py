@@ -24,12 +24,12 @@ SEGFAULT, HANG, STICKY_ONCE, FAIL = 666.0, 667.0, 668.0, 669.0
 class FaultyDevice(CpuDevice):
     """The CPU, with faults."""
 
-    def run(self, key: LaneKey, inputs: Sequence[BatchInput]) -> DeviceRun:
+    def run(self, key: LaneKey, inputs: Sequence[BatchInput], core_seconds: float) -> DeviceRun:
         """device.Device."""
         for piece in inputs[0].pieces if isinstance(inputs[0], Part) else ():
             for (value,) in struct.iter_unpack("<f", piece[: len(piece) // 4 * 4]):  # a group's rows are one piece
                 self._break(value)
-        return super().run(key, inputs)
+        return super().run(key, inputs, core_seconds)
 
     def _break(self, magic: float) -> None:
         if magic == SEGFAULT:

@@ -53,23 +53,3 @@ def test_garbage_is_collected_by_growth_though_the_process_is_busy():
 
 def test_full_collections_wait_for_idle_times():
     subprocess.run([sys.executable, "-c", BROKEN_STREAMS], check=True)
-
-
-LARGE_BLOCKS = """
-import resource, sys
-from layerwire_server.child import heap
-if not heap.reuse_memory():
-    sys.exit(0)  # another C library
-def faults():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(2):
-    block = bytes(8 << 20); del block
-before = faults()
-for _ in range(10):
-    block = bytearray(8 << 20); del block
-assert faults() - before < 1000, f"{faults() - before} pages were got anew"
-"""
-
-
-def test_large_blocks_are_used_again():
-    subprocess.run([sys.executable, "-c", LARGE_BLOCKS], check=True, timeout=120)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from layerwire.v1 import layerwire_pb2 as pb
+from layerwire.wire.shared_memory import PAGE_BYTES, Memory
 from layerwire_server.link import QUARANTINED, Family, Flag, Kind
 from tests.gateway.frames import (
     ask,
@@ -87,3 +89,64 @@ def test_quarantine_is_bounded(router):
     for number in range(300):
         ask(router, payload=calls({1: relu(b"%3d" % number)}))
     assert [bool(frame.ordinals) for frame in worker.take()] == [False] * 44 + [True] * 256
+
+
+@pytest.fixture
+def memory():
+    return Memory.create("layerwire-client", 4 * PAGE_BYTES)
+
+
+def shared(memory, *pieces, ids=(7,), request=None):
+    """A message of a group whose data lie in shared memory, each piece in a page of its own."""
+    places = []
+    for page, piece in enumerate(pieces, 1):
+        memory.write(page * PAGE_BYTES, [piece])
+        places.append({"start": page * PAGE_BYTES, "nbytes": len(piece)})
+    one = group(ids, request=request)
+    one.shared.CopyFrom(pb.SharedData(memory=memory.offer, ranges=places, room={"start": 3 * PAGE_BYTES, "nbytes": 64}))
+    return group_message(one)
+
+
+KILL, FINE = b"kill" * 250, b"fine" * 250  # more than the message has beside them
+
+
+@pytest.mark.parametrize("learnt", ["shared", "stream"])
+@pytest.mark.parametrize(
+    ("pieces", "ids", "ordinals"),
+    [([KILL], [1], [0]), ([FINE + KILL], [1, 2], [1]), ([FINE], [1], []), ([KILL, KILL], [1], []), ([], [1], [])],
+    ids=["the same", "among others", "other data", "data of more tensors", "none"],
+)
+def test_data_in_shared_memory_are_those_of_the_call(router, memory, learnt, pieces, ids, ordinals):
+    killer = shared(memory, KILL, request=relu(priority=1)) if learnt == "shared" else calls({2: relu(KILL)})
+    router.abandon(kill_twice(router, 0, payload=killer))
+    worker = up(router)
+    ask(router, payload=shared(memory, *pieces, ids=ids))
+    ask(router, payload=calls({1: relu(FINE), 5: relu(KILL)}))
+    first, second = worker.take()
+    assert first.ordinals == tuple(ordinal | QUARANTINED for ordinal in ordinals)
+    assert second.ordinals == (1 | QUARANTINED,)
+
+
+@pytest.mark.parametrize("wrong", ["gone", "outside", "no memory"])
+def test_shared_data_that_cannot_be_had_are_a_workers_business(router, memory, wrong):
+    router.abandon(kill_twice(router, 0, payload=calls({1: relu(KILL)})))
+    worker = up(router)
+    payload = shared(memory, KILL)
+    if wrong == "gone":
+        memory._close()
+    elif wrong == "outside":
+        payload = payload.replace(PAGE_BYTES.to_bytes(8, "little"), (2**64 - 1).to_bytes(8, "little"), 1)
+    else:
+        payload = payload.replace(memory.offer, bytes(32))
+    ask(router, payload=payload)
+    (frame,) = worker.take()
+    assert frame.ordinals == ()
+
+
+def test_a_killer_whose_memory_is_gone_is_forgotten(router, memory):
+    payload = shared(memory, KILL)
+    memory._close()
+    router.abandon(kill_twice(router, 0, payload=payload))
+    worker = up(router)
+    ask(router, payload=calls({5: relu(KILL)}))
+    assert worker.take()[0].ordinals == ()

@@ -10,7 +10,7 @@ import pytest
 from layerwire.errors import InvalidArgumentError, to_status
 from layerwire.v1 import layerwire_pb2 as pb
 from layerwire_server.gateway import stream as gateway_stream
-from layerwire_server.gateway.stream import _together
+from layerwire_server.gateway.stream_messages import together
 from layerwire_server.link import QUARANTINED, Flag, Frame, Kind
 
 
@@ -290,10 +290,10 @@ async def test_a_stopping_gateway_answers_what_it_has_and_ends_the_streams(rig):
 )
 def test_answers_are_put_together_in_order_up_to_a_limit(sizes, messages):
     replies = [bytes([index]) * size for index, size in enumerate(sizes)]
-    together = list(_together(replies))
-    assert b"".join(together) == b"".join(replies)
-    assert len(together) == messages
-    assert all(len(message) <= max(2**20, *sizes) for message in together)
+    messages_sent = list(together(replies))
+    assert b"".join(messages_sent) == b"".join(replies)
+    assert len(messages_sent) == messages
+    assert all(len(message) <= max(2**20, *sizes) for message in messages_sent)
 
 
 async def test_a_client_that_reads_nothing_is_ended_when_others_need_the_room(rig, mib):

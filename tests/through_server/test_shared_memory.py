@@ -8,6 +8,8 @@ import queue
 import re
 import signal
 import struct
+import subprocess
+import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -112,9 +114,12 @@ def test_no_copy_too_many(server, lw):
         for _ in range(2):
             plain.relu(X)
         ratios = copies_of_calls(server, lambda: plain.relu(X), 5)
-    # Beside these the SDK copies twice before it sends, and once of what it gets.
+    # Beside these the SDK's process copies three times before it sends, and three times what it gets.
     assert ratios["to_worker"] <= 1.01
     assert ratios["from_worker"] + ratios["to_message"] <= 2.02
+    # A message's last part may be too small to count.
+    assert 2.9 <= ratios["from_grpc"] + ratios["to_worker"] <= 3.01
+    assert 2.9 <= ratios["from_worker"] + ratios["to_message"] + ratios["to_grpc"] <= 3.01
 
 
 def test_what_is_lent_is_released(lw):
@@ -282,3 +287,114 @@ def test_data_of_another_length_are_the_calls_own_error(stream):
     for ranges in ([], [(PAGE_BYTES, 3999)], [(PAGE_BYTES, 4000), (PAGE_BYTES, 4000)]):
         shared = pb.SharedData(memory=name, ranges=[{"start": start, "nbytes": size} for start, size in ranges])
         assert code_of(ask(shared_call(RELU, 1, shared))) == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_what_a_cancelled_call_has_of_the_memory_is_its_own_until_its_answer(server, lw):
+    array = lw.empty(SHAPE)
+    array[...] = X
+    lw.relu(array)
+    memory, (connection,) = memory_of(lw), lw._session.engine().connections
+    (worker,) = server.pids("worker")
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        future = lw.submit.relu(array)
+        wait_until(lambda: connection.loans)
+        room = next(iter(connection.loans.values())).shared.room.start
+        assert future.cancel()
+        wait_until(lambda: not connection.sent_calls and not connection._cancelled_ids)  # the server has been told
+        del array  # what the worker has yet to read
+        held = sorted(memory._ranges._ends)
+        others = [lw.empty(SHAPE) for _ in range(3)]
+        assert len(held) == 2
+        assert room in held
+        assert not {memory._start_of(one.data.cast("B")) for one in others} & set(held)
+        assert connection.loans
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    wait_until(lambda: not connection.loans)
+    memory.lend(1)  # takes in what was released
+    assert len(memory._ranges) <= 4
+    assert memory._start_of(memory.lend(1)) == held[0]  # both are free again
+    assert np.array_equal(lw.relu(X), np.maximum(X, 0), equal_nan=True)
+    assert len(others) == 3
+
+
+def test_two_clients_share_memory_with_one_server_at_once(server):
+    with (
+        layerwire.Client(server.address, timeout=PATIENCE_SECONDS) as one,
+        layerwire.Client(server.address, timeout=PATIENCE_SECONDS) as other,
+    ):
+        arrays = [client.empty(SHAPE) for client in (one, other)]
+        assert memory_of(one)._name != memory_of(other)._name
+        for number, array in enumerate(arrays):
+            array[...] = X + np.float32(number)
+        for _ in range(5):
+            futures = [client.submit.relu(array) for client, array in zip((one, other), arrays, strict=True)]
+            for number, future in enumerate(futures):
+                expected = np.maximum(X + np.float32(number), 0)
+                assert np.array_equal(future.result(PATIENCE_SECONDS), expected, equal_nan=True)
+        assert np.array_equal(one.relu(arrays[1]), np.maximum(X + np.float32(1), 0), equal_nan=True)  # another's
+
+
+def test_a_client_that_is_killed_in_the_middle_harms_no_other(server, lw):
+    script = f"""
+import os, signal, numpy as np, layerwire
+client = layerwire.Client({server.address!r}, timeout=300)
+array = client.empty({SHAPE})
+array[...] = 1
+client.relu(array)
+futures = [client.submit.relu(array) for _ in range(20)]
+futures[0].result()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    array = lw.empty(SHAPE)
+    array[...] = X
+    workers, memories = server.pids("worker"), lw._session.engine().memory
+    for _ in range(3):
+        process = subprocess.Popen([sys.executable, "-c", script])
+        while process.poll() is None:
+            assert np.array_equal(lw.relu(array), np.maximum(X, 0), equal_nan=True)
+        assert process.returncode == -signal.SIGKILL
+    assert server.pids("worker") == workers
+    assert memory_of(lw) is memories
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 1 << 20), (3, 0, 5)])
+def test_arrays_without_elements_go_their_way(lw, shape):
+    lw.empty(SHAPE)
+    assert lw.relu(lw.empty(shape)).shape == shape
+
+
+def test_arrays_of_any_strides_are_read_as_they_are(lw):
+    whole = lw.empty((2, 900, 1100))
+    whole[...] = np.random.default_rng(2).normal(size=whole.shape)
+    for one in (whole[::-1], whole[:, ::2, ::3], whole.T, whole[:, :, 7:], np.broadcast_to(whole[0], (3, 900, 1100))):
+        for _ in range(2):
+            assert np.array_equal(lw.relu(one), np.maximum(one, 0))
+
+
+def test_each_of_several_servers_shares_its_own(server, tmp_path):
+    other = Server(tmp_path)
+    try:
+        with layerwire.Client([server.address, other.address], timeout=PATIENCE_SECONDS) as client:
+            client.wait_ready()
+            connections = client._session.engine().connections
+            for number in range(12):  # in turn
+                answer = client.relu(X + np.float32(number))
+                assert np.array_equal(answer, np.maximum(X + np.float32(number), 0), equal_nan=True)
+            first, second = (connection.memory for connection in connections)
+            assert first._name != second._name
+            answers = [client.relu(X) for _ in range(4)]
+            counts = [
+                sum(one._start_of(answer.data.cast("B")) is not None for answer in answers) for one in (first, second)
+            ]
+            assert counts == [2, 2]
+    finally:
+        other.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from layerwire import errors
 from layerwire.v1 import layerwire_pb2 as pb
 from tests.transport.fake_server import FakeStream
 
@@ -21,3 +22,18 @@ def assert_own_answers(rows, answers) -> None:
 
 def keep(stream: FakeStream, call: pb.Call) -> None:
     """A script that never answers."""
+
+
+def busy_once(every: int):
+    """A server's script that asks for another try of calls by their ids, once; and the ids that it did that to."""
+    busy = errors.ResourceExhaustedError("queue is full", operator="relu", retry_after_seconds=0.01)
+    ids: set[int] = set()
+
+    def script(stream, call):
+        if call.id % every == 0 and call.id not in ids:
+            ids.add(call.id)
+            stream.refuse(call, busy)
+        else:
+            stream.reply(call)
+
+    return script, ids

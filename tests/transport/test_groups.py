@@ -20,7 +20,7 @@ from layerwire.wire.dtypes import DTYPES
 from layerwire.wire.protobuf import prefix
 from tests.transport import groups
 from tests.transport.fake_server import FakeStream
-from tests.transport.rows import ROW, assert_own_answers, numbered
+from tests.transport.rows import ROW, assert_own_answers, busy_once, numbered
 
 F = Requests()
 RNG = np.random.default_rng(0)
@@ -255,16 +255,7 @@ async def test_an_error_of_a_group_is_each_calls_own(serve):
 
 
 async def test_those_of_a_group_that_are_to_be_tried_again_are(serve):
-    busy = errors.ResourceExhaustedError("queue is full", operator="relu", retry_after_seconds=0.01)
-    seen = set()
-
-    def script(stream, call):
-        if call.id % 3 == 0 and call.id not in seen:
-            seen.add(call.id)
-            stream.refuse(call, busy)
-        else:
-            stream.reply(call)
-
+    script, seen = busy_once(3)
     server = serve(script)
     async with await after_first(server) as lw:
         rows = numbered(20)

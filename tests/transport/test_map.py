@@ -12,7 +12,7 @@ import torch
 import layerwire
 from layerwire import errors
 from tests.transport.fake_server import FakeStream
-from tests.transport.rows import ROW, assert_own_answers, keep, numbered
+from tests.transport.rows import ROW, assert_own_answers, busy_once, keep, numbered
 
 
 @pytest.fixture(params=[False, True], ids=["singles", "groups"])
@@ -131,16 +131,7 @@ async def test_each_call_has_the_timeout(serve, relu):
 
 
 async def test_refused_calls_are_tried_again(serve, relu):
-    busy = errors.ResourceExhaustedError("queue is full", operator="relu", retry_after_seconds=0.01)
-    refused = set()
-
-    def script(stream, call):
-        if call.id % 4 == 0 and call.id not in refused:
-            refused.add(call.id)
-            stream.refuse(call, busy)
-        else:
-            stream.reply(call)
-
+    script, refused = busy_once(4)
     rows = numbered(30)
     assert_own_answers(rows, await relu(serve(script).address, rows))
     assert len(refused) >= 7

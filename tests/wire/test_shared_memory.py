@@ -133,3 +133,28 @@ def test_lent_ranges_never_meet_and_all_comes_back(steps):
     for start in lent:
         ranges.release(start)
     assert ranges.lend(19 * PAGE_BYTES) == PAGE_BYTES
+
+
+def test_a_locked_range_is_locked_for_all_others_until_its_holder_is_gone(memory):
+    one, other = (Memory.open(memory.offer, "test") for _ in range(2))
+    assert one.lock(PAGE_BYTES, 100)
+    assert not other.lock(PAGE_BYTES + 99, 100)
+    assert other.is_locked(0, PAGE_BYTES + 1)
+    assert not other.is_locked(PAGE_BYTES + 100, 100)
+    assert not one.is_locked(PAGE_BYTES, 100)
+    assert other.lock(PAGE_BYTES + 100, 100)
+    one.unlock(PAGE_BYTES, 100)
+    assert not other.is_locked(PAGE_BYTES, 100)
+    assert one.lock(PAGE_BYTES, 100)
+    del one
+    assert not other.is_locked(PAGE_BYTES, 100)
+
+
+def test_what_is_read_only_here_can_be_read_and_its_end_is_told(memory):
+    other = Memory.open(memory.offer, "test", is_writable=False)
+    memory.write(PAGE_BYTES, [b"ab"])
+    releases = []
+    view = other.view(PAGE_BYTES, 2, lambda: releases.append(1))
+    assert bytes(view) == b"ab"
+    del view
+    assert releases == [1]

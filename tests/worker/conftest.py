@@ -109,6 +109,16 @@ class Gateway:
             if frame.frame == number and frame.flags & Flag.LAST:
                 return frame
 
+    async def answer_sizes(self, number: int) -> list[int]:
+        """Bytes of each frame of answers to a frame, the only one on its way."""
+        sizes = []
+        while True:
+            answers = await self.kind(Kind.ANSWERS)
+            assert answers.frame == number
+            sizes.append(len(answers.payload))
+            if answers.flags & Flag.LAST:
+                return sizes
+
     async def kind(self, kind: Kind) -> Frame:
         """The next frame of a kind."""
         while True:

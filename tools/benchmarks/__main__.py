@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import os
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import click
 
@@ -25,7 +27,7 @@ from tools.benchmarks.contenders import WrongAnswerError
 from tools.benchmarks.driver import DriverError
 from tools.benchmarks.peers import launch
 from tools.benchmarks.results import Result
-from tools.benchmarks.servers import THIS, Tree
+from tools.benchmarks.servers import Tree
 
 FILE = Path(__file__).parents[2] / "BENCHMARKS.md"
 START, END = "<!-- figures -->\n", "<!-- /figures -->\n"
@@ -38,24 +40,35 @@ def watch(sentence: str) -> None:
     click.echo(f"{time.strftime('%H:%M:%S')} {sentence}", err=True)
 
 
-def results(tree: Tree, only: str, count: int, seconds: float, failures: list[str]) -> Iterator[Result]:
-    """What was asked for, measured; a part that fails is named in `failures`, and the others go on."""
-    parts: list[tuple[str, Callable[[servers.Server, servers.Server], Iterator[Result]]]] = [
+Part: TypeAlias = Callable[[servers.Server, servers.Server, servers.Server | None], Iterator[Result]]
+
+
+def results(other: Tree | None, only: str, count: int, seconds: float, failures: list[str]) -> Iterator[Result]:
+    """What was asked for, measured; a part that fails is named in `failures`, and the others go on.
+
+    Another checkout's server takes turns with this one's in the lines of a function; the other parts are this one's.
+    """
+    parts: list[tuple[str, Part]] = [
         (line.title, partial(lines.measure, line, count=count, seconds=seconds, watch=watch)) for line in lines.LINES
     ]
-    parts += [
-        (same_host.TITLE, lambda ours, _: iter([same_host.measure(ours, count, seconds, watch)])),
-        (arrivals.SEARCH_TITLE, lambda ours, bare: iter([arrivals.search(ours, bare, watch)])),
-        (arrivals.OVERLOAD_TITLE, lambda *_: iter([arrivals.overload(tree, count, seconds, watch)])),
-    ]
+    if other is None:
+        parts += [
+            (same_host.TITLE, lambda ours, *_: iter([same_host.measure(ours, count, seconds, watch)])),
+            (arrivals.SEARCH_TITLE, lambda ours, bare, _: iter([arrivals.search(ours, bare, watch)])),
+            (arrivals.OVERLOAD_TITLE, lambda *_: iter([arrivals.overload(count, seconds, watch)])),
+        ]
     parts = [part for part in parts if only in part[0]]
     if not parts:
         return
-    with servers.server(*servers.BARE) as bare, servers.server(*servers.LAYERWIRE, tree=tree) as ours:
-        loads.prepare(ours.address)
+    with contextlib.ExitStack() as stack:
+        trees = [servers.THIS] if other is None else [servers.THIS, other]
+        bare = stack.enter_context(servers.server(*servers.BARE))
+        ours, *others = (stack.enter_context(servers.server(*servers.LAYERWIRE, tree=tree)) for tree in trees)
+        for one in (ours, *others):
+            loads.prepare(one.address)
         for title, measure in parts:
             try:
-                yield from measure(ours, bare)
+                yield from measure(ours, bare, others[0] if others else None)
             except FAILURES as error:
                 failures.append(f"{title}: {type(error).__name__}: {error}")
                 watch(failures[-1])
@@ -100,18 +113,18 @@ def head(busy: float) -> list[str]:
 @click.option("--seconds", default=1.0, type=click.FloatRange(0.5), help="Length of a turn.")
 @click.option("--only", default="", help="Print what has this in its title; nothing is written.")
 @click.option("--tree", "directory", type=click.Path(exists=True, file_okay=False, path_type=Path),
-              help="The server of another checkout, whose .venv has it installed; nothing is written.")  # fmt: skip
+              help="Another checkout, whose server takes turns with this one's; nothing is written.")  # fmt: skip
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Every turn, as JSON.")
 def main(rounds: int, seconds: float, only: str, directory: Path | None, file: Path | None) -> None:
     """Compares Layerwire with its peers, a bare grpc.aio server and torch alone; all share this machine's cores."""
-    tree = THIS if directory is None else Tree(directory.resolve(), str(directory.resolve() / ".venv/bin/python"))
+    other = None if directory is None else servers.tree_of(directory)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     paragraphs = head(os.getloadavg()[0])
     for sentence in absent():
         watch(sentence)
     failures: list[str] = []
     measured = []
-    for result in results(tree, only, rounds, seconds, failures):
+    for result in results(other, only, rounds, seconds, failures):
         measured.append(result)
         if file is not None:  # what was measured stays, whatever becomes of the rest
             found = {"head": paragraphs, "machine": asdict(machine()), "results": [one.json() for one in measured]}

@@ -23,7 +23,7 @@ from tools.benchmarks import lines, loads, processes, servers
 from tools.benchmarks.contenders import Session, Turn, processor_time
 from tools.benchmarks.lines import BARE, STREAM
 from tools.benchmarks.results import Claim, Result, Watch
-from tools.benchmarks.servers import Server, Tree
+from tools.benchmarks.servers import Server
 
 BOUND_SECONDS = 0.005
 SEARCH_TITLE = "Poisson arrivals of relu, highest rate with p99 at most 5 ms"
@@ -102,7 +102,7 @@ def _trial(session: Session, target: int, rate: float) -> Turn | None:
     return Turn(rate, latency.p50_seconds, latency.p99_seconds, checks=outcome.point.verified)
 
 
-def overload(tree: Tree, count: int, seconds: float, watch: Watch) -> Result:
+def overload(count: int, seconds: float, watch: Watch) -> Result:
     """Calls a second that were answered within their deadline, at several times the capacity measured beside it.
 
     The load tester has a core of its own and the server the others, where there are several, so that what calls cost
@@ -113,7 +113,7 @@ def overload(tree: Tree, count: int, seconds: float, watch: Watch) -> Result:
     cores = sorted(os.sched_getaffinity(0))
     with contextlib.ExitStack() as stack:
         with _on_cores(cores[1:] or cores):
-            ours = stack.enter_context(servers.server(*servers.LAYERWIRE, tree=tree))
+            ours = stack.enter_context(servers.server(*servers.LAYERWIRE))
         loads.prepare(ours.address)
         workload = lines.program(loads.DEEP_CNN)(ours.address)
         with _on_cores(cores[:1]):

@@ -7,7 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from tools.benchmarks.servers import LAYERWIRE, THIS, Tree
+from tools.benchmarks.servers import LAYERWIRE, THIS
 from tools.benchmarks.tables import table
 
 
@@ -21,11 +21,11 @@ def _role(pid: int) -> str:
     return next((word.rpartition(".")[2] for word in words if word.startswith("layerwire_server.")), "supervisor")
 
 
-def measure(tree: Tree = THIS) -> tuple[float, dict[str, float]]:
+def measure() -> tuple[float, dict[str, float]]:
     """Seconds to ready, and MiB by process, of one start."""
     start = time.perf_counter()
     process = subprocess.Popen(
-        tree.command(*LAYERWIRE), cwd=tree.root, env=tree.environment(), stdout=subprocess.PIPE, text=True
+        THIS.command(*LAYERWIRE), cwd=THIS.root, env=THIS.environment(), stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     process.stdout.readline()

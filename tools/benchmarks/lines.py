@@ -42,11 +42,12 @@ INFERENCE, MAP = "Layerwire, inference protocol", "Layerwire, 256 at once by lw.
 BARE, LOCAL = "bare grpc.aio", "torch in the client's process"
 # By torch's threads, 0 for its own choice: which is faster depends on who else is on the machine.
 EAGER_ROWS = {"torch eager in process, 32 rows": 0, "torch eager in process, 32 rows, 1 thread": 1}
+OTHERS = {"other checkout, stream": "stream", "other checkout, unary": "unary"}
 PEERS = (launch.MOSEC, launch.MOSEC_SINGLE, launch.TRITON)
 OURS = (STREAM, UNARY_DRIVEN)
 SETTLE_SECONDS = 1.0  # before a line's rounds, for each contender: plans, pages, and what is tuned behind calls
 LARGE_SECONDS = 3.0  # of a turn with calls that take a tenth
-_WAYS = {STREAM: "stream", UNARY: "unary", INFERENCE: "oip", BARE: "unary", LOCAL: "local"}
+_WAYS = {STREAM: "stream", UNARY: "unary", INFERENCE: "oip", BARE: "unary", LOCAL: "local"} | OTHERS
 _MESSAGE_BYTES = [(f"grpc.max_{way}_message_length", 1 << 28) for way in ("send", "receive")]
 
 
@@ -134,18 +135,22 @@ LINES = (
 )  # fmt: skip
 
 
-def measure(line: Line, ours: Server, bare: Server, count: int, seconds: float, watch: Watch) -> Iterator[Result]:
-    """The line's results, one for each number of callers."""
+def measure(
+    line: Line, ours: Server, bare: Server, other: Server | None, count: int, seconds: float, watch: Watch
+) -> Iterator[Result]:
+    """The line's results, one for each number of callers; `other` is another checkout's server."""
     with contextlib.ExitStack() as stack:
         workload = line.workload(ours.address)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        contenders = _contenders(stack, line, workload, ours, bare, folder)
+        contenders = _contenders(stack, line, workload, ours, bare, other, folder)
         for callers in line.callers:
             title = f"{line.title}, {callers} caller{'s' if callers > 1 else ''}"
             watch(title)
             more = line.more.get(callers, ())
             present = [
-                one for name, one in contenders.items() if name in line.testers or name in more or _is_for_driver(name)
+                one
+                for name, one in contenders.items()
+                if name in (*line.testers, *more, *OTHERS) or _is_for_driver(name)
             ]
             for contender in present:
                 contender.turn(callers, SETTLE_SECONDS)
@@ -162,11 +167,13 @@ def _is_for_driver(name: str) -> bool:
 
 
 def _contenders(
-    stack: contextlib.ExitStack, line: Line, workload: Workload, ours: Server, bare: Server, folder: Path
-) -> dict[str, Contender]:
-    names = dict.fromkeys([*line.testers, *(name for more in line.more.values() for name in more)])
+    stack: contextlib.ExitStack, line: Line, workload: Workload, ours: Server, bare: Server, other: Server | None,
+    folder: Path,
+) -> dict[str, Contender]:  # fmt: skip
+    others = OTHERS if other is not None else ()
+    names = dict.fromkeys([*line.testers, *(name for more in line.more.values() for name in more), *others])
     ways = [name for name in names if name in _WAYS]
-    addresses = {BARE: bare, LOCAL: None}
+    addresses = {BARE: bare, LOCAL: None} | dict.fromkeys(others, other)
     servers = {name: addresses.get(name, ours) for name in ways}
     specs = [
         TargetSpec(cast("Any", _WAYS[name]), None if one is None else one.address) for name, one in servers.items()

@@ -20,7 +20,7 @@ LAYERWIRE = (
 
 
 class Tree(NamedTuple):
-    """A checkout, and the Python that has it installed."""
+    """A checkout, and the Python that has it installed, or finds it by PYTHONPATH."""
 
     root: Path
     python: str
@@ -34,10 +34,21 @@ class Tree(NamedTuple):
         variables = dict(os.environ)
         if self != THIS:
             variables.pop("PYTHONPATH", None)
+            if self.python == sys.executable:
+                variables["PYTHONPATH"] = os.pathsep.join(str(self.root / name) for name in ("client", "server"))
         return variables
 
 
 THIS = Tree(ROOT, sys.executable)
+
+
+def tree_of(directory: Path | None) -> Tree:
+    """The checkout in a directory, this one if None; one without a .venv of its own is run by this Python."""
+    if directory is None:
+        return THIS
+    root = directory.resolve()
+    python = root / ".venv/bin/python"
+    return Tree(root, str(python) if python.exists() else sys.executable)
 
 
 class Server(NamedTuple):

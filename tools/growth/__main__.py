@@ -17,14 +17,15 @@ import click
 from layerwire_bench.machine import machine
 from tools.benchmarks import tables
 from tools.benchmarks.processes import Neighbours
-from tools.benchmarks.servers import ROOT, THIS, Tree
+from tools.benchmarks.servers import ROOT, tree_of
 from tools.growth.curve import Growth, Point, cliffs, from_best
 from tools.growth.measurements import GROWTHS
 from tools.growth.picture import draw
 
 HEAD = """# Growth
 
-What `make bench-growth` measured. A cliff is a step at which throughput or latency worsens by more than what grew
+What `make bench-growth` measured: each point is the median over rounds, in each of which every curve has its turn, so
+that one busy moment makes no cliff. A cliff is a step at which throughput or latency worsens by more than what grew
 explains, and half as much again for the noise of a shared machine.
 """
 
@@ -58,10 +59,10 @@ def section(growth: Growth, points: Sequence[Point]) -> tuple[str, bool]:
 
 @click.command(context_settings={"show_default": True})
 @click.option("--only", default="", help=f"What has this in its name; they are {', '.join(GROWTHS)}.")
-@click.option("--rounds", default=2, type=click.IntRange(1), help="Times that each curve is measured.")
-@click.option("--seconds", default=1.0, type=click.FloatRange(0.5), help="Length of a measurement.")
+@click.option("--rounds", default=3, type=click.IntRange(1), help="Rounds; in each, every curve is measured once.")
+@click.option("--seconds", default=0.5, type=click.FloatRange(0.5), help="Length of a measurement.")
 @click.option("--tree", "directory", type=click.Path(exists=True, file_okay=False, path_type=Path),
-              help="The server of another checkout, whose .venv has it installed.")  # fmt: skip
+              help="The server of another checkout.")  # fmt: skip
 @click.option("--out", default=ROOT / "docs" / "growth", type=click.Path(file_okay=False, path_type=Path),
               help="Folder of pictures, figures and the page.")  # fmt: skip
 def main(only: str, rounds: int, seconds: float, directory: Path | None, out: Path) -> None:
@@ -70,26 +71,30 @@ def main(only: str, rounds: int, seconds: float, directory: Path | None, out: Pa
     names = [name for name in GROWTHS if only in name]
     if not names:
         raise click.UsageError(f"nothing has {only!r} in its name; they are {', '.join(GROWTHS)}")
-    tree = THIS if directory is None else Tree(directory.resolve(), str(directory.resolve() / ".venv/bin/python"))
+    tree = tree_of(directory)
     out.mkdir(parents=True, exist_ok=True)
     today = dt.datetime.now(dt.UTC).date().isoformat()
     head = f"Measured on {today} by `python -m tools.growth`: {tables.machine(machine())}"
     busy = f"Load average before: {os.getloadavg()[0]:.1f}."
     file = out / "growth.json"
     figures = json.loads(file.read_text()) if file.exists() else {}
-    for name in names:
-        growth, measure = GROWTHS[name]
-        curves: list[list[Point]] = [[] for _ in range(rounds)]
-        neighbours = Neighbours()
-        for number, curve in enumerate(curves, 1):
+    curves: dict[str, list[list[Point]]] = {name: [] for name in names}
+    shares: dict[str, list[float]] = {name: [] for name in names}  # of the cores, that others used meanwhile
+    for number in range(1, rounds + 1):
+        for name in names:
+            growth, measure = GROWTHS[name]
+            curve: list[Point] = []
+            neighbours = Neighbours()
             for point in measure(tree, seconds):
                 curve.append(point)
                 watch(f"{name}, round {number} of {rounds}: {point.size:,.0f}: {point.throughput:,.4g} {growth.unit}")
-        others = neighbours.ratio()
-        meanwhile = "" if others is None else f" Others used {others:.0%} of the cores meanwhile."
-        figures[name] = {"head": f"{head} {busy}{meanwhile}", "points": medians(curves), "rounds": curves}
-        file.write_text(json.dumps(figures, indent=1))
-        write_page(out, figures)
+            curves[name].append(curve)
+            shares[name] += [] if (share := neighbours.ratio()) is None else [share]
+            meanwhile = f" Others used {max(shares[name]):.0%} of the cores at most." if shares[name] else ""
+            points = medians(curves[name])
+            figures[name] = {"head": f"{head} {busy}{meanwhile}", "points": points, "rounds": curves[name]}
+            file.write_text(json.dumps(figures, indent=1))
+            write_page(out, figures)
 
 
 def write_page(out: Path, figures: dict[str, dict[str, list[list[float]]]]) -> None:

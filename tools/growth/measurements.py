@@ -6,9 +6,11 @@ It knows servers and loads; neither cliffs nor pictures.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 import numpy as np
 
@@ -62,13 +64,20 @@ def callers(tree: Tree, seconds: float) -> Iterator[Point]:
             yield _point(session, size, int(size), seconds)
 
 
-def payload(tree: Tree, seconds: float) -> Iterator[Point]:
+def _payload(shared_memory: Literal["auto", "off"]) -> Measure:
     """Larger tensors, one caller, by the SDK; throughput is in bytes there and back."""
-    flags = ("--max-message-bytes", str(MESSAGE_BYTES))
-    with (
-        server(*LAYERWIRE, *flags, tree=tree) as target,
-        layerwire.Client(target.address, max_message_bytes=MESSAGE_BYTES, max_bytes_in_flight=1 << 30) as client,
-    ):
+
+    def measure(tree: Tree, seconds: float) -> Iterator[Point]:
+        with server(*LAYERWIRE, "--max-message-bytes", str(MESSAGE_BYTES), tree=tree) as target:
+            yield from _payload_points(target, shared_memory, seconds)
+
+    return measure
+
+
+def _payload_points(target: Server, shared_memory: Literal["auto", "off"], seconds: float) -> Iterator[Point]:
+    with layerwire.Client(
+        target.address, max_message_bytes=MESSAGE_BYTES, max_bytes_in_flight=1 << 30, shared_memory=shared_memory
+    ) as client:
         for size in PAYLOAD.sizes:
             x = np.random.default_rng(7).normal(size=int(size) // 4).astype(np.float32)
             latencies: list[float] = []
@@ -137,8 +146,9 @@ def _inverse(ratio: float) -> float:
 CALLERS = Growth("callers", "relu (1, 10) by the stream", "callers", "calls/s", _constant, _proportional,
                  tuple(float(1 << power) for power in range(11)))  # fmt: skip
 # Bytes: bytes a second must not fall; a call's time grows as they do.
-PAYLOAD = Growth("payload", "relu by the SDK, one caller", "bytes", "bytes/s", _constant, _proportional,
+PAYLOAD = Growth("payload", "relu by the SDK, one caller, by gRPC", "bytes", "bytes/s", _constant, _proportional,
                  tuple(float(4 << (2 * power)) for power in range(14)))  # fmt: skip
+SHARED = dataclasses.replace(PAYLOAD, name="shared-payload", title="relu by the SDK, one caller, by shared memory")
 # Lanes: a batch of 256 callers falls apart into as many; below one call a batch nothing is left to lose. A tenth of the
 # batch's size may cost that much of what batching saved, and no more than all of it.
 LANES = Growth("lanes", f"softmax of rows of several lengths at once, {LANE_CALLERS} callers", "lanes", "calls/s",
@@ -153,7 +163,8 @@ WORKERS = Growth("workers", "relu (1, 10) by the stream, 64 callers", "workers",
                  (1.0, 2.0, 3.0, 4.0))  # fmt: skip
 GROWTHS: dict[str, tuple[Growth, Measure]] = {
     "callers": (CALLERS, callers),
-    "payload": (PAYLOAD, payload),
+    "payload": (PAYLOAD, _payload("off")),
+    "shared-payload": (SHARED, _payload("auto")),
     "lanes": (LANES, lanes),
     "parameters": (PARAMETERS, parameters),
     "gateways": (GATEWAYS, _several("--gateways", GATEWAYS)),

@@ -16,11 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from layerwire.v1 import layerwire_pb2 as messages
-from layerwire.wire.shared_memory import PAGE_BYTES, Memory, Ranges
+from layerwire.wire.shared_memory import PAGE_BYTES, Memory, Ranges, aligned_size
 
 LARGE_BYTES = 262144  # from here on calls and answers go by shared memory
 _NAME = "layerwire-client"  # as servers name such memory
-_ALIGNMENT = 64
 
 
 class Loan(NamedTuple):
@@ -60,6 +59,7 @@ class ClientMemory:
         self._address = self._memory.address()
         self._ranges = Ranges(PAGE_BYTES, self._memory.nbytes)
         self._lock = threading.Lock()
+        self._locked_sizes: dict[int, int] = {}  # ranges that are free but for a worker that writes there, by start
         self._releases: deque[int] = deque()  # by finalizers, which may run while the lock is held
 
     def lend(self, nbytes: int) -> memoryview | None:
@@ -67,7 +67,7 @@ class ClientMemory:
         with self._lock:
             while self._releases:
                 self._ranges.release(self._releases.popleft())
-            start = self._ranges.lend(nbytes)
+            start = self._lend(nbytes)
         if start is None:
             return None
         return self._memory.view(start, nbytes, partial(self._releases.append, start))
@@ -89,7 +89,8 @@ class ClientMemory:
     def loan(self, data: Sequence[bytes | memoryview], answer_sizes: Sequence[int]) -> Loan | None:
         """What a call with these data, and answers of such sizes, needs of the memory; None where that isn't to be had.
 
-        Small data that lie elsewhere are copied to here; where large ones do, or there are none, there is no loan.
+        Data that lie elsewhere are copied to here: small ones, and those of calls that were made before it was known
+        which of several servers they would go to. Where none are large there is no loan.
         """
         if all(len(piece) < LARGE_BYTES for piece in data):
             return None
@@ -97,7 +98,7 @@ class ClientMemory:
         for piece in data:
             view, start = piece, self._start_of(piece)
             if start is None:
-                copy = self.lend(len(piece)) if len(piece) < LARGE_BYTES else None
+                copy = self.lend(len(piece))
                 if copy is None:
                     return None
                 copy[:] = piece
@@ -105,7 +106,7 @@ class ClientMemory:
             assert isinstance(view, memoryview)
             views.append(view)
             shared.ranges.add(start=PAGE_BYTES if start is None else start, nbytes=len(view))
-        room_bytes = sum(-(-size // _ALIGNMENT) * _ALIGNMENT for size in answer_sizes)
+        room_bytes = sum(map(aligned_size, answer_sizes))
         room = self.lend(room_bytes) if room_bytes >= LARGE_BYTES else None
         if room is not None:
             shared.room.start, shared.room.nbytes = self._start_of(room) or 0, len(room)
@@ -118,6 +119,17 @@ class ClientMemory:
         nbytes = math.prod(sizes) * element.itemsize
         data = self.lend(nbytes) if nbytes >= LARGE_BYTES and not element.hasobject else None
         return None if data is None else np.frombuffer(data, element).reshape(sizes)
+
+    def _lend(self, nbytes: int) -> int | None:
+        """Where a range begins that nobody writes to: a worker that was given up may still do so, until it is gone."""
+        for first in [first for first, size in self._locked_sizes.items() if not self._memory.is_locked(first, size)]:
+            del self._locked_sizes[first]
+            self._ranges.release(first)
+        while True:
+            start = self._ranges.lend(nbytes)
+            if start is None or not self._memory.is_locked(start, nbytes):
+                return start
+            self._locked_sizes[start] = nbytes
 
     def _start_of(self, data: bytes | memoryview) -> int | None:
         """Where data lie in it; None if they lie elsewhere."""

@@ -10,8 +10,8 @@ import contextlib
 import random
 import time
 from collections import deque
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, TypeAlias
 
 import grpc
 import grpc.aio
@@ -24,8 +24,9 @@ from layerwire.transport.client_memory import LARGE_BYTES, ClientMemory, Loan
 from layerwire.transport.frame_interval import FrameInterval
 from layerwire.transport.settings import Settings
 from layerwire.v1 import layerwire_pb2 as messages
-from layerwire.wire import framing
-from layerwire.wire.protobuf import prefix
+from layerwire.wire import framing, message_parts
+from layerwire.wire.arrays import aligned_end
+from layerwire.wire.protobuf import MalformedError, prefix
 from layerwire.wire.shared_memory import SharedMemoryError
 
 _STREAM = "/layerwire.v1.LayerwireService/Stream"
@@ -40,7 +41,8 @@ GROUPS_KEY = "layerwire-call-groups"  # metadata of a stream whose server takes 
 MEMORY_KEY = "layerwire-shared-memory"  # likewise: whose server may be asked for memory to share
 _MAX_CANCELLATIONS = 4096
 _MEMORY_SECONDS = 5.0
-_UNASKED, _WANTED, _ASKED = range(3)  # whether a stream's server is to be asked for memory
+_UNASKED, _WANTED, _ASKED = range(3)  # whether a stream's server is to be asked for memory, or for messages in parts
+Message: TypeAlias = tuple[list[bytes | memoryview], int]  # its bytes in pieces, and how many
 
 
 class Owner(Protocol):
@@ -49,7 +51,7 @@ class Owner(Protocol):
     def on_available(self, connection: Connection) -> None:
         """Calls may be given to the connection."""
 
-    def on_response(self, connection: Connection, frame: bytes) -> None:
+    def on_response(self, connection: Connection, frame: bytes | memoryview) -> None:
         """A StreamResponse came.
 
         Raises:
@@ -83,6 +85,8 @@ class Connection:
         self.failures = 0
         self.sent_calls: dict[int, Call] = {}
         self.takes_groups = False
+        self._takes_parts = False
+        self._parts_state = _UNASKED
         self.memory: ClientMemory | None = None
         self.loans: dict[int, Loan] = {}
         self.frame_interval = FrameInterval()
@@ -93,6 +97,7 @@ class Connection:
         self._queue: deque[Call] = deque()
         self._cancelled_ids: list[int] = []
         self._metadata = settings.metadata
+        self._max_message_bytes = settings.max_message_bytes
         self._tls = settings.credentials is not None
         self._owner = owner
         self._chance = random.Random()  # noqa: S311  # jitter keeps no secret
@@ -146,6 +151,11 @@ class Connection:
             return [] if loans[0] is None else loans[0].answer(group.ranges)
         except ValueError:
             return []  # which is no answer to any call
+
+    def _large_room(self, nbytes: int) -> memoryview:
+        if nbytes > self._max_message_bytes:
+            raise MalformedError
+        return aligned_end(nbytes)
 
     def _end_wait_for_memory(self) -> None:
         waiters, self._memory_waiters = self._memory_waiters, []
@@ -203,19 +213,28 @@ class Connection:
         """One stream from beginning to end, and how it ended."""
         method: Any = self.channel.stream_stream(_STREAM)  # of bytes, for which its type has no words
         stream = method(metadata=self._metadata)
-        self.takes_groups = self._server_shares = False
+        self.takes_groups = self._server_shares = self._takes_parts = False
+        self._parts_state = _UNASKED
+        large_answer = message_parts.Assembly(self._large_room)
         writer = self._loop.create_task(self._write(stream))
         try:
             keys = {key for key, _ in await stream.initial_metadata()}
             self.takes_groups, self._server_shares = GROUPS_KEY in keys, MEMORY_KEY in keys
+            self._takes_parts = message_parts.KEY in keys
             if not self._server_shares:
                 self.on_memory(b"")
             elif self._memory_state == _WANTED:
                 self._rouse()
             while (frame := await stream.read()) is not grpc.aio.EOF:
-                self._owner.on_response(self, frame)
-                self.failures = 0
-        except DecodeError:
+                answer = large_answer.add(frame) if frame[:1] == message_parts.FIRST_BYTE else frame
+                if answer is not None:
+                    self._owner.on_response(self, answer)
+                    self.failures = 0
+                    if len(frame) > message_parts.LARGE_BYTES and self._parts_state == _UNASKED and self._takes_parts:
+                        self._parts_state = _WANTED
+                        self._rouse()
+                del answer  # an array's memory, perhaps
+        except (DecodeError, MalformedError):
             return grpc.StatusCode.DATA_LOSS, "the server sent a message that is no StreamResponse"
         except asyncio.CancelledError:  # also how grpc.aio tells that the server ended the stream with CANCELLED
             if _is_cancelled():
@@ -239,25 +258,23 @@ class Connection:
     async def _write(self, stream: Any) -> None:
         try:
             while True:
-                if 0 < len(self._queue) < WHOLE_FRAME_CALLS:
-                    wait_seconds = self._wait_seconds(time.monotonic())
-                    if wait_seconds:
-                        await asyncio.sleep(wait_seconds)
+                if 0 < len(self._queue) < WHOLE_FRAME_CALLS and self.frame_interval.is_long:
+                    deadline = min(call.deadline for call in self._queue)
+                    await asyncio.sleep(self.frame_interval.wait_seconds(deadline, time.monotonic()))
                 frame = self._next_frame()
                 if frame is None:
                     await self._sleep()
-                else:
+                elif isinstance(frame, bytes):
                     await stream.write(frame)
+                else:
+                    for part in frame:
+                        await stream.write(part)
+                    self._parts_state = _ASKED  # who sends parts takes them
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             pass  # the stream is over; its reader learns the status
 
-    def _wait_seconds(self, now: float) -> float:
-        """How long the calls that wait are to wait for company."""
-        if not self.frame_interval.is_long:
-            return 0.0
-        return self.frame_interval.wait_seconds(min(call.deadline for call in self._queue), now)
-
-    def _next_frame(self) -> bytes | None:
+    def _next_frame(self) -> bytes | Iterator[bytes] | None:
+        """The next message, or the parts of it; None if there is nothing to send."""
         if self._cancelled_ids:
             ids = self._cancelled_ids[:_MAX_CANCELLATIONS]
             del self._cancelled_ids[:_MAX_CANCELLATIONS]
@@ -265,12 +282,20 @@ class Connection:
         if self._memory_state == _WANTED and self._server_shares:
             self._memory_state = _ASKED
             return messages.StreamRequest(share_memory=messages.ShareMemoryRequest()).SerializeToString()
+        if self._parts_state == _WANTED:
+            self._parts_state = _ASKED
+            return message_parts.EMPTY
         calls = self._next_calls()
         if len(calls) == 1 and calls[0].nbytes >= LARGE_BYTES and self._may_share:
             frame = self._shared_frame(calls[0])
             if frame is not None:
                 return frame
-        return None if not calls else _groups(calls) if self.takes_groups else _singles(calls)
+        if not calls:
+            return None
+        pieces, nbytes = _groups(calls) if self.takes_groups else _singles(calls)
+        if self._takes_parts and nbytes > message_parts.LARGE_BYTES:
+            return message_parts.parts(pieces, nbytes)
+        return b"".join(pieces)
 
     def _shared_frame(self, call: Call) -> bytes | None:
         """The message of a call whose data lie in shared memory; None if they don't."""
@@ -351,15 +376,17 @@ class Connection:
         return UnavailableError(error.message) if retry.may_resend(code, details) else error
 
 
-def _singles(calls: Sequence[Call]) -> bytes:
+def _singles(calls: Sequence[Call]) -> Message:
     """A StreamRequest of calls by themselves."""
-    parts: list[bytes | memoryview] = [prefix(1, sum(call.entry.nbytes for call in calls))]
+    nbytes = sum(call.entry.nbytes for call in calls)
+    opening = prefix(1, nbytes)
+    parts: list[bytes | memoryview] = [opening]
     for call in calls:
         parts += call.entry.parts(call.id, call.data)
-    return b"".join(parts)
+    return parts, len(opening) + nbytes
 
 
-def _groups(calls: Sequence[Call]) -> bytes:
+def _groups(calls: Sequence[Call]) -> Message:
     """A StreamRequest of groups of calls that are alike. Those that bring weights along are groups of one."""
     groups: dict[Any, list[Call]] = {}
     for call in calls:
@@ -370,8 +397,8 @@ def _groups(calls: Sequence[Call]) -> bytes:
         pieces, length = group[0].entry.group_parts([call.id for call in group], [call.data for call in group])
         parts += pieces
         nbytes += length
-    parts[0] = prefix(1, nbytes)
-    return b"".join(parts)
+    parts[0] = opening = prefix(1, nbytes)
+    return parts, len(opening) + nbytes
 
 
 def _is_cancelled() -> bool:

@@ -135,7 +135,7 @@ class Engine:
         """Connection: calls may be given to it."""
         self._unpark()
 
-    def on_response(self, connection: Connection, frame: bytes) -> None:
+    def on_response(self, connection: Connection, frame: bytes | memoryview) -> None:
         """Connection: a StreamResponse came. Ids that nobody waits for are passed over."""
         self._had_answer = True
         now = time.monotonic()
@@ -198,7 +198,7 @@ class Engine:
                 self._finish(call, error)
 
     def on_memory(self, connection: Connection, memory: ClientMemory | None) -> None:
-        """Connection: this is what the server shares from now on. Of several servers' no use is made."""
+        """Connection: this is what the server shares from now on; with several, calls are put there as they leave."""
         self.memory = memory if len(self.connections) == 1 else None
 
     def on_loss(self, connection: Connection, calls: Sequence[Call], error: LayerwireError, *, resend: bool) -> None:

@@ -15,6 +15,7 @@ import grpc
 import grpc.aio
 
 from layerwire.transport.tls import Tls, make_credentials
+from layerwire.wire import message_parts
 from layerwire.wire.shared_memory import IS_AVAILABLE
 
 Metadata: TypeAlias = Mapping[str, str | bytes] | Sequence[tuple[str, str | bytes]]
@@ -27,6 +28,7 @@ _KEY = re.compile(r"[0-9a-z_.-]+")
 _VALUE = re.compile(r"[ -~]*")
 _AUTHORIZATION = "authorization"
 _CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
+    *message_parts.CHANNEL_OPTIONS,
     # Each client has connections of its own, so that closing one, or a fork, leaves others alone.
     ("grpc.use_local_subchannel_pool", 1),
     # The stream's own back-off decides when to try again; the channel's only must not be slower.

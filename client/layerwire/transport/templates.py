@@ -152,7 +152,7 @@ def _column(columns: Mapping[str, list[Any]], name: str) -> list[Any]:
 
 
 _templates: dict[TemplateKey, CallTemplate] = {}
-_MAX_TEMPLATES = 4096
+_MAX_TEMPLATES = 8192
 
 
 def call_template(key: TemplateKey, options: Options) -> CallTemplate:
@@ -206,7 +206,7 @@ class AnswerTemplate:
         return Timing.from_message(self.response.timing)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=8192)
 def answer_template(payload: bytes) -> AnswerTemplate:
     """The template of a group of answers; one without result if it is none."""
     try:
@@ -226,7 +226,7 @@ def single_answer(payload: memoryview) -> tuple[int, AnswerTemplate, list[bytes]
     return message.id, template, [getattr(response, name).data for name, _ in template.tensors]
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=8192)
 def call_entry(signature: Signature, options: bytes) -> Entry:
     """The bytes of calls of a signature; `options` is the serialized options field."""
     family, head, tensors, of = signature

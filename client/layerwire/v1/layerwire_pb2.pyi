@@ -299,14 +299,24 @@ class EstimateResponse(_message.Message):
     def __init__(self, outputs: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ..., input_bytes: _Optional[int] = ..., output_bytes: _Optional[int] = ..., floating_point_operations: _Optional[int] = ...) -> None: ...
 
 class StreamRequest(_message.Message):
-    __slots__ = ("calls", "cancel", "share_memory")
+    __slots__ = ("calls", "cancel", "share_memory", "part")
     CALLS_FIELD_NUMBER: _ClassVar[int]
     CANCEL_FIELD_NUMBER: _ClassVar[int]
     SHARE_MEMORY_FIELD_NUMBER: _ClassVar[int]
+    PART_FIELD_NUMBER: _ClassVar[int]
     calls: Calls
     cancel: Cancellation
     share_memory: ShareMemoryRequest
-    def __init__(self, calls: _Optional[_Union[Calls, _Mapping]] = ..., cancel: _Optional[_Union[Cancellation, _Mapping]] = ..., share_memory: _Optional[_Union[ShareMemoryRequest, _Mapping]] = ...) -> None: ...
+    part: MessagePart
+    def __init__(self, calls: _Optional[_Union[Calls, _Mapping]] = ..., cancel: _Optional[_Union[Cancellation, _Mapping]] = ..., share_memory: _Optional[_Union[ShareMemoryRequest, _Mapping]] = ..., part: _Optional[_Union[MessagePart, _Mapping]] = ...) -> None: ...
+
+class MessagePart(_message.Message):
+    __slots__ = ("message_bytes", "data")
+    MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    message_bytes: int
+    data: bytes
+    def __init__(self, message_bytes: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class ShareMemoryRequest(_message.Message):
     __slots__ = ()
@@ -385,14 +395,16 @@ class Call(_message.Message):
     def __init__(self, id: _Optional[int] = ..., pool: _Optional[_Union[PoolRequest, _Mapping]] = ..., unpool: _Optional[_Union[UnpoolRequest, _Mapping]] = ..., linear: _Optional[_Union[LinearRequest, _Mapping]] = ..., activate: _Optional[_Union[ActivateRequest, _Mapping]] = ..., convolve: _Optional[_Union[ConvolveRequest, _Mapping]] = ..., normalize: _Optional[_Union[NormalizeRequest, _Mapping]] = ..., run: _Optional[_Union[RunRequest, _Mapping]] = ..., differentiate: _Optional[_Union[DifferentiateRequest, _Mapping]] = ...) -> None: ...
 
 class StreamResponse(_message.Message):
-    __slots__ = ("answers", "groups", "memory")
+    __slots__ = ("answers", "groups", "memory", "part")
     ANSWERS_FIELD_NUMBER: _ClassVar[int]
     GROUPS_FIELD_NUMBER: _ClassVar[int]
     MEMORY_FIELD_NUMBER: _ClassVar[int]
+    PART_FIELD_NUMBER: _ClassVar[int]
     answers: _containers.RepeatedCompositeFieldContainer[Answer]
     groups: _containers.RepeatedCompositeFieldContainer[AnswerGroup]
     memory: SharedMemory
-    def __init__(self, answers: _Optional[_Iterable[_Union[Answer, _Mapping]]] = ..., groups: _Optional[_Iterable[_Union[AnswerGroup, _Mapping]]] = ..., memory: _Optional[_Union[SharedMemory, _Mapping]] = ...) -> None: ...
+    part: MessagePart
+    def __init__(self, answers: _Optional[_Iterable[_Union[Answer, _Mapping]]] = ..., groups: _Optional[_Iterable[_Union[AnswerGroup, _Mapping]]] = ..., memory: _Optional[_Union[SharedMemory, _Mapping]] = ..., part: _Optional[_Union[MessagePart, _Mapping]] = ...) -> None: ...
 
 class AnswerGroup(_message.Message):
     __slots__ = ("template", "ids", "data", "shared_ranges")

@@ -16,9 +16,10 @@ import numpy.typing as npt
 
 from layerwire.errors import InternalError, InvalidArgumentError, invalid
 from layerwire.v1 import tensor_pb2
-from layerwire.wire.dtypes import DTYPE_NAMES, DTYPES, TensorSpec
+from layerwire.wire.dtypes import DTYPE_NAMES, DTYPES, ITEMSIZES, TensorSpec
 from layerwire.wire.framing import bare
 from layerwire.wire.safetensors import Content
+from layerwire.wire.shared_memory import ALIGNMENT_BYTES
 
 # Wire dtype and shape, as a plain tuple: a NamedTuple costs three times as much to make, and each call makes one.
 Spec: TypeAlias = tuple[int, tuple[int, ...]]
@@ -103,22 +104,34 @@ def numpy_rows(spec: Spec, count: int, data: bytes | memoryview) -> list[npt.NDA
     """Writable arrays of answers that came one after another; raises as `to_numpy`."""
     dtype_code, shape = spec
     if count == 1:
-        return [of_buffer(dtype_code, shape, writable(data))]
+        return [of_buffer(dtype_code, shape, writable(data, dtype_code))]
     is_shared = len(data) <= SHARED_BYTES
     column = of_buffer(dtype_code, (count, *shape), bytearray(data) if is_shared else data)
     rows = list(column) if shape else [column[row, ...] for row in range(count)]  # `list` would make scalars of these
     return rows if is_shared else [row.copy() for row in rows]
 
 
-def writable(data: bytes | memoryview) -> bytearray | memoryview:
-    """The data themselves if they may be written to, as those in shared memory may, else a copy."""
-    if isinstance(data, memoryview) and not data.readonly:
+def writable(data: bytes | memoryview, dtype_code: int) -> bytearray | memoryview:
+    """The data themselves if they may be written to, as in shared memory, and lie as the dtype wants; else a copy."""
+    if isinstance(data, memoryview) and not data.readonly and _address(data) % ITEMSIZES.get(dtype_code, 1) == 0:
         return data
     if len(data) < _HUGE_BYTES:
         return bytearray(data)
     copy = np.empty(len(data), np.uint8)  # numpy asks for huge pages: a bytearray's cost as much as the copy does
     copy[:] = np.frombuffer(data, np.uint8)
     return copy.data
+
+
+def aligned_end(nbytes: int) -> memoryview:
+    """Writable memory that ends where a cache line does: an answer mostly ends with an array, which then lies well."""
+    block = np.empty(nbytes + ALIGNMENT_BYTES, np.uint8)
+    start = -(_address(block.data) + nbytes) % ALIGNMENT_BYTES
+    return block.data[start : start + nbytes]
+
+
+def _address(data: memoryview) -> int:
+    address: int = np.frombuffer(data, np.uint8).__array_interface__["data"][0] if len(data) else 0
+    return address
 
 
 def of_buffer(dtype_code: int, shape: tuple[int, ...], data: bytes | bytearray | memoryview) -> npt.NDArray[Any]:
@@ -244,7 +257,7 @@ def _torch_maker(device: Any) -> Maker:
         if not nbytes:
             return [torch.empty(shape, dtype=dtype, device=device) for _ in range(count)]
         # A storage of its own for each, which is what torch saves, resizes and shares of a tensor.
-        pieces = (writable(memoryview(data)[at : at + nbytes]) for at in range(0, len(data), nbytes))
+        pieces = (writable(memoryview(data)[at : at + nbytes], dtype_code) for at in range(0, len(data), nbytes))
         return [torch.frombuffer(piece, dtype=dtype).reshape(shape).to(device) for piece in pieces]
 
     return rows

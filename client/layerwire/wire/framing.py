@@ -195,8 +195,10 @@ def shared_call(template: bytes, call_id: int, shared: layerwire_pb2.SharedData)
     return content
 
 
-def answers(frame: bytes) -> tuple[list[memoryview], list[Group], bytes | None]:
+def answers(frame: bytes | memoryview) -> tuple[list[memoryview], list[Group], bytes | None]:
     """The serialized Answers of a StreamResponse, its groups, and the name of the memory that it shares, if it does.
+
+    Data of a message that is one call's alone may be written to if the message may: they are the call's to keep.
 
     Raises:
         DecodeError: it is none.
@@ -215,6 +217,8 @@ def answers(frame: bytes) -> tuple[list[memoryview], list[Group], bytes | None]:
                 memory = layerwire_pb2.SharedMemory.FromString(bytes(view[start:end])).name
     except MalformedError:
         raise DecodeError("no StreamResponse") from None
+    if not view.readonly and (singles or len(groups) != 1 or len(groups[0].ids) != 1):
+        groups = [group._replace(data=[piece.toreadonly() for piece in group.data]) for group in groups]
     return singles, groups, memory
 
 

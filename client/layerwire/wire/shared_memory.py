@@ -22,12 +22,19 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 PAGE_BYTES = mmap.PAGESIZE
+ALIGNMENT_BYTES = 64  # of each tensor: a cache line, where kernels can read
 _MARK_BYTES = 16
 IS_AVAILABLE = hasattr(os, "memfd_create") and hasattr(mmap, "MADV_REMOVE")  # Linux
 _OFFER = struct.Struct("<QQ16s")  # process, descriptor, and what stands at the beginning of the memory
+_FLOCK = struct.Struct("@hhqqi4x")  # fcntl's struct flock
 _SEALS = (
     getattr(fcntl, "F_SEAL_SHRINK", 0) | getattr(fcntl, "F_SEAL_GROW", 0) | getattr(fcntl, "F_SEAL_SEAL", 0)
 )  # absent where IS_AVAILABLE is False
+
+
+if IS_AVAILABLE:  # a map that Python itself knows as read-only has no views that tell when they are released
+    _MPROTECT = ctypes.CDLL(None).mprotect
+    _MPROTECT.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
 
 
 class SharedMemoryError(Exception):
@@ -43,13 +50,14 @@ class Memory:
 
     Args:
         descriptor: of a sealed file; closed with this object.
+        is_writable: whether it may be written to here; else to do so ends this process, and harms no other.
 
     Raises:
         SharedMemoryError: it is none.
         OSError: it can't be mapped.
     """
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, *, is_writable: bool = True) -> None:
         self._close = weakref.finalize(self, os.close, descriptor)
         about = os.fstat(descriptor)
         try:
@@ -61,6 +69,8 @@ class Memory:
         self.descriptor = descriptor
         self.nbytes = about.st_size
         self._map = mmap.mmap(descriptor, self.nbytes)
+        if not is_writable and _MPROTECT(self.address(), self.nbytes, mmap.PROT_READ):
+            raise SharedMemoryError("the memory can't be protected")
 
     @classmethod
     def create(cls, name: str, nbytes: int) -> Memory:
@@ -82,12 +92,13 @@ class Memory:
         return cls(descriptor)
 
     @classmethod
-    def open(cls, offer: bytes | memoryview, name: str) -> Memory:
+    def open(cls, offer: bytes | memoryview, name: str, *, is_writable: bool = True) -> Memory:
         """The memory that another process offers. Only a process of the same user can open it.
 
         Args:
             offer: the other's `offer`.
             name: what it was created with.
+            is_writable: as for the class.
 
         Raises:
             SharedMemoryError: it is no offer, or leads to no such memory.
@@ -99,7 +110,7 @@ class Memory:
         try:
             if not str(path.readlink()).startswith(f"/memfd:{name} "):  # opening something else might do something
                 raise SharedMemoryError("another descriptor than was offered")
-            memory = cls(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+            memory = cls(os.open(path, os.O_RDWR | os.O_CLOEXEC), is_writable=is_writable)
         except (OSError, ValueError) as error:
             raise SharedMemoryError(str(error)) from None
         if bytes(memory.view(0, _MARK_BYTES)) != mark:
@@ -154,6 +165,24 @@ class Memory:
                 target[start:end] = piece
                 start = end
 
+    def lock(self, start: int, nbytes: int) -> bool:
+        """Locks a range until `unlock`, or the end of this process; False if another has locked some of it."""
+        try:
+            fcntl.fcntl(self.descriptor, fcntl.F_OFD_SETLK, _flock(fcntl.F_WRLCK, start, nbytes))
+        except OSError:
+            return False
+        return True
+
+    def unlock(self, start: int, nbytes: int) -> None:
+        """Ends what `lock` began."""
+        fcntl.fcntl(self.descriptor, fcntl.F_OFD_SETLK, _flock(fcntl.F_UNLCK, start, nbytes))
+
+    def is_locked(self, start: int, nbytes: int) -> bool:
+        """Whether another has locked some of a range, who opened the memory for itself."""
+        asked = _flock(fcntl.F_WRLCK, start, nbytes)
+        answer: bytes = fcntl.fcntl(self.descriptor, fcntl.F_OFD_GETLK, asked)
+        return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
+
     def give_back(self) -> None:
         """Gives all pages to the system; the memory is all zeros again, also for others who have mapped it."""
         with contextlib.suppress(OSError):
@@ -204,6 +233,15 @@ class Ranges:
             start = self._free.pop(place)[0]
         self._free.insert(place, (start, end))
         return True
+
+
+def _flock(kind: int, start: int, nbytes: int) -> bytes:
+    return _FLOCK.pack(kind, os.SEEK_SET, start, max(nbytes, 1), 0)  # of 0 bytes would be of all
+
+
+def aligned_size(nbytes: int) -> int:
+    """What a tensor of so many bytes takes where another follows."""
+    return -(-nbytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
 
 
 def _whole_pages(nbytes: int) -> int:

@@ -16,15 +16,12 @@ import math
 from collections.abc import Callable
 
 _SECONDS = 1.0  # looked at together
-_AGAIN_SECONDS = (
-    10.0  # clients leave, and free what was held for them, at idle times too; takes 1 ms if nothing is free
-)
+# Clients leave, and free what was held for them, at idle times too; to trim takes 1 ms if nothing is free.
+_AGAIN_SECONDS = 10.0
 _IDLE_SHARE = 0.1  # of a processor; a child without calls takes 0.02
 _YOUNG_OBJECTS = 2_000  # beyond which they are looked at: 0.1 ms, and some times that where memory is cold
 _YOUNG_COLLECTIONS = 10  # after which those that survived them are
 _NEVER = 2**31 - 1
-# glibc's M_TRIM_THRESHOLD and M_MMAP_THRESHOLD, which takes no more than 32 MiB.
-_REUSE = {-1: 256 * 1024**2, -3: 32 * 1024**2}
 _GROWTH_BYTES, _GROWTH_SHARE = 128 * 1024**2, 0.25  # of memory since the last full collection
 
 
@@ -33,19 +30,6 @@ def settle() -> None:
     gc.collect(1)
     gc.freeze()
     gc.set_threshold(_YOUNG_OBJECTS, _YOUNG_COLLECTIONS, _NEVER)
-
-
-def reuse_memory() -> bool:
-    """Lets freed memory stay for the next allocation, also where it is megabytes, until an idle time; whether it does.
-
-    Else glibc gives 4 MB and more back at once and has to get them anew for each batch, a page fault every 4 KiB, which
-    cost a batch of a small network three times what its kernels did.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except AttributeError:  # other C libraries have none
-        return False
-    return all(mallopt(parameter, nbytes) for parameter, nbytes in _REUSE.items())
 
 
 def _trim() -> None:

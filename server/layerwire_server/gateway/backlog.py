@@ -160,7 +160,7 @@ class _WaitingFrame:
             self._deadlines.extend((deadline, ordinal) for ordinal in ordinals)
 
 
-def _ids(payload: bytes) -> list[int | None]:
+def _ids(payload: bytes | memoryview) -> list[int | None]:
     """The ids of a message's calls by ordinal, None where one can't be made out."""
     ids: list[int | None] = []
     places = contents(payload)

@@ -1,13 +1,17 @@
 """Memory that a gateway shares with clients of its host: made when a stream asks, let go with the stream, bounded.
 
-It knows how much there may be; nothing of what lies there, and no stream.
+It knows how much there may be, and how a call says what of it is meant; nothing of what lies there, and no stream.
 """
 
 from __future__ import annotations
 
-from layerwire.v1 import layerwire_pb2
-from layerwire.wire.shared_memory import Memory
+from google.protobuf.message import DecodeError
 
+from layerwire.v1 import layerwire_pb2
+from layerwire.wire.protobuf import MalformedError
+from layerwire.wire.shared_memory import Memory, SharedMemoryError
+
+SHARED_MARK = b"\x0a\x20"  # a SharedData begins so: with the 32 bytes of a memory's name
 _NAME = "layerwire-client"  # as workers know them
 _MOST_BYTES = 256 * 1024**2  # of one stream; pages that nobody wrote to cost nothing
 _LEAST_BYTES = 4 * 1024**2  # less isn't worth it
@@ -51,3 +55,36 @@ def answer(memory: Memory | None) -> bytes:
     message = layerwire_pb2.StreamResponse(memory=layerwire_pb2.SharedMemory(name=name))
     content: bytes = message.SerializeToString()
     return content
+
+
+class SharedSpans:
+    """What a serialized SharedData says of where calls' data are.
+
+    Attributes:
+        data: where each piece lies in the memory.
+
+    Raises:
+        MalformedError: it is none.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        try:
+            shared = layerwire_pb2.SharedData.FromString(content)
+        except DecodeError:
+            raise MalformedError from None
+        self._name = shared.memory
+        self.data = [(place.start, place.start + place.nbytes) for place in shared.ranges]
+
+    def memory(self) -> Memory:
+        """The memory, which ends with its stream.
+
+        Raises:
+            MalformedError: there is none, or the pieces aren't within it.
+        """
+        try:
+            memory = Memory.open(self._name, _NAME)
+        except SharedMemoryError:
+            raise MalformedError from None
+        if any(end > memory.nbytes for _, end in self.data):
+            raise MalformedError
+        return memory

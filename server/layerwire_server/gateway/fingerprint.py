@@ -61,7 +61,7 @@ class RequestParts(NamedTuple):
     data: list[Span]
 
 
-def request(payload: bytes, call: Envelope) -> RequestParts:
+def request(payload: bytes | memoryview, call: Envelope) -> RequestParts:
     """The request that stands there, taken apart.
 
     Raises:
@@ -94,7 +94,7 @@ def digest(number: int, template: bytes, data: Iterable[memoryview]) -> bytes:
     return fingerprint.digest()
 
 
-def _message(payload: bytes, span: Span, layout: Layout) -> RequestParts:
+def _message(payload: bytes | memoryview, span: Span, layout: Layout) -> RequestParts:
     parts: list[tuple[int, bytes, bytes, list[Span]]] = []  # tag, key, bytes and data of each field
     before = span[0]
     for mark, start, end in fields(payload, *span, _MOST_FIELDS):
@@ -102,7 +102,7 @@ def _message(payload: bytes, span: Span, layout: Layout) -> RequestParts:
         if what == _OPTIONS:
             continue
         if what is None:
-            parts.append((mark, b"", payload[whole[0] : whole[1]], []))
+            parts.append((mark, b"", bytes(payload[whole[0] : whole[1]]), []))
             continue
         key, inner = b"", RequestParts(b"", [])
         if isinstance(what, dict):
@@ -116,12 +116,12 @@ def _message(payload: bytes, span: Span, layout: Layout) -> RequestParts:
     return RequestParts(b"".join(part[2] for part in parts), [span for part in parts for span in part[3]])
 
 
-def _entry(payload: bytes, span: Span) -> tuple[bytes, RequestParts]:
+def _entry(payload: bytes | memoryview, span: Span) -> tuple[bytes, RequestParts]:
     """An entry of a map: its key, and itself taken apart."""
     key, tensor = b"", RequestParts(b"", [(span[0], span[0])])
     for mark, start, end in fields(payload, *span, _MOST_TENSOR_FIELDS):
         if mark == _KEY:
-            key = payload[start:end]
+            key = bytes(payload[start:end])
         elif mark == _VALUE:
             tensor = _tensor(payload, (start, end))
         else:
@@ -129,7 +129,7 @@ def _entry(payload: bytes, span: Span) -> tuple[bytes, RequestParts]:
     return key, RequestParts(field(_KEY >> 3, key) + field(_VALUE >> 3, tensor.template), tensor.data)
 
 
-def _tensor(payload: bytes, span: Span) -> RequestParts:
+def _tensor(payload: bytes | memoryview, span: Span) -> RequestParts:
     """A tensor; one without data and name has no bytes of data."""
     pieces: list[bytes] = []
     data: list[Span] = []
@@ -138,7 +138,7 @@ def _tensor(payload: bytes, span: Span) -> RequestParts:
         if mark == _DATA:
             data.append((start, end))
         else:
-            pieces.append(payload[before:end])
+            pieces.append(bytes(payload[before:end]))
             has_name = has_name or mark == _NAME
         before = end
     if not data and not has_name:

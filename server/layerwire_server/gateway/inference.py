@@ -199,9 +199,9 @@ class InferStream(Stream):
         """See Stream; what is wrong with a request a worker says."""
         self.enter(InferPending(self, message))
 
-    def messages(self, replies: list[bytes]) -> Iterator[bytes]:
+    def messages(self, replies: list[bytes | memoryview]) -> Iterator[bytes]:
         """See Stream."""
-        return iter(replies)
+        return map(bytes, replies)
 
 
 def _stream_answer(answer: bytes) -> bytes:

@@ -18,11 +18,17 @@ class Pending:
 
     __slots__ = (
         *("number", "kind", "family", "payload", "stream", "arrived", "deadline"),
-        *("holder", "answered_ordinals", "quarantined_ordinals", "is_isolated", "running_ordinal", "sent_time"),
+        *("holder", "answered_ordinals", "quarantined_ordinals", "is_isolated", "running_ordinal", "sent_time", "link"),
     )
 
     def __init__(
-        self, kind: Kind, payload: bytes, arrived: float, deadline: float, family: Family = Family.NONE, stream: int = 0
+        self,
+        kind: Kind,
+        payload: bytes | memoryview,
+        arrived: float,
+        deadline: float,
+        family: Family = Family.NONE,
+        stream: int = 0,
     ) -> None:
         self.number = 0
         self.kind = kind
@@ -31,6 +37,7 @@ class Pending:
         self.stream = stream
         self.arrived = arrived
         self.deadline = deadline
+        self.link: Any = None  # in whose memory the payload lies, so that it needn't be copied to go by it
         self.holder: Any = None  # the live worker that has it, as the router sees it; None while it waits for one
         self.sent_time = arrived  # when that worker got it
         self.answered_ordinals: set[int] = set()
@@ -38,9 +45,13 @@ class Pending:
         self.is_isolated = False
         self.running_ordinal: int | None = None  # ordinal of the call that runs alone now, or DECODING
 
-    def answer(self, payload: bytes, last: bool) -> None:
-        """Answers came; they are a response's bytes."""
+    def answer(self, payload: Any, last: bool) -> None:
+        """Answers came; they are a response's bytes, as a memoryview only where `takes_view` says so."""
         raise NotImplementedError
+
+    def takes_view(self, nbytes: int) -> bool:
+        """Whether an answer of so many bytes may stay where the link has it."""
+        return False
 
     def fail(self, error: LayerwireError | bytes) -> None:
         """It ended by an error, perhaps as the bytes of a google.rpc.Status; nothing follows."""

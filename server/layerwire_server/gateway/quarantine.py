@@ -3,7 +3,8 @@
 It knows calls by their fingerprints; nothing of workers. Each gateway learns for itself.
 
 It helps against a program that tries again, not against an enemy, who changes a byte. While nothing is in quarantine
-it costs nothing; else a call is hashed only if its length is right.
+it costs nothing; else a call is hashed only if its length is right. Of a call whose data lie in memory that its client
+shares, those are hashed, so that it is the same call as one that brings them along.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import NamedTuple
 
 from layerwire.wire.protobuf import MalformedError
 from layerwire_server.gateway import fingerprint, spans
+from layerwire_server.gateway.client_memory import SHARED_MARK, SharedSpans
 from layerwire_server.gateway.spans import Envelope, Group, Span
 from layerwire_server.link import Family
 
@@ -25,6 +27,7 @@ _MOST_CALLS = 256
 # What a call by itself has beside what its fingerprint is of: 9 bytes for the id, 6 for a tag and a length, 26 for
 # options; and for each tensor tag and length of its data, and longer lengths of what that is in.
 _MOST_ENVELOPE_BYTES, _MOST_TENSOR_BYTES = 64, 24
+_MOST_SHARED_BYTES = 65536  # of a SharedData: two thousand ranges
 
 
 class _DeadlyCall(NamedTuple):
@@ -57,7 +60,7 @@ class Quarantine:
         """How many there are."""
         return len(self._calls)
 
-    def learn(self, payload: bytes, family: Family, ordinal: int, now: float) -> None:
+    def learn(self, payload: bytes | memoryview, family: Family, ordinal: int, now: float) -> None:
         """Remembers a call of a message; one that can't be made out is not remembered.
 
         Args:
@@ -68,8 +71,8 @@ class Quarantine:
         """
         with contextlib.suppress(MalformedError, IndexError):
             number, template, data = _call(payload, family, ordinal)
-            digest = fingerprint.digest(number, template, _views(payload, data))
-            nbytes = len(template) + _length(data)
+            digest = fingerprint.digest(number, template, data)
+            nbytes = len(template) + sum(map(len, data))
             most_bytes = nbytes + _MOST_ENVELOPE_BYTES + _MOST_TENSOR_BYTES * len(data)
             self._calls[digest] = _DeadlyCall(now + _SECONDS, (nbytes, len(data)), most_bytes)
             self._calls.move_to_end(digest)
@@ -77,11 +80,11 @@ class Quarantine:
                 self._calls.popitem(last=False)
             self._measure()
 
-    def guilty(self, payload: bytes, family: Family, now: float) -> set[int]:
+    def guilty(self, payload: bytes | memoryview, family: Family, now: float) -> set[int]:
         """The ordinals of a message's calls that are in quarantine."""
         self._forget(now)
         ordinals: set[int] = set()
-        if len(payload) < self._least_bytes:
+        if len(payload) < self._least_bytes and (isinstance(payload, memoryview) or SHARED_MARK not in payload):
             return ordinals
         with contextlib.suppress(MalformedError):
             if family is not Family.NONE:
@@ -97,26 +100,32 @@ class Quarantine:
                     ordinals.update(first + index for index in self._guilty_rows(payload, group))
         return ordinals
 
-    def _guilty_rows(self, payload: bytes, group: Group) -> list[int]:
+    def _guilty_rows(self, payload: bytes | memoryview, group: Group) -> list[int]:
         """Which of a group's calls are in quarantine."""
-        if not group.call_count or _length(group.row(0)) > self._most_bytes:
+        count = group.call_count
+        if not count:
+            return []
+        shared = None if group.shared is None else _shared_spans(payload, group.shared)
+        data = group.data if shared is None else shared.data
+        size = _length(spans.rows(data, count, 0))
+        if size > self._most_bytes:
             return []
         call = spans.envelope(payload, group.template)
         template = fingerprint.request(payload, call).template
-        if (len(template) + _length(group.row(0)), len(group.data)) not in self._sizes:
+        if (len(template) + size, len(data)) not in self._sizes:
             return []
-        rows = (_views(payload, group.row(index)) for index in range(group.call_count))
+        rows = (_views(payload, shared, spans.rows(data, count, index)) for index in range(count))
         digests = (fingerprint.digest(call.number, template, row) for row in rows)
         return [index for index, digest in enumerate(digests) if digest in self._calls]
 
-    def _knows(self, payload: bytes, call: Envelope) -> bool:
+    def _knows(self, payload: bytes | memoryview, call: Envelope) -> bool:
         start, end = call.request
         if not self._may_be(end - start):
             return False
         template, data = fingerprint.request(payload, call)
         if (len(template) + _length(data), len(data)) not in self._sizes:
             return False
-        return fingerprint.digest(call.number, template, _views(payload, data)) in self._calls
+        return fingerprint.digest(call.number, template, _views(payload, None, data)) in self._calls
 
     def _may_be(self, nbytes: int) -> bool:
         """Whether a call that has so many bytes may be in quarantine."""
@@ -144,23 +153,23 @@ class Quarantine:
                 self._range_ends.append(end)
 
 
-def _call(payload: bytes, family: Family, ordinal: int) -> tuple[int, bytes, list[Span]]:
-    """A call of a message: which field of Call its request is, its template, and where its data lie."""
-    if family is not Family.NONE:
-        call = _unary(payload, family)
-        return call.number, *fingerprint.request(payload, call)
-    places = spans.contents(payload)
-    if ordinal < len(places.calls):
-        call = spans.envelope(payload, places.calls[ordinal])
-        return call.number, *fingerprint.request(payload, call)
+def _call(payload: bytes | memoryview, family: Family, ordinal: int) -> tuple[int, bytes, list[memoryview]]:
+    """A call of a message: which field of Call its request is, its template, and its data."""
+    places = None if family is not Family.NONE else spans.contents(payload)
+    if places is None or ordinal < len(places.calls):
+        call = _unary(payload, family) if places is None else spans.envelope(payload, places.calls[ordinal])
+        template, data = fingerprint.request(payload, call)
+        return call.number, template, _views(payload, None, data)
     for first, group in places.groups_from():
         if ordinal < first + group.call_count:
             call = spans.envelope(payload, group.template)
-            return call.number, fingerprint.request(payload, call).template, group.row(ordinal - first)
+            shared = None if group.shared is None else _shared_spans(payload, group.shared)
+            data = spans.rows(group.data if shared is None else shared.data, group.call_count, ordinal - first)
+            return call.number, fingerprint.request(payload, call).template, _views(payload, shared, data)
     raise IndexError
 
 
-def _unary(payload: bytes, family: Family) -> Envelope:
+def _unary(payload: bytes | memoryview, family: Family) -> Envelope:
     number = spans.UNARY_NUMBERS.get(family)
     if number is None:  # the other methods run no operator
         raise MalformedError
@@ -171,6 +180,17 @@ def _length(data: Iterable[Span]) -> int:
     return sum(end - start for start, end in data)
 
 
-def _views(payload: bytes, data: Iterable[Span]) -> list[memoryview]:
+def _shared_spans(payload: bytes | memoryview, span: Span) -> SharedSpans:
+    start, end = span
+    if end - start > _MOST_SHARED_BYTES:
+        raise MalformedError
+    return SharedSpans(bytes(payload[start:end]))
+
+
+def _views(payload: bytes | memoryview, shared: SharedSpans | None, data: Iterable[Span]) -> list[memoryview]:
+    """The data, which lie in the message or in shared memory."""
+    if shared is not None:
+        memory = shared.memory()
+        return [memory.view(start, end - start) for start, end in data]
     view = memoryview(payload)
     return [view[start:end] for start, end in data]

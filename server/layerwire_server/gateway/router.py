@@ -10,6 +10,7 @@ deaths it sees.
 from __future__ import annotations
 
 import itertools
+import mmap
 import secrets
 from collections.abc import Collection
 from typing import Protocol
@@ -30,6 +31,9 @@ class FrameLink(Protocol):
 
     def send(self, frame: Frame) -> None:
         """Sends it; to a worker that is gone, nothing happens, for `down` follows."""
+
+    def room(self, nbytes: int) -> memoryview | None:
+        """Where a large payload may be written that is to be sent; None if there is no such room now."""
 
 
 class LiveWorker:
@@ -86,6 +90,15 @@ class Router:
         """A number for a frame, a stream or a canary."""
         return next(self._numbers)
 
+    def room(self, nbytes: int) -> tuple[memoryview, FrameLink | None]:
+        """Memory for a large frame that is about to come, and the link by which it goes from there uncopied."""
+        if self._live:
+            link = min(self._live.values(), key=_load).link
+            view = link.room(nbytes)
+            if view is not None:
+                return view, link
+        return memoryview(mmap.mmap(-1, max(nbytes, 1)))[:nbytes], None
+
     def submit(self, pending: Pending) -> None:
         """Takes a new frame in and sends it, or keeps it until there is a worker."""
         pending.number = pending.number or next(self._numbers)
@@ -141,11 +154,11 @@ class Router:
             if pending.running_ordinal in pending.answered_ordinals:
                 pending.running_ordinal = None
         payload = frame.payload
-        if not isinstance(payload, bytes):
+        if not (isinstance(payload, bytes) or (pending.takes_view(len(payload)) and not flags & _ERROR)):
             self._copied_bytes.add(len(payload))
             payload = bytes(payload)
         if flags & _ERROR:
-            pending.fail(payload)
+            pending.fail(bytes(payload))
         else:
             pending.answer(payload, bool(flags & _LAST))
 
@@ -160,7 +173,9 @@ class Router:
         if not self._live:
             self._backlog.add(pending, now)
             return
-        worker = min(self._live.values(), key=_load) if len(self._live) > 1 else next(iter(self._live.values()))
+        worker = None if pending.link is None else self._live.get(pending.link)
+        if worker is None:
+            worker = min(self._live.values(), key=_load) if len(self._live) > 1 else next(iter(self._live.values()))
         pending.holder = worker
         pending.sent_time = now
         worker.pending[pending.number] = pending

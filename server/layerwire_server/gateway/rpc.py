@@ -19,6 +19,7 @@ from layerwire.errors import InternalError, InvalidArgumentError, LayerwireError
 from layerwire_server.child.log import Log
 from layerwire_server.errors import caller_error
 from layerwire_server.gateway.admission import Account, Admission
+from layerwire_server.gateway.message_bytes import message_counters
 from layerwire_server.gateway.pending import Pending
 from layerwire_server.gateway.refusal import RefusedError, code_of, refuse, status_of
 from layerwire_server.gateway.router import Router
@@ -97,8 +98,7 @@ class Rpc:
     def __init__(self, name: str, services: Services, operator: str = "", exhaustion: str = "") -> None:
         self.name = name
         self.services = services
-        self.received_bytes = services.metrics.counter("layerwire_received_bytes_total", method=name)
-        self.sent_bytes = services.metrics.counter("layerwire_sent_bytes_total", method=name)
+        self.received_bytes, self.sent_bytes = message_counters(services.metrics, name)
         self._operator = operator
         self._exhaustion = services.admission.rejections[exhaustion] if exhaustion else None
         self._ok = services.metrics.counter("layerwire_requests_total", method=name, code="OK")

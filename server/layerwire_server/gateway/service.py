@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 
 from layerwire.v1 import layerwire_pb2
+from layerwire.wire import message_parts
 from layerwire_server.child.child import Child
 from layerwire_server.config import Settings
 from layerwire_server.gateway import health, inference, reflection, store
@@ -51,6 +52,7 @@ FAMILIES = {
 def options(settings: Settings) -> list[tuple[str, int]]:
     """GRPC's options for the server."""
     values = [
+        *message_parts.CHANNEL_OPTIONS,
         ("grpc.so_reuseport", int(settings.gateways > 1)),  # else two servers could share a port by accident
         # Calls that the core has taken and Python not yet are refused at random beyond max_pending_requests, whoever
         # they belong to. So a connection's share is bounded well below, also where it resets its calls at once: that

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from layerwire.v1 import layerwire_pb2
@@ -77,12 +77,16 @@ class Envelope(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Where the parts of a CallGroup lie: its template, its ids of 8 bytes each, the data of each of its tensors."""
+    """Where the parts of a CallGroup lie: its template, its ids of 8 bytes each, the data of each of its tensors.
+
+    Attributes:
+        shared: what says where in a client's memory the data are; None if they are here.
+    """
 
     template: Span
     ids: Span
     data: tuple[Span, ...]
-    is_shared: bool = False  # whether the data lie elsewhere
+    shared: Span | None = None
 
     @property
     def call_count(self) -> int:
@@ -95,15 +99,24 @@ class Group(NamedTuple):
         Raises:
             MalformedError: a tensor's data can't be divided among the calls, or lie elsewhere.
         """
-        if self.is_shared:
+        if self.shared is not None:
             raise MalformedError
-        spans = []
-        for start, end in self.data:
-            size, rest = divmod(end - start, self.call_count)
-            if rest:
-                raise MalformedError
-            spans.append((start + index * size, start + (index + 1) * size))
-        return spans
+        return rows(self.data, self.call_count, index)
+
+
+def rows(data: Iterable[Span], count: int, index: int) -> list[Span]:
+    """One call's part of the data of so many calls.
+
+    Raises:
+        MalformedError: a tensor's data can't be divided among the calls.
+    """
+    spans = []
+    for start, end in data:
+        size, rest = divmod(end - start, count)
+        if rest:
+            raise MalformedError
+        spans.append((start + index * size, start + (index + 1) * size))
+    return spans
 
 
 class Contents(NamedTuple):
@@ -125,7 +138,7 @@ class Contents(NamedTuple):
             ordinal += group.call_count
 
 
-def contents(payload: bytes) -> Contents:
+def contents(payload: bytes | memoryview) -> Contents:
     """Where the calls of a StreamRequest lie, in order.
 
     Raises:
@@ -150,10 +163,10 @@ def contents(payload: bytes) -> Contents:
     return found
 
 
-def _group(payload: bytes, span: Span, most_fields: int) -> Group:
+def _group(payload: bytes | memoryview, span: Span, most_fields: int) -> Group:
     template = ids = (span[0], span[0])
     data: list[Span] = []
-    is_shared = False
+    shared: Span | None = None
     for mark, start, end in fields(payload, *span, most_fields):
         if mark == _TEMPLATE:
             template = start, end
@@ -162,16 +175,16 @@ def _group(payload: bytes, span: Span, most_fields: int) -> Group:
         elif mark == _DATA:
             data.append((start, end))
         elif mark == _SHARED:
-            is_shared = True
-    return Group(template, ids, tuple(data), is_shared)
+            shared = start, end
+    return Group(template, ids, tuple(data), shared)
 
 
-def group_ids(payload: bytes, group: Group) -> tuple[int, ...]:
+def group_ids(payload: bytes | memoryview, group: Group) -> tuple[int, ...]:
     """The ids of a group's calls, in their order."""
     return struct.unpack_from(f"<{group.call_count}Q", payload, group.ids[0])
 
 
-def envelope(payload: bytes, call: Span) -> Envelope:
+def envelope(payload: bytes | memoryview, call: Span) -> Envelope:
     """What stands around a call's request.
 
     Raises:
@@ -188,7 +201,7 @@ def envelope(payload: bytes, call: Span) -> Envelope:
     return Envelope(call_id, *requests[0])
 
 
-def options(payload: bytes, number: int, request: Span) -> list[tuple[Span, Span]]:
+def options(payload: bytes | memoryview, number: int, request: Span) -> list[tuple[Span, Span]]:
     """Where the options of a request lie: the span of the whole field, and of what is in it.
 
     Raises:
@@ -206,7 +219,7 @@ def options(payload: bytes, number: int, request: Span) -> list[tuple[Span, Span
     return _places(payload, frozenset((_OPTIONS.get(tag(number), -1),)), request)
 
 
-def infer_names(payload: bytes) -> bytes:
+def infer_names(payload: bytes | memoryview) -> bytes:
     """Model, version and id of a ModelInferRequest as they stand in it, which is as they stand in the answer.
 
     Empty where they can't be made out.
@@ -215,12 +228,12 @@ def infer_names(payload: bytes) -> bytes:
     with contextlib.suppress(MalformedError, UnicodeDecodeError):
         places = _places(payload, _INFER_NAMES, (0, len(payload)))
         for _, (start, end) in places:
-            payload[start:end].decode()
+            bytes(payload[start:end]).decode()
         spans = [span for span, _ in places]
     return b"".join(payload[start:end] for start, end in spans)
 
 
-def _places(payload: bytes, marks: frozenset[int], request: Span) -> list[tuple[Span, Span]]:
+def _places(payload: bytes | memoryview, marks: frozenset[int], request: Span) -> list[tuple[Span, Span]]:
     """Where fields with these tags lie: the span of the whole field, and of what is in it."""
     places, before = [], request[0]
     for mark, start, end in fields(payload, *request, _MOST_REQUEST_FIELDS):
@@ -230,7 +243,7 @@ def _places(payload: bytes, marks: frozenset[int], request: Span) -> list[tuple[
     return places
 
 
-def timeout_seconds(payload: bytes, number: int, request: Span) -> float:
+def timeout_seconds(payload: bytes | memoryview, number: int, request: Span) -> float:
     """How long after its arrival a call's answer is of use; infinity if for ever, or if a worker is to refuse it.
 
     Raises:
@@ -244,7 +257,7 @@ def timeout_seconds(payload: bytes, number: int, request: Span) -> float:
     return seconds if seconds > 0 else math.inf
 
 
-def cancelled_ids(payload: bytes) -> set[int]:
+def cancelled_ids(payload: bytes | memoryview) -> set[int]:
     """The ids that a StreamRequest cancels.
 
     Raises:

@@ -24,18 +24,20 @@ from layerwire.errors import (
     LayerwireError,
     UnavailableError,
 )
+from layerwire.wire import message_parts
 from layerwire.wire.shared_memory import Memory
 from layerwire_server.gateway import client_memory
 from layerwire_server.gateway.client_memory import MemoryBudget
+from layerwire_server.gateway.message_bytes import message_counters
 from layerwire_server.gateway.pending import Pending
 from layerwire_server.gateway.refusal import code_of, refuse, status_of
 from layerwire_server.gateway.rpc import Context, Services
+from layerwire_server.gateway.stream_messages import LargeRequest, in_parts, together
 from layerwire_server.link import Kind, request_id
 
 GROUPS_KEY = "layerwire-call-groups"  # in a stream's initial metadata: this server takes groups of calls
 MEMORY_KEY = "layerwire-shared-memory"  # likewise: it may be asked for memory to share
 _CALLS_TAG, _CANCEL_TAG, _MEMORY_TAG = 0x0A, 0x12, 0x22  # StreamRequest's fields 1, 2 and 4, all length-delimited
-_MESSAGE_BYTES = 1024**2  # answers are put together up to here
 _SMALL_BYTES = 4096  # a message that gRPC may still have when it counts as read
 _UNREAD_BYTES = 32 * 1024**2  # of answers: beyond, more of them would only grow old
 _FRAME_BYTES = 1024  # what a frame costs beside its bytes
@@ -48,11 +50,16 @@ class StreamPending(Pending):
 
     __slots__ = ("owner",)
 
-    def __init__(self, owner: Stream, payload: bytes) -> None:
+    def __init__(self, owner: Stream, payload: bytes | memoryview, link: object = None) -> None:
         super().__init__(Kind.CALLS, payload, time.monotonic(), math.inf, stream=owner.number)
         self.owner = owner
+        self.link = link
 
-    def answer(self, payload: bytes, last: bool) -> None:
+    def takes_view(self, nbytes: int) -> bool:
+        """See Pending."""
+        return self.owner.sends_parts and nbytes > message_parts.LARGE_BYTES
+
+    def answer(self, payload: bytes | memoryview, last: bool) -> None:
         """Router: answers to some of its calls."""
         self.owner.take(self, payload, last)
 
@@ -70,15 +77,16 @@ class Streams:
     """
 
     method = "Stream"
-    initial_metadata: tuple[tuple[str, str], ...] = ((GROUPS_KEY, "1"), (MEMORY_KEY, "1"))
+    initial_metadata: tuple[tuple[str, str], ...] = ((GROUPS_KEY, "1"), (MEMORY_KEY, "1"), (message_parts.KEY, "1"))
 
     def __init__(self, services: Services, max_stream_bytes: int, max_shared_bytes: int = 0) -> None:
         self.services = services
         self.max_stream_bytes = max_stream_bytes
         self.open: set[Stream] = set()
         self.memories = MemoryBudget(max_shared_bytes)
-        self.received_bytes = services.metrics.counter("layerwire_received_bytes_total", method=self.method)
-        self.sent_bytes = services.metrics.counter("layerwire_sent_bytes_total", method=self.method)
+        self.received_bytes, self.sent_bytes = message_counters(services.metrics, self.method)
+        self.count_request_copies = services.metrics.counter("layerwire_copied_bytes_total", place="to_worker").add
+        self.count_answer_copies = services.metrics.counter("layerwire_copied_bytes_total", place="to_message").add
 
     def begin(self, _: object, context: Context) -> None:
         """Server: one stream."""
@@ -116,6 +124,7 @@ class Stream:
 
     Attributes:
         number: unique among frames and streams.
+        sends_parts: whether the client takes large messages in parts.
     """
 
     def __init__(self, streams: Streams, context: Context) -> None:
@@ -127,7 +136,9 @@ class Stream:
         self._frames: dict[int, Pending] = {}  # that workers have
         self._waiting_frames: deque[Pending] = deque()
         self._unread_bytes = 0
-        self._replies: list[bytes] = []
+        self.sends_parts = False
+        self._large_request = LargeRequest(self._admission.check, self._router.room)
+        self._replies: list[bytes | memoryview] = []
         self._messages: Iterator[bytes] = iter(())  # that replies are being written in
         self._message: bytes | None = None  # the next of them
         self._held_bytes = 0
@@ -151,16 +162,12 @@ class Stream:
         self._context.on_cancel = self._leave
         self._read_on()
 
-    def take(self, pending: Pending, payload: bytes, last: bool) -> None:
+    def take(self, pending: Pending, payload: bytes | memoryview, last: bool) -> None:
         """Answers to a frame's calls came."""
         if last:
             del self._frames[pending.number]
             self._release(_FRAME_BYTES + len(pending.payload))
-        if payload:
-            self._hold(len(payload))
-            self._unread_bytes += len(payload)
-            self._replies.append(payload)
-        self._write_soon()
+        self._reply(payload)
 
     def fail(self, error: LayerwireError | bytes) -> None:
         """The stream ends by this error, after the answers that are there."""
@@ -186,6 +193,8 @@ class Stream:
             self.enter(StreamPending(self, message))
         elif tag == _CANCEL_TAG:
             self._take_cancellation(message)
+        elif tag == message_parts.TAG:
+            self._take_part(message)
         elif tag == _MEMORY_TAG:
             self._share_memory()
         else:
@@ -204,15 +213,26 @@ class Stream:
             self._router.submit(pending)
             self._frames[pending.number] = pending
 
-    def messages(self, replies: list[bytes]) -> Iterator[bytes]:
+    def messages(self, replies: list[bytes | memoryview]) -> Iterator[bytes]:
         """The messages that replies are sent in."""
-        return _together(replies)
+        for message in together(replies):
+            if isinstance(message, bytes):
+                yield message
+            else:
+                self._streams.count_answer_copies(len(message))
+                yield from in_parts(message, self._hold_unread)
+
+    def _hold_unread(self, nbytes: int) -> None:
+        self._hold(nbytes)
+        self._unread_bytes += nbytes
 
     def _read_on(self) -> None:
-        """Asks for the next message, once there is room for it."""
+        """Asks for the next message, once there is room for it; for more parts at once, as gRPC reads on too."""
         if self._drains or self._is_over or self._failure is not None:
             return
-        if self._held_bytes >= self._streams.max_stream_bytes:
+        if self._large_request.is_open:
+            self._context.receive(self._take_message)
+        elif self._held_bytes >= self._streams.max_stream_bytes:
             self._waits_for_room = True
         elif self._admission.full:
             self._admission.on_room(self._read_on)
@@ -238,14 +258,22 @@ class Stream:
             self.fail(InternalError(f"internal error {identity}", error_id=identity))
         self._read_on()
 
+    def _take_part(self, part: bytes) -> None:
+        self.sends_parts = True
+        message, link = self._large_request.add(part)
+        if message is not None:
+            self._streams.count_request_copies(len(message))
+        if message and message[0] == _CALLS_TAG:
+            self.enter(StreamPending(self, message, link))
+        elif message is not None:
+            self.accept(bytes(message))
+
     def _share_memory(self) -> None:
         """Answers with memory, once; whoever asks again gets the same."""
         if self._memory is None:
             self._memory = self._streams.memories.make()
         reply = client_memory.answer(self._memory)
-        self._hold(len(reply))
-        self._replies.append(reply)
-        self._write_soon()
+        self._reply(reply)
 
     def _take_cancellation(self, message: bytes) -> None:
         if len(message) > _MOST_CANCELLATION_BYTES:
@@ -256,6 +284,13 @@ class Stream:
             )
         self._submit(math.inf)  # so that all that may be meant is where cancellations go
         self._router.cancel_calls(self._frames.values(), self.number, message)
+
+    def _reply(self, reply: bytes | memoryview) -> None:
+        """Writes a reply soon; none where it is empty."""
+        if reply:
+            self._hold_unread(len(reply))
+            self._replies.append(reply)
+        self._write_soon()
 
     def _write_soon(self) -> None:
         """Writes when all is done that the loop has at hand, so that answers which come together leave together."""
@@ -341,14 +376,3 @@ class Stream:
         if self._waits_for_room and self._held_bytes < self._streams.max_stream_bytes:
             self._waits_for_room = False
             self._read_on()
-
-
-def _together(replies: list[bytes]) -> Iterator[bytes]:
-    """The replies in order, joined to messages: StreamResponses that follow each other are a StreamResponse."""
-    start, nbytes = 0, 0
-    for index, reply in enumerate(replies):
-        if nbytes and nbytes + len(reply) > _MESSAGE_BYTES:
-            yield b"".join(replies[start:index])
-            start, nbytes = index, 0
-        nbytes += len(reply)
-    yield replies[start] if start == len(replies) - 1 else b"".join(replies[start:])

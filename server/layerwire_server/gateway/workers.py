@@ -56,6 +56,10 @@ class WorkerLink:
         if self._link is not None:
             self._link.send(frame)
 
+    def room(self, nbytes: int) -> memoryview | None:
+        """Where a large payload may be written that is to be sent; None if there is no such room now."""
+        return None if self._link is None else self._link.room(nbytes)
+
     async def names_changed(self) -> None:
         """Lets it read the store's names again; returns when it has adopted them, or is gone.
 
@@ -138,6 +142,8 @@ class WorkerLink:
             self._distrust("its greeting is no JSON")
             return
         self._has_greeted = True
+        if self._link is not None:
+            self._link.offer_memory()
         self.try_canary(time.monotonic())
 
     def _take_canary(self, frame: Frame) -> None:
@@ -153,12 +159,12 @@ class WorkerLink:
             self._set_live(True)
 
     def _distrust(self, reason: str) -> None:
-        """Cuts it off; the supervisor replaces it."""
+        """Cuts it off, before another gets its frames; the supervisor replaces it."""
+        if self._link is not None:
+            self._link.close()
         self._workers.child.log.error("worker can't be trusted", worker=self.index, reason=reason)
         self._workers.child.tell("misbehaves", worker=self.index, reason=reason)
         self._set_live(False)
-        if self._link is not None:
-            self._link.close()
 
     def _set_live(self, live: bool) -> None:
         if live != self.live:

@@ -22,7 +22,8 @@ _LEAST_START_SECONDS = 120.0  # importing torch from a cold disk and waking a GP
 # What children get unless the user has set it. By default glibc has a heap for each thread, and keeps in each what was
 # freed: after calls of 25.7 MB a gateway held 324 MB, with two heaps 194, and was no slower. What is freed stays with
 # the process until heap.py gives it back: for the kernel to give 25 MB of zeroed pages takes longer than to copy them.
-# Echoing 25.7 MB took a bare gRPC server 57 ms of processor time and 20,000 page faults, and so takes 20 ms and 1,500.
+# Echoing 25.7 MB took a bare gRPC server 57 ms of processor time and 20,000 page faults, and so takes 20 ms and 1,500;
+# a batch of a small network took a worker four times what its kernels do, since 4 MB and more were given back at once.
 _ENVIRONMENT = {
     "MALLOC_ARENA_MAX": "2",
     "MALLOC_MMAP_THRESHOLD_": str(2**30),  # larger blocks are the kernel's own mappings, each new again

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from layerwire_server.child import child, heap
+from layerwire_server.child import child
 from layerwire_server.config import Settings
 from layerwire_server.link import Link
 from layerwire_server.operators import OPERATORS
@@ -50,7 +50,6 @@ _DRAIN_SECONDS = 5.0  # gateways drain first; what is left here then, nobody wai
 async def run(process: child.Child) -> None:
     """The worker's life."""
     settings = process.settings
-    heap.reuse_memory()
     asyncio.get_running_loop().set_exception_handler(_end)
     device = open_device(process.device, settings.threads or max(available_cores() // process.workers, 1))
     catalog = _catalog(settings, device)

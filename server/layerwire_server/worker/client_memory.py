@@ -12,11 +12,10 @@ from typing import NamedTuple
 from layerwire.errors import InvalidArgumentError
 from layerwire.v1 import layerwire_pb2
 from layerwire.wire import protobuf
-from layerwire.wire.shared_memory import PAGE_BYTES, Memory, SharedMemoryError
+from layerwire.wire.shared_memory import PAGE_BYTES, Memory, SharedMemoryError, aligned_size
 
 CLIENT_MEMORY = "layerwire-client"  # which memories these are, in /proc
 _RANGES = layerwire_pb2.AnswerGroup.SHARED_RANGES_FIELD_NUMBER
-_ALIGNMENT = 64  # of each output, as clients expect
 
 
 class AnswerRoom(NamedTuple):
@@ -34,8 +33,14 @@ class AnswerRoom(NamedTuple):
     nbytes: int
     count_copies: Callable[[int], None]
 
-    def put(self, outputs: Sequence[memoryview]) -> bytes | None:
-        """The serialized ranges where the outputs now lie; None if they don't fit."""
+    def put(self, outputs: Sequence[memoryview], is_wanted: Callable[[], bool]) -> bytes | None:
+        """The serialized ranges where the outputs now lie; None if they don't fit, or the room may be another's by now.
+
+        A worker that was cut off because it hung may come to this late, when another has answered the call and the
+        client has put the room to other use. So the room is locked while it is written to, and whether the answer is
+        wanted is asked when it is: who cuts a worker off does so before another is given the call, so that either the
+        worker finds itself cut off, or the others find the room locked.
+        """
         ranges, end = b"", self.start
         places = []
         for output in outputs:
@@ -43,12 +48,19 @@ class AnswerRoom(NamedTuple):
             ranges += protobuf.field(
                 _RANGES, layerwire_pb2.SharedMemoryRange(start=end, nbytes=len(output)).SerializeToString()
             )
-            end += -(-len(output) // _ALIGNMENT) * _ALIGNMENT
+            end += aligned_size(len(output))
         if end - self.start > self.nbytes:
             return None
-        for place, output in zip(places, outputs, strict=True):
-            self.memory.write(place, [output])
-            self.count_copies(len(output))
+        if not self.memory.lock(self.start, self.nbytes):
+            return None
+        try:
+            if not is_wanted():
+                return None
+            for place, output in zip(places, outputs, strict=True):
+                self.memory.write(place, [output])
+                self.count_copies(len(output))
+        finally:
+            self.memory.unlock(self.start, self.nbytes)
         return ranges
 
 

@@ -21,14 +21,12 @@ from layerwire_server.worker.answering.reply import BatchTiming, Reply
 from layerwire_server.worker.call import CallGroup
 from layerwire_server.worker.lanes.lane import Batch
 from layerwire_server.worker.lanes.lanes import Lanes
-from layerwire_server.worker.lanes.pace import Pace
 from layerwire_server.worker.measures import Measures
 from layerwire_server.worker.running.device import Device
 from layerwire_server.worker.running.execution import DeviceLostError, Execution, execute
 
+GATHER_SECONDS = 0.001  # a message of answers costs gateway and client as much as 50 answers in it
 INLINE_SECONDS = 0.002  # a hand-over between threads costs 0.05 to 0.2 ms; 2 ms of a deaf loop harm no deadline
-_SHORT_SECONDS = INLINE_SECONDS / 4
-_LOOK_SECONDS = 0.01
 _GUESSED_OPERATIONS_PER_SECOND = 5e10  # before a lane's first batch
 _GUESSED_BYTES_PER_SECOND = 1e9
 _LOST_STATUS = 70  # exit status where the device is lost or hangs
@@ -69,6 +67,8 @@ class Dispatcher:
         self._number = 0
         self._is_paused = False
         self._pump_is_due = False
+        self._unsent: dict[Reply, None] = {}  # with answers that wait for others of their caller
+        self._unsent_since = 0.0
         self._timer: asyncio.Handle | None = None
         self._timer_at = 0.0  # its time.monotonic(): below 0.5 ms uvloop gives a handle that can't tell
 
@@ -97,6 +97,7 @@ class Dispatcher:
             self._end(error)
         del self._batches[number]
         self._deliver(batch, launch_time, execution)
+        self._send_unsent()
 
     async def on_thread(self, work: Callable[[], bool]) -> bool:
         """What `work` gives, run where batches run."""
@@ -143,6 +144,8 @@ class Dispatcher:
                     self.wake()  # other events first, then the next batch
                 break
             self._launch(batch, now, expected_seconds)
+        if not self._pump_is_due or time.monotonic() - self._unsent_since >= GATHER_SECONDS:
+            self._send_unsent()
         self._set_timer(now)
 
     def _launch(self, batch: Batch[CallGroup], launch_time: float, expected_seconds: float) -> None:
@@ -169,10 +172,10 @@ class Dispatcher:
         self._pump()
 
     def _deliver(self, batch: Batch[CallGroup], launch_time: float, execution: Execution) -> None:
-        """Sends the answers of a batch that ran."""
+        """Gives replies the answers of a batch that ran, which leave with those of others that their caller awaits."""
         seconds = execution.phases.seconds
         self._lanes.charge(batch, seconds)
-        _observe(batch, seconds, launch_time)
+        batch.key.pace.observe(batch.rows, seconds, launch_time)
         if execution.bearable_rows is not None:
             self._lanes.bear_at_most(batch.key, execution.bearable_rows)
         if execution.calls is not batch.calls:
@@ -180,7 +183,8 @@ class Dispatcher:
                 call.reply.forget(call)
             batch = batch._replace(calls=list(execution.calls))
         timing = BatchTiming(launch_time, batch.call_count, batch.rows, self._index, self._device.name)
-        replies: dict[Reply, None] = {}
+        if not self._unsent:
+            self._unsent_since = launch_time
         for index, (call, result) in enumerate(zip(batch.calls, execution.results, strict=True)):
             reply: Reply = call.reply
             if reply.is_dropped:
@@ -193,10 +197,16 @@ class Dispatcher:
                 execution.results[index] = error
                 self._measures.count_failure(call, error, call.count)
                 reply.fail(call, error)
-            replies[reply] = None
-        self._send_all(replies)
+            self._unsent[reply] = None
+        if not self._lanes.has_calls_of(batch.calls[-1].caller):
+            self._send_unsent()
         self._measures.count_batch(batch, launch_time, execution)
         self._on_batch(batch)
+
+    def _send_unsent(self) -> None:
+        if self._unsent:
+            replies, self._unsent = self._unsent, {}
+            self._send_all([reply for reply in replies if not reply.is_dropped])
 
     def _expire(self, now: float) -> None:
         calls = self._lanes.expire(now)
@@ -255,15 +265,6 @@ def _expected_seconds(batch: Batch[CallGroup]) -> float:
         return seconds
     nbytes = sum(call.nbytes * call.count for call in batch.calls)
     return batch.cost / _GUESSED_OPERATIONS_PER_SECOND + nbytes / _GUESSED_BYTES_PER_SECOND
-
-
-def _observe(batch: Batch[CallGroup], seconds: float, now: float) -> None:
-    """Learns how long a batch took; of those that were thought short and were, 100 a second are enough."""
-    pace: Pace = batch.key.pace
-    expected_seconds = pace.batch_seconds + pace.row_seconds * batch.rows
-    is_short = 0.0 < expected_seconds < _SHORT_SECONDS > seconds
-    if not is_short or now - pace.time > _LOOK_SECONDS:
-        pace.observe(batch.rows, seconds, now)
 
 
 def deadline_error(call: CallGroup) -> DeadlineExceededError:

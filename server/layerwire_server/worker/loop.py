@@ -82,6 +82,7 @@ class WorkerLoop:
     def on_connect(self, link: Link) -> None:
         """link.Receiver: a gateway is there."""
         link.send(Frame(Kind.HELLO, payload=self._hello))
+        link.offer_memory()
 
     def on_frame(self, link: Link, frame: Frame) -> None:
         """link.Receiver: a gateway sent a frame."""
@@ -142,9 +143,10 @@ class WorkerLoop:
     def _admit_some(self, reply: Reply, frame: Frame, requests: Iterator[tuple[Request, bool]]) -> None:
         """Admits what a frame asks for; in several turns of the loop where that takes long, as for new shapes."""
         now = time.monotonic()
-        cancelled_ids = self._unread.pop(reply, None)
+        cancelled_ids = self._unread.pop(reply, None) if self._unread else None
         if reply.is_dropped:
             return
+        owed_count = reply.unanswered_count
         for request, is_quarantined in requests:
             if is_quarantined:
                 self._refuse_quarantined(reply, request)
@@ -156,7 +158,8 @@ class WorkerLoop:
                 break
         if cancelled_ids:
             self._cancel_all(reply, cancelled_ids, now)
-        self._flush(reply)
+        if reply.unanswered_count < owed_count:
+            self._flush(reply)
         self._dispatcher.wake()
 
     def _on_unary(self, link: Link, frame: Frame) -> None:

@@ -80,7 +80,7 @@ class Measures:
             metrics = plan.metrics = self._operator_metrics(_label(batch.calls[0]))
         metrics.batches.append((*execution.phases, batch.call_count, batch.rows))
         now = time.monotonic()
-        times, arrival_time, successes = 0, batch.calls[0].arrival_time, 0
+        times, arrival_time, successes = 0, batch.calls[0].arrival_time, 0  # of calls that arrived together
         for call, result in zip(batch.calls, execution.results, strict=True):
             if isinstance(result, LayerwireError):
                 continue

@@ -22,7 +22,7 @@ from layerwire_server.worker.lanes.pace import Pace
 
 ELEMENTWISE_MULTIPLE = 64  # torch's vector tail rounds otherwise than its body: parts are padded to whole vectors
 _ELEMENTWISE_ELEMENTS = 32768  # at::internal::GRAIN_SIZE: above it torch splits by threads, and tails come to lie anew
-_PLANS = 4096
+_PLANS = 8192
 _PARTS = 2**18  # of all plans' operators: a node of a program takes 1.3 KB, and plans keep it alive
 _LANE_KEYS = 65536
 _GROUPS = layerwire_pb2.StreamResponse.GROUPS_FIELD_NUMBER

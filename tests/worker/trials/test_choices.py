@@ -62,7 +62,7 @@ def test_same_bits_begin_at_once(tmp_path, clock):
     assert running(opened(tmp_path, 1))
 
 
-@pytest.mark.parametrize(("seconds", "writes"), [(1.5, 1), (2.5, 2), (9.0, 3), (1e3, 5)])
+@pytest.mark.parametrize(("seconds", "writes"), [(0.9, 1), (1.5, 2), (9.0, 4), (1e3, 6)])
 def test_a_slow_disk_moves_the_moment(tmp_path, clock, monkeypatch, seconds, writes):
     """Who looked just before the file came knows nothing for KNOWN_SECONDS, and so the moment is later than that."""
     fsync, replace = os.fsync, os.replace

@@ -126,7 +126,8 @@ class Reply:
             answer = GroupAnswer.of(answer.template, answer.outputs, answer.sizes, call.count)
         if not timing:
             plan.group_answer = answer
-        ranges = None if call.room is None else call.room.put([outputs[place] for place in answer.outputs])
+        room = call.room
+        ranges = None if room is None else room.put([outputs[place] for place in answer.outputs], self.link.is_up)
         if ranges is not None:
             group = protobuf.field(_GROUPS, answer.template + protobuf.field(2, call.ids) + ranges)
             self._add(call, [group], len(group))

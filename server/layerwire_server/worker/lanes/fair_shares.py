@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-_IDLE_SHARES = 1024  # whose debts are remembered though nothing of theirs waits
+_IDLE_SHARES = 8192  # whose debts are remembered though nothing of theirs waits
 
 
 @dataclass(eq=False, slots=True)
@@ -50,6 +50,10 @@ class FairShares:
             self._idle[key] = share
             if len(self._idle) > _IDLE_SHARES:
                 self._idle.popitem(last=False)
+
+    def is_busy(self, key: Hashable) -> bool:
+        """Whether calls of a key wait."""
+        return key in self._busy
 
     def pass_through(self, key: Hashable, now: float) -> None:
         """As `enter` and `leave` at once, where nothing of the key waits."""

@@ -23,7 +23,7 @@ from layerwire_server.worker.lanes.running_work import RunningWork
 from layerwire_server.worker.lanes.waiting_work import WaitingWork
 
 OLDEST_EVERY = 8
-_IDLE_LANES = 1024  # lanes without calls whose ceilings are remembered
+_IDLE_LANES = 8192  # lanes without calls whose ceilings are remembered
 _SLACK = 4096  # calls that are gone but still stand in a heap, at most beside as many that wait
 _LEAST_SECONDS = 1e-6  # a batch never counts as free
 
@@ -116,11 +116,11 @@ class Lanes(Generic[Call]):
         call.seconds = lane.pace.seconds_in_company(call.rows, max_rows, now)
         if call.deadline == math.inf or not count:
             return count, 0.0
-        call.wait_seconds = self._running_work.seconds_left(now) + self._waiting_work.wait_seconds(
+        work = self._waiting_work
+        call.wait_seconds = self._running_work.seconds_left(now) + work.wait_seconds(
             call.priority, call.caller, call.deadline, call.seconds, now
         )
-        wait_seconds = call.wait_seconds * lane.pace.wait_ratio(now)
-        return self._waiting_work.room(wait_seconds, call.deadline, count, call.seconds, now)
+        return work.room(call.wait_seconds * lane.pace.wait_ratio(now), call.deadline, count, call.seconds, now)
 
     def _enter(self, call: Call, max_rows: int, now: float) -> None:
         call.order = self._order + 1
@@ -196,8 +196,7 @@ class Lanes(Generic[Call]):
     def take(self, now: float) -> Batch[Call] | None:
         """The batch to run now, or None if none is ready. Call `expire` first."""
         if self._sole is not None:
-            batch = self._take_sole(self._sole, now)
-            if batch is not None:
+            if (batch := self._take_sole(self._sole, now)) is not None:
                 return batch
             self._seat_sole(now)
         while (lane := self._choose(now)) is not None:
@@ -218,6 +217,10 @@ class Lanes(Generic[Call]):
     def has_late(self) -> bool:
         """Whether `take` found calls that would end after their deadline; `expire` has them."""
         return bool(self._late)
+
+    def has_calls_of(self, caller: Hashable) -> bool:
+        """Whether calls of a caller wait."""
+        return self._caller_shares.is_busy(caller) or (self._sole is not None and self._sole.caller == caller)
 
     def observe(self, batch: Batch[Call], now: float) -> None:
         """Learns how long a batch of `take` took: it and its answers are done with now.
@@ -244,8 +247,7 @@ class Lanes(Generic[Call]):
             self.withdraw(call, now)
             self._late.append(call)
             return None
-        batch = lane.whole_batch(self._limits, call, now, len(self._running_work))
-        if batch is None:
+        if (batch := lane.whole_batch(self._limits, call, now, len(self._running_work))) is None:
             return None
         self._sole, self.calls, self.nbytes, call.is_gone = None, 0, 0, True
         self._batch_count += 1
@@ -263,7 +265,7 @@ class Lanes(Generic[Call]):
         """Lets a batch's lane and callers pay for what it took on the device."""
         lane = self._lanes.get(batch.key) or self._idle.get(batch.key)
         seconds = max(seconds, _LEAST_SECONDS)
-        call_seconds = seconds / max(batch.call_count, 1)
+        call_seconds = seconds / batch.call_count
         self._seconds_per_call += (call_seconds - self._seconds_per_call) * (0.05 if self._seconds_per_call else 1.0)
         self._lane_shares.pass_on(seconds)
         self._caller_shares.pass_on(seconds)
@@ -308,11 +310,14 @@ class Lanes(Generic[Call]):
         self._rings.setdefault(level, OrderedDict())[key] = lane
         return lane
 
-    def _move(self, lane: Lane[Call], level: int) -> None:
+    def _leave_ring(self, lane: Lane[Call]) -> None:
         ring = self._rings[lane.level]
         del ring[lane.key]
         if not ring:
             del self._rings[lane.level]
+
+    def _move(self, lane: Lane[Call], level: int) -> None:
+        self._leave_ring(lane)
         lane.level = level
         self._rings.setdefault(level, OrderedDict())[lane.key] = lane
 
@@ -342,10 +347,8 @@ class Lanes(Generic[Call]):
                 self._move(lane, level)
             return
         lane.clear()
-        ring = self._rings[lane.level]
-        del ring[lane.key], self._lanes[lane.key]
-        if not ring:
-            del self._rings[lane.level]
+        self._leave_ring(lane)
+        del self._lanes[lane.key]
         self._lane_shares.leave(lane.key, now)
         self._idle[lane.key] = lane
         if len(self._idle) > _IDLE_LANES:
@@ -371,8 +374,7 @@ class Lanes(Generic[Call]):
         if self._batch_count % OLDEST_EVERY == OLDEST_EVERY - 1 and self._lanes[oldest.key].ripe(now, delay):
             return self._lanes[oldest.key]
         for level in sorted(self._rings, reverse=True):
-            lane = self._next_of_ring(self._rings[level], now)
-            if lane is not None:
+            if (lane := self._next_of_ring(self._rings[level], now)) is not None:
                 return lane
         return None
 

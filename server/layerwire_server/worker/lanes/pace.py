@@ -12,6 +12,8 @@ _MEMORY = 0.9  # weight of what was known when one more batch ran
 # much less has no such excuse: what was known is wrong.
 _OUTLIER = 4.0
 _LEAST_WEIGHT = 2.5  # of three batches: fewer, of which the first loads what is loaded at first use, predict nothing
+# What takes less than this, as was predicted, makes no call late: it is enough to look now and then.
+_SHORT_SECONDS, _LOOK_SECONDS = 0.0005, 0.01
 _FRESH_SECONDS = 0.5  # a prediction fades from this age on: what is refused for it must be tried again
 _HALF_LIFE_SECONDS = 0.5
 # Until batches of several sizes ran, one of 16 times the rows is thought to take 4 times as long; in units of what the
@@ -30,12 +32,11 @@ class Pace:
     Attributes:
         batch_seconds: what a batch takes, however small; 0 before the first ran, as the next.
         row_seconds: what each of its rows adds.
-        time: when a batch was observed last.
     """
 
     __slots__ = (
-        "_loaded_rows", "_products", "_rows", "_seconds", "_squares", "_wait_ratio", "_weight",
-        "batch_seconds", "row_seconds", "time",
+        "_loaded_rows", "_products", "_rows", "_seconds", "_squares", "_time", "_wait_ratio", "_weight",
+        "batch_seconds", "row_seconds",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -44,19 +45,22 @@ class Pace:
         self._weight = self._rows = self._seconds = self._squares = self._products = 0.0  # sums that fade
         self._loaded_rows = 0.0  # of a batch while much waits
         self._wait_ratio = 1.0
-        self.time = 0.0
+        self._time = 0.0
 
     def observe(self, rows: int, seconds: float, now: float, *, is_loaded: bool = False) -> None:
         """A batch of so many rows took so long, and ended now; `is_loaded` if much waits behind it."""
         memory = _MEMORY
         expected = self.batch_seconds + self.row_seconds * rows
+        is_short = seconds < _SHORT_SECONDS > expected and self._weight >= _LEAST_WEIGHT
+        if is_short and now - self._time < _LOOK_SECONDS and not is_loaded:
+            return
         if _OUTLIER * seconds < expected:
             memory = 0.0
         elif self._weight and seconds > _OUTLIER * expected:
             seconds = _OUTLIER * expected
         if is_loaded:
             self._loaded_rows += (rows - self._loaded_rows) * (1.0 - _MEMORY if self._loaded_rows else 1.0)
-        self.time = now
+        self._time = now
         self._weight = weight = self._weight * memory + 1.0
         self._rows = self._rows * memory + rows
         self._seconds = self._seconds * memory + seconds
@@ -85,7 +89,7 @@ class Pace:
         if self._weight < _LEAST_WEIGHT:
             return 0.0
         seconds = self.batch_seconds + self.row_seconds * rows
-        return seconds if now - self.time <= _FRESH_SECONDS else seconds * self._freshness(now)
+        return seconds if now - self._time <= _FRESH_SECONDS else seconds * self._freshness(now)
 
     def rows_within(self, seconds: float, now: float) -> float:
         """How many rows a batch may have to end within so many seconds; infinite if nothing is known."""
@@ -103,5 +107,5 @@ class Pace:
         return (self.row_seconds + self.batch_seconds / max(company, 1.0)) * rows * self._freshness(now)
 
     def _freshness(self, now: float) -> float:
-        age_seconds = now - self.time - _FRESH_SECONDS
+        age_seconds = now - self._time - _FRESH_SECONDS
         return 1.0 if age_seconds <= 0 else 0.5 ** (age_seconds / _HALF_LIFE_SECONDS)

@@ -21,7 +21,7 @@ from layerwire_server.worker.tensors import BOOL, to_bytes
 from layerwire_server.worker.weights.catalog import Catalog, Names
 from layerwire_server.worker.weights.weights_cache import ProgramWeights, Weights
 
-_TEMPLATES = 1024
+_TEMPLATES = 8192
 _PARTS = 2**18  # of all templates' operators, as of plans
 
 # Where an input comes from: a column of the group's data, the store, the program's weights, or nowhere.

@@ -16,7 +16,7 @@ from layerwire_server.worker.plan import Plan
 from layerwire_server.worker.request_kinds.inputs import InputReader
 from layerwire_server.worker.request_kinds.kind import NativeKind, Resolution, check_key_size, tensors_without_data
 
-_CACHED = 1024  # operators of a family
+_CACHED = 8192  # operators of a family
 
 
 class OperatorKind(NativeKind):

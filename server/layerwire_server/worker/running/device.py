@@ -20,6 +20,9 @@ from layerwire_server.worker.running.batch import BatchInput, KernelInput, Part
 from layerwire_server.worker.tensors import to_torch
 from layerwire_server.worker.trials.tuner import Tuner
 
+# What runs for less than this on one core, divided by the number of threads, runs on one thread. Threads of OpenMP wait
+# for each other: where the cores have other work too, each layer of a small network waited up to 8 ms for a core.
+_SERIAL_SECONDS = 0.004
 _NO_MODE = contextlib.nullcontext()
 
 
@@ -65,8 +68,8 @@ class Device(Protocol):
     def upload(self, tensor: torch.Tensor) -> torch.Tensor:
         """A CPU tensor on the device."""
 
-    def run(self, key: LaneKey, inputs: Sequence[BatchInput]) -> DeviceRun:
-        """Runs a lane's operator on the inputs of a batch.
+    def run(self, key: LaneKey, inputs: Sequence[BatchInput], core_seconds: float) -> DeviceRun:
+        """Runs a lane's operator on the inputs of a batch, which should take one core so long.
 
         Raises:
             RuntimeError: torch failed; the batch has no answers.
@@ -129,13 +132,25 @@ class CpuDevice:
         """The tensor itself."""
         return tensor
 
-    def run(self, key: LaneKey, inputs: Sequence[BatchInput]) -> DeviceRun:
-        """See Device."""
+    def run(self, key: LaneKey, inputs: Sequence[BatchInput], core_seconds: float) -> DeviceRun:
+        """See Device.
+
+        How many threads run it depends on its size alone, and so do its bits; those of deterministic calls on nothing.
+        """
+        is_serial = core_seconds * self._threads < _SERIAL_SECONDS and not key.deterministic
+        threads = 1 if is_serial else self._threads
+        torch.set_num_threads(threads)  # of this thread: it might have begun while another ran by one
+        try:
+            return self._run(key, inputs, threads)
+        finally:
+            if threads != self._threads:
+                torch.set_num_threads(self._threads)
+
+    def _run(self, key: LaneKey, inputs: Sequence[BatchInput], threads: int) -> DeviceRun:
         start = time.perf_counter()
         tensors = [self._kernel_input(part) if isinstance(part, Part) else part for part in inputs]
-        site = None if self.tuner is None else self.tuner.site(key, tensors)
+        site = None if self.tuner is None else self.tuner.site(key, tensors, threads)
         launch = time.perf_counter()
-        torch.set_num_threads(self._threads)  # of this thread: it might have begun while another ran by one
         # Nothing here asks for gradients. To say so takes as long as a small kernel, and saves a tenth of one for each.
         with torch.inference_mode() if key.has_steps else _NO_MODE:
             outputs = kernel(key, tensors) if site is None else site.run(tensors)
@@ -178,7 +193,7 @@ class CudaDevice:
         torch.cuda.synchronize(self._device)
         return copy
 
-    def run(self, key: LaneKey, inputs: Sequence[BatchInput]) -> DeviceRun:
+    def run(self, key: LaneKey, inputs: Sequence[BatchInput], core_seconds: float) -> DeviceRun:
         """See Device. Called from at most `slots` threads at once."""
         stream = self._streams.pop()
         try:

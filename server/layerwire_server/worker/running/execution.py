@@ -6,6 +6,7 @@ It knows devices and the errors that torch raises; nothing of lanes, frames or s
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 import time
 import traceback
@@ -15,9 +16,12 @@ from typing import NamedTuple, TypeAlias
 import torch
 
 from layerwire.errors import InternalError, LayerwireError, ResourceExhaustedError
+from layerwire_server.operators.operator import Merge
+from layerwire_server.programs.run import Run
 from layerwire_server.worker.call import CallGroup
 from layerwire_server.worker.plan import LaneKey
 from layerwire_server.worker.running import batch
+from layerwire_server.worker.running.batch import BatchInput, Part
 from layerwire_server.worker.running.device import Device, Phases
 from layerwire_server.worker.tensors import to_bytes
 
@@ -28,6 +32,7 @@ Result: TypeAlias = "list[memoryview] | LayerwireError"
 # cudaErrorMemoryAllocation is the one CUDA error after which the context still works
 # (https://docs.nvidia.com/cuda/cuda-runtime-api/group__CUDART__TYPES.html).
 _CUDA_OUT_OF_MEMORY = 2
+_OPERATIONS_PER_SECOND, _BYTES_PER_SECOND = 5e10, 2.5e9  # of a core
 _ACCELERATOR_ERRORS: tuple[type[Exception], ...] = tuple(
     getattr(torch, name) for name in ("AcceleratorError",) if hasattr(torch, name)
 )
@@ -107,12 +112,26 @@ def run_batch(device: Device, key: LaneKey, calls: Sequence[CallGroup]) -> Execu
     start = time.perf_counter()
     inputs = batch.join(key, calls)
     launch = time.perf_counter()
-    outputs, phases = device.run(key, inputs)
+    outputs, phases = device.run(key, inputs, _core_seconds(key, calls, inputs))
     end = time.perf_counter()
     answers = batch.split(key, calls, [to_bytes(output) for output in outputs])
     copy_in_seconds = phases.copy_in_seconds + launch - start
     copy_out_seconds = phases.copy_out_seconds + time.perf_counter() - end
     return Execution(list(answers), Phases(copy_in_seconds, phases.kernel_seconds, copy_out_seconds), None, calls)
+
+
+def _core_seconds(key: LaneKey, calls: Sequence[CallGroup], inputs: Sequence[BatchInput]) -> float:
+    """What a batch should take a core of a CPU, by its operations and the bytes that come with it.
+
+    Infinite where it must run as in a process of the caller's: the last bits of a lone row, such as of one long sum,
+    depend on how many cores share it. Cores don't share rows in company, but each takes some of them.
+    """
+    is_lone = len(calls) == 1 and calls[0].rows * calls[0].count == 1
+    if key.merge is not Merge.ROWS or (is_lone and not isinstance(key.operator, Run)):
+        return math.inf
+    cost = sum(call.cost * call.count for call in calls)
+    nbytes = sum(sum(map(len, part.pieces)) for part in inputs if isinstance(part, Part))
+    return cost / _OPERATIONS_PER_SECOND + nbytes / _BYTES_PER_SECOND
 
 
 def _is_sticky(error: Exception) -> bool:

@@ -29,8 +29,8 @@ from layerwire_server.storage import StoreError, durable
 
 log = logging.getLogger(__name__)
 
-KNOWN_SECONDS = 1.0  # for so long a look at the file counts
-_START_SECONDS = 3.0  # from a choice to its moment: what is beyond KNOWN_SECONDS, writing may take
+KNOWN_SECONDS = 0.5  # for so long a look at the file counts
+_START_SECONDS = 1.5  # from a choice to its moment: what is beyond KNOWN_SECONDS, writing may take
 _MOST_START_SECONDS = 48.0  # a disk that is slower still gets no choices
 _FORMAT = 2  # counted up when a kernel of an old name comes to round otherwise
 _MOST_CHOICES = 4096  # of an environment: beyond, eager stays

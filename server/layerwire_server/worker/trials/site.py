@@ -61,6 +61,7 @@ class Site:
         batches: how many ran while it was open.
         seconds: how long they took.
         sample: inputs for a trial.
+        threads: of torch, that run it.
     """
 
     __slots__ = (
@@ -77,6 +78,7 @@ class Site:
         "operator",
         "sample",
         "seconds",
+        "threads",
     )
 
     def __init__(
@@ -99,6 +101,7 @@ class Site:
         self.check_time = 0.0
         self.batches = 0
         self.seconds = 0.0
+        self.threads = 1
         self.sample: Inputs | None = None
         self._kernel: Kernel | None = None
         self._on_failure = on_failure

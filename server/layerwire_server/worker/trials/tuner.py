@@ -71,20 +71,21 @@ class Tuner:
         self._submit: Submit | None = None
         self._thread: threading.Thread | None = None
 
-    def site(self, key: LaneKey, tensors: Sequence[Any]) -> Site | None:
-        """Where a batch runs that begins now; None where eager is all there is."""
+    def site(self, key: LaneKey, tensors: Sequence[Any], threads: int = 0) -> Site | None:
+        """Where a batch runs that begins now, by so many threads, 0 for all; None where eager is all there is."""
+        threads = threads or self._threads
         sites: dict[Any, Site] | None = key.kernels
         if sites is None:
             sites = key.kernels = {} if is_tunable(key, self._threads) else _NO_SITES
         if sites is _NO_SITES:
             return None
         shape = tensors[0].shape
-        size = shape[0].bit_length() if key.merge is Merge.ROWS else shape
+        size = shape[0].bit_length() if key.merge is Merge.ROWS else shape, threads
         site = sites.get(size)
         if site is None:
             if len(sites) >= _MOST_SIZES:
                 return None
-            site = sites[size] = self._find(key, tensors)
+            site = sites[size] = self._find(key, tensors, threads)
         if time.monotonic() >= site.check_time:
             self._update(site)
         return site
@@ -143,15 +144,18 @@ class Tuner:
         time.sleep(max((self.choices.delay(choice) for choice in self.choices.all.values()), default=0.0))
         return trials
 
-    def _find(self, key: LaneKey, tensors: Sequence[Any]) -> Site:
+    def _find(self, key: LaneKey, tensors: Sequence[Any], threads: int) -> Site:
         name = site_key(key, tensors)
+        if threads < self._threads:
+            name += f" on {threads}"
         site = self._sites.get(name)
         if site is None:
             operator, has_rows = key.operator, key.merge is Merge.ROWS
-            kernels = kernels_of(operator, self._threads)
+            kernels = kernels_of(operator, threads)
             site = self._sites[name] = Site(
-                name, operator, kernels, self._queue.put, has_rows=has_rows, is_open=self._is_open
+                name, operator, kernels, self._queue.put, has_rows=has_rows, is_open=self._is_open and bool(kernels)
             )
+            site.threads = threads
             if len(self._sites) > _MOST_SITES:
                 self._sites.popitem(last=False)
         return site
@@ -196,7 +200,13 @@ class Tuner:
         if self.choices.get(site.key)[0] is None and (exact or not self.choices.read_only):
             assert site.sample is not None
             self.choices.begin_trial(site.key, site.operator.title)
-            trial = Trial(site.operator.run, site.kernels, exact=exact, step=step, budget_seconds=_BUDGET_SECONDS)
+            trial = Trial(
+                site.operator.run,
+                site.kernels,
+                exact=exact,
+                step=_on_threads(site.threads, step),
+                budget_seconds=_BUDGET_SECONDS,
+            )
             is_shared = [role.shared for role in site.operator.inputs]
             verdict = trial.run(site.sample, is_shared=is_shared, has_rows=site.has_rows)
             self.choices.end_trial()
@@ -241,6 +251,20 @@ class Tuner:
             return self._submit(step).result()
         finally:
             self._end.wait(_PAUSE * seconds)
+
+
+def _on_threads(threads: int, step: Step) -> Step:
+    """The step, by so many threads."""
+
+    def run(work: Callable[[], Any]) -> Any:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            return work()
+        finally:
+            torch.set_num_threads(before)
+
+    return lambda work: step(lambda: run(work))
 
 
 class _EndError(Exception):

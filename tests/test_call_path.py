@@ -46,6 +46,7 @@ TOOLS = {
     "layerwire/calls/arguments.py",  # checks of single arguments
     "layerwire/transport/background.py",  # whether the engine's thread is of this process
     "layerwire/transport/deadlines.py",  # the line of deadlines that each call adds to
+    "layerwire/transport/frame_interval.py",  # when frames wait for company
     "layerwire/transport/retry.py",  # the budget that each call adds to
     "layerwire/transport/templates.py",  # what the call and its answer have in common with others
     "layerwire/wire/arrays.py",
@@ -61,6 +62,7 @@ TOOLS = {
     "layerwire_server/worker/call.py",  # calls that are alike, as one value
     "layerwire_server/worker/lanes/fair_shares.py",
     "layerwire_server/worker/lanes/pace.py",
+    "layerwire_server/worker/lanes/running_work.py",
     "layerwire_server/worker/lanes/waiting_work.py",
     "layerwire_server/worker/measures.py",
     "layerwire_server/worker/reading/parse_limits.py",  # looks at large messages only

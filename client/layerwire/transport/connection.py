@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, TypeAlias
@@ -20,6 +21,7 @@ from layerwire.errors import InternalError, LayerwireError, UnavailableError, ma
 from layerwire.transport import health, reasons, retry
 from layerwire.transport.call import Call
 from layerwire.transport.client_memory import LARGE_BYTES, ClientMemory, Loan
+from layerwire.transport.frame_interval import FrameInterval
 from layerwire.transport.settings import Settings
 from layerwire.v1 import layerwire_pb2 as messages
 from layerwire.wire import framing, message_parts
@@ -73,6 +75,7 @@ class Connection:
         takes_groups: whether the stream's server is known to take groups of calls.
         memory: what the stream's server shares with this client.
         loans: what unanswered calls have of it, by id, also of those that were given up.
+        frame_interval: how long frames of few calls wait for company.
     """
 
     def __init__(self, settings: Settings, address: str, owner: Owner, *, watches_health: bool) -> None:
@@ -86,6 +89,7 @@ class Connection:
         self._parts_state = _UNASKED
         self.memory: ClientMemory | None = None
         self.loans: dict[int, Loan] = {}
+        self.frame_interval = FrameInterval()
         self._may_share = settings.shares_memory(address)
         self._server_shares = False
         self._memory_state = _UNASKED
@@ -254,6 +258,9 @@ class Connection:
     async def _write(self, stream: Any) -> None:
         try:
             while True:
+                if 0 < len(self._queue) < WHOLE_FRAME_CALLS and self.frame_interval.is_long:
+                    deadline = min(call.deadline for call in self._queue)
+                    await asyncio.sleep(self.frame_interval.wait_seconds(deadline, time.monotonic()))
                 frame = self._next_frame()
                 if frame is None:
                     await self._sleep()
@@ -320,6 +327,8 @@ class Connection:
                 sent_calls[call.id] = call
                 calls.append(call)
                 nbytes += call.nbytes
+        if calls:
+            self.frame_interval.observe_frame(calls[0].id, time.monotonic())
         return calls
 
     async def _watch(self) -> None:

@@ -143,6 +143,7 @@ class Dispatcher:
                 if self._lanes.calls:
                     self.wake()  # other events first, then the next batch
                 break
+            self._send_unsent()
             self._launch(batch, now, expected_seconds)
         if not self._pump_is_due or time.monotonic() - self._unsent_since >= GATHER_SECONDS:
             self._send_unsent()

@@ -36,20 +36,11 @@ class WaitingWork:
         self._priorities: dict[int, _Amount] = {}
         self._callers: dict[Hashable, _Amount] = {}
         self._deadlines: dict[int, _Amount] = {}
-        self._end_time = -math.inf  # when what runs now should end
 
     @property
     def seconds(self) -> float:
         """All of it."""
         return sum(amount.seconds for amount in self._priorities.values()) if self._priorities else 0.0
-
-    def begin(self, now: float, seconds: float) -> None:
-        """A batch begins to run that should take so long."""
-        self._end_time = now + seconds
-
-    def end(self) -> None:
-        """It has ended."""
-        self._end_time = -math.inf
 
     def enter(self, priority: int, caller: Hashable, deadline: float, count: int, seconds: float) -> None:
         """So many calls come to wait, of so many seconds each."""
@@ -63,10 +54,10 @@ class WaitingWork:
         self.enter(priority, caller, deadline, -count, seconds)
 
     def wait_seconds(self, priority: int, caller: Hashable, deadline: float, seconds: float, now: float) -> float:
-        """How long a call will wait: for what runs, for higher priorities, and among its own for the least of three.
+        """How long a call will wait once what runs has ended: for higher priorities, and for the least of three.
 
-        Those are all of them; its caller's, this one among them, as often as there are callers; and what has an earlier
-        deadline.
+        Those are all of its own priority; its caller's, this one among them, as often as there are callers; and what
+        has an earlier deadline.
         """
         higher, alike = 0.0, 0.0
         for level, amount in self._priorities.items():
@@ -74,12 +65,11 @@ class WaitingWork:
                 alike = amount.seconds
             elif level > priority:
                 higher += amount.seconds
-        running = max(self._end_time - now, 0.0)
         if alike <= 0.0:
-            return running + higher
+            return higher
         own = self._callers.get(caller)
         fair = seconds * (len(self._callers) + 1) if own is None else (own.seconds + seconds) * len(self._callers)
-        return running + higher + max(min(alike, fair, self._seconds_before(deadline, now)), 0.0)
+        return higher + max(min(alike, fair, self._seconds_before(deadline, now)), 0.0)
 
     def room(self, wait: float, deadline: float, count: int, seconds: float, now: float) -> tuple[int, float]:
         """How many of so many calls, of so many seconds each, are to wait; and when to try again with the others.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layerwire.v1 import layerwire_pb2 as pb
@@ -25,6 +25,7 @@ def part(data=b"", message_bytes=None):
 
 
 @given(st.lists(SIZES, max_size=6))
+@settings(deadline=None, max_examples=50)  # megabytes, on a machine that may be busy
 def test_parts_are_put_together_again(sizes):
     pieces = [bytes([index + 1]) * size for index, size in enumerate(sizes)]
     whole = b"".join(pieces)

@@ -46,6 +46,7 @@ TOOLS = {
     "layerwire/calls/arguments.py",  # checks of single arguments
     "layerwire/transport/background.py",  # whether the engine's thread is of this process
     "layerwire/transport/deadlines.py",  # the line of deadlines that each call adds to
+    "layerwire/transport/frame_interval.py",  # when frames wait for company
     "layerwire/transport/retry.py",  # the budget that each call adds to
     "layerwire/transport/templates.py",  # what the call and its answer have in common with others
     "layerwire/wire/arrays.py",

@@ -30,12 +30,14 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
 
 
-def header_block(method: str) -> bytes:
+def header_block(method: str, timeout: str = "") -> bytes:
     """The headers of an RPC as literals without index; every stream may use the same bytes (RFC 7541, 6.2.2)."""
     fields = {
         ":method": "POST", ":scheme": "http", ":path": path_of(method), ":authority": "localhost",
         "content-type": "application/grpc", "te": "trailers",
     }  # fmt: skip
+    if timeout:
+        fields["grpc-timeout"] = timeout
     return b"".join(b"\x00" + _literal(name) + _literal(value) for name, value in fields.items())
 
 

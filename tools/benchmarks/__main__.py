@@ -55,7 +55,7 @@ def results(other: Tree | None, only: str, count: int, seconds: float, failures:
         parts += [
             (same_host.TITLE, lambda ours, *_: iter([same_host.measure(ours, count, seconds, watch)])),
             (arrivals.SEARCH_TITLE, lambda ours, bare, _: iter([arrivals.search(ours, bare, watch)])),
-            (arrivals.OVERLOAD_TITLE, lambda ours, *_: iter([arrivals.overload(ours, min(count, 2), seconds, watch)])),
+            (arrivals.OVERLOAD_TITLE, lambda *_: iter([arrivals.overload(count, seconds, watch)])),
         ]
     parts = [part for part in parts if only in part[0]]
     if not parts:

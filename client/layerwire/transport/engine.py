@@ -10,7 +10,7 @@ import math
 import random
 import re
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from copy import copy
 from itertools import count
@@ -30,7 +30,7 @@ from layerwire.transport.call import Call
 from layerwire.transport.client_memory import LARGE_BYTES, ClientMemory
 from layerwire.transport.connection import FRAME_OVERHEAD_BYTES, Connection
 from layerwire.transport.deadlines import Deadlines
-from layerwire.transport.retry import Budget
+from layerwire.transport.retry import Budget, Throttle
 from layerwire.transport.settings import Settings
 from layerwire.transport.templates import AnswerTemplate, CallTemplate, answer_template, single_answer
 from layerwire.wire import framing
@@ -56,6 +56,7 @@ class Engine:
         self._budget = Budget(settings.max_retries)
         self._deadlines = Deadlines(self.loop, self._expire)
         self._chance = random.Random()  # noqa: S311  # jitter keeps no secret
+        self._throttle = Throttle(self._chance)
         self._had_answer = False  # whether an answer ever came
         self.memory: ClientMemory | None = None  # what it shares with its server; read from any thread
         self.connections: list[Connection] = []
@@ -86,7 +87,11 @@ class Engine:
         call.id = next(self._ids)
         self._budget.earn()
         self._deadlines.add(call)
-        self._place(call)
+        error = self._throttle.refusal(call.template, time.monotonic()) if self._throttle else None
+        if error is None:
+            self._place(call)
+        elif not self._again(call, error):
+            self._finish(call, error)
 
     def post(self, call: Call) -> None:
         """As `submit`, from any thread. Calls that come together cost the loop one wake-up."""
@@ -133,6 +138,7 @@ class Engine:
     def on_response(self, connection: Connection, frame: bytes | memoryview) -> None:
         """Connection: a StreamResponse came. Ids that nobody waits for are passed over."""
         self._had_answer = True
+        now = time.monotonic()
         singles, groups, memory = framing.answers(frame)
         pop = connection.sent_calls.pop
         if memory is not None:
@@ -140,10 +146,13 @@ class Engine:
         for group in groups:
             calls = [pop(call_id, None) for call_id in group.ids]
             pieces = connection.end_loans(group) if connection.loans else group.data
-            self._on_answers(calls, answer_template(group.template), pieces)
+            template = answer_template(group.template)
+            connection.frame_interval.observe_answer(group.ids, now, success=template.result != "status")
+            self._on_answers(calls, template, pieces)
         for single in singles:
             call_id, answer, data = single_answer(single)
             connection.loans.pop(call_id, None)
+            connection.frame_interval.observe_answer((call_id,), now, success=answer.result != "status")
             self._on_answers([pop(call_id, None)], answer, data)
 
     def _on_answers(
@@ -174,6 +183,9 @@ class Engine:
                 promise.set_exception(copy(values))
         if ncalls:
             self.admission.leave(ncalls, nbytes)
+            if self._throttle:
+                for template, number in Counter(call.template for call in calls if call is not None).items():
+                    self._throttle.observe_answers(template, number, time.monotonic())
 
     def _on_errors(self, calls: Sequence[Call | None], answer: AnswerTemplate) -> None:
         """Ends calls that an error was answered to, or sends them again."""
@@ -181,6 +193,7 @@ class Engine:
             if call is None:
                 continue
             error = call.template.error(answer)
+            self._throttle.observe_refusal(call.template, error, time.monotonic())
             if not self._again(call, error):
                 self._finish(call, error)
 

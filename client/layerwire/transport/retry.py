@@ -7,10 +7,11 @@ what the rules prevent is a storm of it on a server that is in trouble (gRFC A6)
 from __future__ import annotations
 
 import random
+from collections.abc import Hashable
 
 import grpc
 
-from layerwire.errors import LayerwireError
+from layerwire.errors import LayerwireError, ResourceExhaustedError
 
 FIRST_BACKOFF_SECONDS = 0.05
 MAX_BACKOFF_SECONDS = 2.0
@@ -74,3 +75,92 @@ class Budget:
             return None
         self._tokens -= 1.0
         return delay
+
+
+class Throttle:
+    """Keeps calls from a server that has asked for time, but for a few more than it serves.
+
+    Who refuses a call with a time to come back would refuse those like it too, and each refusal costs it time that
+    others' answers would have had. So until that time is past, of calls that are alike (one key) only `SURPLUS` times
+    as many go out as were answered of late: enough to notice at once when it can do more. This is client-side
+    throttling as in Google's "Site Reliability Engineering", chapter 21. The others are refused here, with the words
+    of the server.
+
+    Args:
+        chance: decides which calls go out.
+    """
+
+    SURPLUS = 1.25
+    SPARE = 16.0  # calls that go out whatever was answered, of each key
+    MEMORY_SECONDS = 1.0  # after which what happened counts half
+    MOST_KEYS = 256
+
+    def __init__(self, chance: random.Random) -> None:
+        self._chance = chance
+        self._loads: dict[Hashable, _Load] = {}
+
+    def __bool__(self) -> bool:
+        """Whether any calls may be kept back."""
+        return bool(self._loads)
+
+    def observe_refusal(self, key: Hashable, error: LayerwireError, now: float) -> None:
+        """The server answered a call with this error; it says nothing unless it asks for time."""
+        if error.code != grpc.StatusCode.RESOURCE_EXHAUSTED or error.retry_after_seconds is None:
+            return
+        load = self._loads.get(key)
+        if load is None:
+            if len(self._loads) >= self.MOST_KEYS:
+                self._loads.pop(next(iter(self._loads)))
+            load = self._loads[key] = _Load(error, now)
+        load.end_time = now + error.retry_after_seconds
+        load.error = error
+
+    def observe_answers(self, key: Hashable, count: int, now: float) -> None:
+        """The server answered so many calls otherwise."""
+        load = self._loads.get(key)
+        if load is not None:
+            load.age(now)
+            load.answers += count
+
+    def refusal(self, key: Hashable, now: float) -> LayerwireError | None:
+        """The error of a call that isn't to be sent; None if it is."""
+        load = self._loads.get(key)
+        if load is None:
+            return None
+        if now >= load.end_time + self.MEMORY_SECONDS:
+            del self._loads[key]
+            return None
+        load.age(now)
+        load.calls += 1.0
+        excess = load.calls - self.SURPLUS * load.answers - self.SPARE
+        if now >= load.end_time or excess <= 0.0 or self._chance.random() * load.calls >= excess:
+            return None
+        error = load.error
+        return ResourceExhaustedError(
+            error.message, operator=error.operator, field=error.field, retry_after_seconds=load.end_time - now
+        )
+
+
+class _Load:
+    """Calls of one key.
+
+    Attributes:
+        calls: that were to be sent, of late.
+        answers: that the server gave to some, of late, but refusals.
+        end_time: when the server may be asked again.
+        error: with which it refused.
+    """
+
+    __slots__ = ("_time", "answers", "calls", "end_time", "error")
+
+    def __init__(self, error: LayerwireError, now: float) -> None:
+        self.calls = self.answers = 0.0
+        self.error = error
+        self.end_time = self._time = now
+
+    def age(self, now: float) -> None:
+        """Forgets some of what was."""
+        share = 0.5 ** ((now - self._time) / Throttle.MEMORY_SECONDS)
+        self.calls *= share
+        self.answers *= share
+        self._time = now

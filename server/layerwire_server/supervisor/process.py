@@ -29,6 +29,9 @@ _ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(2**30),  # larger blocks are the kernel's own mappings, each new again
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
 }
+# Of workers: torch's blocks are aligned, and glibc finds no place for one where one of the same size was, so that of
+# outputs of 49 MiB eleven stayed, 539 MiB in all. A gateway's are not.
+_WORKER_ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(2**25)}
 # gRPC's newer way to read sockets has threads of its own: 95 us and four wake-ups an RPC, where the way in which
 # whoever waits for RPCs reads them takes 36 us and none.
 _ENVIRONMENT["GRPC_EXPERIMENTS"] = "-event_engine_listener"
@@ -81,6 +84,8 @@ class Process:
             # Else a folder for each user stays in $TMPDIR for ever.
             "TORCHINDUCTOR_CACHE_DIR": str(Path(values["runtime_directory"]) / "torchinductor")
         }
+        if spec.role == "worker":
+            defaults |= _WORKER_ENVIRONMENT
         environment = defaults | os.environ
         # The user's experiments after ours, so that those that are meant count and others take nothing away.
         experiments = (_ENVIRONMENT["GRPC_EXPERIMENTS"], os.environ.get("GRPC_EXPERIMENTS", ""))

@@ -79,17 +79,19 @@ def simulate(
     *,
     transit_seconds: float = 0.02,
     hiccup: Callable[[float], float] = lambda _: 0.0,
+    slots: int = 1,
     seed: int = 0,
 ) -> Outcome:
     """What becomes of Poisson arrivals, of a mean rate a second.
 
     Args:
+        slots: batches that run at once, and take as much longer.
         transit_seconds: what an answer takes on its way, of which the lanes know nothing.
         hiccup: seconds that a batch takes besides, by the time it begins.
     """
     chance = random.Random(seed)
     shares = [kind.share for kind in kinds]
-    device = _Device(chance, hiccup, transit_seconds)
+    device = _Device(chance, hiccup, transit_seconds, slots)
     arrival = chance.expovariate(rate)
     while min(arrival, device.end) < seconds:
         if device.end <= arrival:
@@ -104,16 +106,32 @@ def simulate(
     return device.outcome
 
 
-class _Device:
-    """What waits, and the batch that runs."""
+@dataclass(eq=False)
+class _Run:
+    """A batch that runs, and how long it would by itself from now on."""
 
-    def __init__(self, chance: random.Random, hiccup: Callable[[float], float], transit_seconds: float) -> None:
+    batch: Batch[Item]
+    start: float
+    seconds: float
+
+
+class _Device:
+    """What waits, and the batches that run; each of several gets an equal share of the device."""
+
+    def __init__(
+        self, chance: random.Random, hiccup: Callable[[float], float], transit_seconds: float, slots: int
+    ) -> None:
         self.outcome = Outcome()
-        self.end = math.inf
         self._lanes: Lanes[Item] = Lanes(LIMITS)
         self._chance, self._hiccup, self._transit_seconds = chance, hiccup, transit_seconds
-        self._batch: Batch[Item] | None = None
-        self._start = 0.0
+        self._slots = slots
+        self._runs: list[_Run] = []
+        self._now = 0.0
+
+    @property
+    def end(self) -> float:
+        """When the next batch ends."""
+        return min((self._now + run.seconds * len(self._runs) for run in self._runs), default=math.inf)
 
     def offer(self, item: Item, now: float) -> None:
         """A call arrives."""
@@ -124,21 +142,27 @@ class _Device:
             self.outcome.retry_seconds.append(full.retry_after_seconds)
 
     def begin(self, now: float) -> None:
-        """Runs what is next, if nothing runs."""
-        if self._batch is None:
-            self._batch = self._lanes.take(now)
-            if self._batch is not None:
-                kind = self._batch.calls[0].kind
-                seconds = kind.batch_seconds + kind.row_seconds * self._batch.rows
-                self._start, self.end = now, now + seconds * self._chance.uniform(0.7, 1.3) + self._hiccup(now)
+        """Runs what is next, while there is a place."""
+        self._advance(now)
+        while len(self._runs) < self._slots and (batch := self._lanes.take(now)) is not None:
+            kind = batch.calls[0].kind
+            seconds = kind.batch_seconds + kind.row_seconds * batch.rows
+            self._runs.append(_Run(batch, now, seconds * self._chance.uniform(0.7, 1.3) + self._hiccup(now)))
         self.outcome.expired.update(item.key for item in self._lanes.expire(now))
 
     def finish(self) -> None:
-        """The batch has run."""
-        assert self._batch is not None
-        self._lanes.charge(self._batch, self.end - self._start)
-        self._lanes.observe(self._batch, self.end)
-        for item in self._batch.calls:
-            is_in_time = self.end + self._transit_seconds <= item.deadline
+        """The next batch has run."""
+        now = self.end
+        self._advance(now)
+        run = min(self._runs, key=lambda each: each.seconds)
+        self._runs.remove(run)
+        self._lanes.charge(run.batch, now - run.start)
+        self._lanes.observe(run.batch, now)
+        for item in run.batch.calls:
+            is_in_time = now + self._transit_seconds <= item.deadline
             (self.outcome.in_time if is_in_time else self.outcome.late)[item.key] += 1
-        self._batch, self.end = None, math.inf
+
+    def _advance(self, now: float) -> None:
+        for run in self._runs:
+            run.seconds -= (now - self._now) / len(self._runs)
+        self._now = now

@@ -168,26 +168,32 @@ class Lane(Generic[Call]):
         if call.wait_seconds > LOADED_SECONDS:
             self.pace.observe_wait(call.wait_seconds, now - call.arrival_time)
 
-    def is_late(self, call: Call, now: float) -> bool:
-        """Whether a call would end after its deadline if it ran now."""
+    def is_late(self, call: Call, now: float, others: int = 0) -> bool:
+        """Whether a call would end after its deadline if it ran now, beside so many other batches."""
         deadline = call.deadline
-        return deadline != math.inf and now + self.pace.expected_seconds(call.rows, now) > deadline
+        return deadline != math.inf and now + self.pace.expected_seconds(call.rows, now) * (1 + others) > deadline
 
-    def whole_batch(self, limits: Limits, call: Call, now: float) -> Batch[Call] | None:
-        """The batch of an item that waits for nothing and has no neighbours; None if it has to be cut."""
+    def whole_batch(self, limits: Limits, call: Call, now: float, others: int = 0) -> Batch[Call] | None:
+        """The batch of an item that waits for nothing and has no neighbours; None if it has to be cut.
+
+        It runs beside so many other batches.
+        """
         max_rows, count = min(self.max_rows, int(self.ceiling)), call.count
         rows, cost = call.rows * count, call.cost * count
         if count == 1:
             return Batch(self.key, [call], rows, cost, "single" if max_rows <= 1 else "drained")
         if (
             max_rows <= 1 or rows > max_rows or call.footprint * count > limits.batch_bytes or cost > limits.batch_cost
-            or (call.deadline != math.inf and rows > self.pace.rows_within(call.deadline - now, now))
+            or (call.deadline != math.inf and rows > self.pace.rows_within((call.deadline - now) / (1 + others), now))
         ):  # fmt: skip
             return None
         return Batch(self.key, [call], rows, cost, "drained")
 
-    def fill(self, limits: Limits, lead: Call | None, now: float) -> Batch[Call]:
-        """The next batch, whose calls leave; `lead`, one of its calls, goes first whatever its place."""
+    def fill(self, limits: Limits, lead: Call | None, now: float, others: int = 0) -> Batch[Call]:
+        """The next batch, whose calls leave; `lead`, one of its calls, goes first whatever its place.
+
+        It runs beside so many other batches.
+        """
         max_rows = min(self.max_rows, int(self.ceiling))
         calls: list[Call] = []
         rows, footprint, cost, reason = 0, 0, 0.0, "drained"
@@ -196,7 +202,9 @@ class Lane(Generic[Call]):
             call = lead or self.head()
             lead = None
             deadline = min(deadline, call.deadline)
-            timely_rows = math.inf if deadline == math.inf else self.pace.rows_within(deadline - now, now)
+            timely_rows = (
+                math.inf if deadline == math.inf else self.pace.rows_within((deadline - now) / (1 + others), now)
+            )
             count, reason = _most(
                 call.count,
                 (call.rows, timely_rows - rows, "deadline"),

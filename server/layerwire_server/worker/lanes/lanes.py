@@ -19,7 +19,7 @@ from typing import Generic
 
 from layerwire_server.worker.lanes.fair_shares import FairShares
 from layerwire_server.worker.lanes.lane import LOADED_SECONDS, Batch, Call, Full, Lane, Limits
-from layerwire_server.worker.lanes.waiting_work import WaitingWork
+from layerwire_server.worker.lanes.waiting_work import RunningWork, WaitingWork
 
 OLDEST_EVERY = 8
 _IDLE_LANES = 8192  # lanes without calls whose ceilings are remembered
@@ -48,8 +48,7 @@ class Lanes(Generic[Call]):
         self._caller_shares = FairShares()
         self._waiting_work = WaitingWork()
         self._late: list[Call] = []
-        self._running_batches = 0
-        self._busy_since = 0.0  # when the last batch ended, or the first call came after an idle time
+        self._running_work = RunningWork()
 
     @property
     def limits(self) -> Limits:
@@ -77,7 +76,7 @@ class Lanes(Generic[Call]):
             self._order += call.count
             call.order, call.is_gone = self._order - call.count + 1, False
             self.calls, self.nbytes = call.count, call.nbytes * call.count
-            self._busy_since = self._busy_since if self._running_batches else now
+            self._running_work.wait(now)
             return
         self._seat_sole(now)
         room, reason, retry_seconds = self._room(call, max_rows, now)
@@ -117,7 +116,9 @@ class Lanes(Generic[Call]):
         if call.deadline == math.inf or not count:
             return count, 0.0
         work = self._waiting_work
-        call.wait_seconds = work.wait_seconds(call.priority, call.caller, call.deadline, call.seconds, now)
+        call.wait_seconds = self._running_work.seconds_left(now) + work.wait_seconds(
+            call.priority, call.caller, call.deadline, call.seconds, now
+        )
         return work.room(call.wait_seconds * lane.pace.wait_ratio(now), call.deadline, count, call.seconds, now)
 
     def _enter(self, call: Call, max_rows: int, now: float) -> None:
@@ -129,8 +130,8 @@ class Lanes(Generic[Call]):
 
     def _insert(self, call: Call, max_rows: int, now: float) -> None:
         call.is_gone = False
-        if not self.calls and not self._running_batches:
-            self._busy_since = now
+        if not self.calls:
+            self._running_work.wait(now)
         most = min(max_rows, self._limits.batch_rows)
         lane = self._lanes.get(call.key) or self._open(call.key, most, call.priority, now)
         lane.push(call)
@@ -203,7 +204,7 @@ class Lanes(Generic[Call]):
             if self._remove_late(lane, lead, now):
                 continue
             self._batch_count += 1
-            batch = lane.fill(self._limits, lead, now)
+            batch = lane.fill(self._limits, lead, now, len(self._running_work))
             lane.observe_wait(batch.calls[0], now)
             for call in batch.calls:
                 self._forget(call, now)
@@ -223,14 +224,13 @@ class Lanes(Generic[Call]):
     def observe(self, batch: Batch[Call], now: float) -> None:
         """Learns how long a batch of `take` took: it and its answers are done with now.
 
-        All that the worker did since the batch before counts, for so long others have waited.
+        All that the worker did since the batch before counts, for so long others have waited; where batches run at
+        once, they share it.
         """
-        self._running_batches -= 1
+        seconds = self._running_work.end(id(batch), now)
         if (lane := self._lanes.get(batch.key) or self._idle.get(batch.key)) is not None:
             is_loaded = self._waiting_work.seconds > LOADED_SECONDS
-            lane.pace.observe(batch.rows, now - self._busy_since, now, is_loaded=is_loaded)
-        self._busy_since = now
-        self._waiting_work.end()
+            lane.pace.observe(batch.rows, seconds, now, is_loaded=is_loaded)
 
     def _take_sole(self, call: Call, now: float) -> Batch[Call] | None:
         """The item that waits by itself, whose turn it is whatever its caller owes; None if it has to be cut."""
@@ -242,11 +242,11 @@ class Lanes(Generic[Call]):
                 self._idle.popitem(last=False)
         else:
             self._idle.move_to_end(call.key)
-        if lane.is_late(call, now):
+        if lane.is_late(call, now, len(self._running_work)):
             self.withdraw(call, now)
             self._late.append(call)
             return None
-        if (batch := lane.whole_batch(self._limits, call, now)) is None:
+        if (batch := lane.whole_batch(self._limits, call, now, len(self._running_work))) is None:
             return None
         self._sole, self.calls, self.nbytes, call.is_gone = None, 0, 0, True
         self._batch_count += 1
@@ -256,10 +256,8 @@ class Lanes(Generic[Call]):
 
     def _begin(self, lane: Lane[Call], batch: Batch[Call], now: float) -> Batch[Call]:
         """The batch, which runs from now on until `observe`."""
-        self._running_batches += 1
-        self._waiting_work.begin(now, lane.pace.expected_seconds(batch.rows, now))
-        if self._limits.max_delay_seconds:
-            self._busy_since = now
+        expected_seconds = lane.pace.expected_seconds(batch.rows, now)
+        self._running_work.begin(id(batch), expected_seconds, now, counts_wait=not self._limits.max_delay_seconds)
         return batch
 
     def charge(self, batch: Batch[Call], seconds: float) -> None:
@@ -326,7 +324,7 @@ class Lanes(Generic[Call]):
         """Takes calls out of a lane that would be the first of a batch, and would end after their deadline."""
         call = lead or lane.head()
         count = len(self._late)
-        while lane.is_late(call, now):
+        while lane.is_late(call, now, len(self._running_work)):
             self.withdraw(call, now)
             self._late.append(call)
             if lead is not None or not lane.count:

@@ -62,7 +62,6 @@ TOOLS = {
     "layerwire_server/worker/call.py",  # calls that are alike, as one value
     "layerwire_server/worker/lanes/fair_shares.py",
     "layerwire_server/worker/lanes/pace.py",
-    "layerwire_server/worker/lanes/running_work.py",
     "layerwire_server/worker/lanes/waiting_work.py",
     "layerwire_server/worker/measures.py",
     "layerwire_server/worker/reading/parse_limits.py",  # looks at large messages only

@@ -28,4 +28,4 @@ for mib in map(int, sys.argv[1:]):
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such settings")
 def test_large_blocks_are_used_again() -> None:
     environment = process._ENVIRONMENT | os.environ
-    subprocess.run([sys.executable, "-c", LARGE_BLOCKS, "8", "24"], env=environment, check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", LARGE_BLOCKS, "8", "64"], env=environment, check=True, timeout=120)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -17,9 +17,11 @@ from layerwire.transport.client_memory import ClientMemory
 from layerwire.transport.options import Options, seconds, wire
 from layerwire.transport.templates import MAPS, REQUESTS, CallTemplate, NamedTensors, call_entry, call_template
 from layerwire.wire import arrays
+from layerwire.wire.protobuf import prefix
 
-__all__ = ["MAPS", "NOBODY", "REQUESTS", "Call", "NamedTensors", "Promise"]
+__all__ = ["MAPS", "NOBODY", "REQUESTS", "Call", "NamedTensors", "Promise", "call_groups", "single_calls"]
 
+Message: TypeAlias = tuple[list[bytes | memoryview], int]
 _NEVER = math.inf
 _now = time.monotonic
 
@@ -135,3 +137,28 @@ class Nobody:
 
 
 NOBODY = Nobody()
+
+
+def single_calls(calls: Sequence[Call]) -> Message:
+    """A StreamRequest of calls by themselves: its bytes in pieces, and how many they are."""
+    nbytes = sum(call.entry.nbytes for call in calls)
+    opening = prefix(1, nbytes)
+    parts: list[bytes | memoryview] = [opening]
+    for call in calls:
+        parts += call.entry.parts(call.id, call.data)
+    return parts, len(opening) + nbytes
+
+
+def call_groups(calls: Sequence[Call]) -> Message:
+    """As `single_calls`, of groups of calls that are alike. Those that bring weights along are groups of one."""
+    groups: dict[Any, list[Call]] = {}
+    for call in calls:
+        groups.setdefault(call if call.template.shares_inputs else call.entry, []).append(call)
+    parts: list[bytes | memoryview] = [b""]
+    nbytes = 0
+    for group in groups.values():
+        pieces, length = group[0].entry.group_parts([call.id for call in group], [call.data for call in group])
+        parts += pieces
+        nbytes += length
+    parts[0] = opening = prefix(1, nbytes)
+    return parts, len(opening) + nbytes

@@ -11,7 +11,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import grpc
 import grpc.aio
@@ -19,14 +19,14 @@ from google.protobuf.message import DecodeError
 
 from layerwire.errors import InternalError, LayerwireError, UnavailableError, make
 from layerwire.transport import health, reasons, retry
-from layerwire.transport.call import Call
+from layerwire.transport.call import Call, call_groups, single_calls
 from layerwire.transport.client_memory import LARGE_BYTES, ClientMemory, Loan
 from layerwire.transport.frame_interval import FrameInterval
 from layerwire.transport.settings import Settings
 from layerwire.v1 import layerwire_pb2 as messages
 from layerwire.wire import framing, message_parts
 from layerwire.wire.arrays import aligned_end
-from layerwire.wire.protobuf import MalformedError, prefix
+from layerwire.wire.protobuf import MalformedError
 from layerwire.wire.shared_memory import SharedMemoryError
 
 _STREAM = "/layerwire.v1.LayerwireService/Stream"
@@ -42,7 +42,6 @@ MEMORY_KEY = "layerwire-shared-memory"  # likewise: whose server may be asked fo
 _MAX_CANCELLATIONS = 4096
 _MEMORY_SECONDS = 5.0
 _UNASKED, _WANTED, _ASKED = range(3)  # whether a stream's server is to be asked for memory, or for messages in parts
-Message: TypeAlias = tuple[list[bytes | memoryview], int]  # its bytes in pieces, and how many
 
 
 class Owner(Protocol):
@@ -292,7 +291,7 @@ class Connection:
                 return frame
         if not calls:
             return None
-        pieces, nbytes = _groups(calls) if self.takes_groups else _singles(calls)
+        pieces, nbytes = call_groups(calls) if self.takes_groups else single_calls(calls)
         if self._takes_parts and nbytes > message_parts.LARGE_BYTES:
             return message_parts.parts(pieces, nbytes)
         return b"".join(pieces)
@@ -374,31 +373,6 @@ class Connection:
             return UnavailableError(f"{self.address}: the server ended the stream")
         error = make(code, f"{self.address}: {reasons.explain(details, tls=self._tls)}")
         return UnavailableError(error.message) if retry.may_resend(code, details) else error
-
-
-def _singles(calls: Sequence[Call]) -> Message:
-    """A StreamRequest of calls by themselves."""
-    nbytes = sum(call.entry.nbytes for call in calls)
-    opening = prefix(1, nbytes)
-    parts: list[bytes | memoryview] = [opening]
-    for call in calls:
-        parts += call.entry.parts(call.id, call.data)
-    return parts, len(opening) + nbytes
-
-
-def _groups(calls: Sequence[Call]) -> Message:
-    """A StreamRequest of groups of calls that are alike. Those that bring weights along are groups of one."""
-    groups: dict[Any, list[Call]] = {}
-    for call in calls:
-        groups.setdefault(call if call.template.shares_inputs else call.entry, []).append(call)
-    parts: list[bytes | memoryview] = [b""]
-    nbytes = 0
-    for group in groups.values():
-        pieces, length = group[0].entry.group_parts([call.id for call in group], [call.data for call in group])
-        parts += pieces
-        nbytes += length
-    parts[0] = opening = prefix(1, nbytes)
-    return parts, len(opening) + nbytes
 
 
 def _is_cancelled() -> bool:

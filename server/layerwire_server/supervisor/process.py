@@ -26,9 +26,7 @@ _LEAST_START_SECONDS = 120.0  # importing torch from a cold disk and waking a GP
 # a batch of a small network took a worker four times what its kernels do, since 4 MB and more were given back at once.
 _ENVIRONMENT = {
     "MALLOC_ARENA_MAX": "2",
-    # Larger blocks are the kernel's own mappings, each new again and gone when freed: kept, those of three calls of 49
-    # MiB lay beside each other, and a worker's peak was five times a call.
-    "MALLOC_MMAP_THRESHOLD_": str(2**25),
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),  # larger blocks are the kernel's own mappings, each new again
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
 }
 # Of workers: torch's blocks are aligned, and glibc finds no place for one where one of the same size was, so that of

@@ -6,7 +6,7 @@ import pytest
 
 from layerwire_server.worker.lanes.lane import Full
 from layerwire_server.worker.lanes.lanes import Lanes
-from layerwire_server.worker.lanes.running_work import RunningWork
+from layerwire_server.worker.lanes.waiting_work import RunningWork
 from tests.worker.lanes.simulation import LIMITS, Item, Kind, simulate
 from tests.worker.lanes.test_overload import LOADS, SECONDS, capacity
 

@@ -19,8 +19,7 @@ from typing import Generic
 
 from layerwire_server.worker.lanes.fair_shares import FairShares
 from layerwire_server.worker.lanes.lane import LOADED_SECONDS, Batch, Call, Full, Lane, Limits
-from layerwire_server.worker.lanes.running_work import RunningWork
-from layerwire_server.worker.lanes.waiting_work import WaitingWork
+from layerwire_server.worker.lanes.waiting_work import RunningWork, WaitingWork
 
 OLDEST_EVERY = 8
 _IDLE_LANES = 8192  # lanes without calls whose ceilings are remembered

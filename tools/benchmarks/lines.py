@@ -45,7 +45,8 @@ EAGER_ROWS = {"torch eager in process, 32 rows": 0, "torch eager in process, 32 
 OTHERS = {"other checkout, stream": "stream", "other checkout, unary": "unary"}
 PEERS = (launch.MOSEC, launch.MOSEC_SINGLE, launch.TRITON)
 OURS = (STREAM, UNARY_DRIVEN)
-SETTLE_SECONDS = 1.0  # before a line's rounds, for each contender: plans, pages, and what is tuned behind calls
+SETTLE_SECONDS = 1.0  # before a line's rounds, for each contender: plans, pages
+TUNE_SECONDS = 6.0  # likewise for those that tune behind calls: a trial, and the moment at which its choice begins
 LARGE_SECONDS = 3.0  # of a turn with calls that take a tenth
 _WAYS = {STREAM: "stream", UNARY: "unary", INFERENCE: "oip", BARE: "unary", LOCAL: "local"} | OTHERS
 _MESSAGE_BYTES = [(f"grpc.max_{way}_message_length", 1 << 28) for way in ("send", "receive")]
@@ -153,7 +154,8 @@ def measure(
                 if name in (*line.testers, *more, *OTHERS) or _is_for_driver(name)
             ]
             for contender in present:
-                contender.turn(callers, SETTLE_SECONDS)
+                tunes = contender.name == STREAM or contender.name in OTHERS
+                contender.turn(callers, TUNE_SECONDS if tunes else SETTLE_SECONDS)
             length = max(seconds, LARGE_SECONDS) if line.is_large else seconds
             neighbours = processes.Neighbours()
             turns = results.rounds(present, callers, count, length, watch)

@@ -22,7 +22,7 @@ SLOW_SECONDS = 1.0
 class SlowDevice(CpuDevice):
     """The CPU, where SLOW takes a second, and HELD waits for the file at MARK."""
 
-    def run(self, key: LaneKey, inputs: Sequence[BatchInput]) -> DeviceRun:
+    def run(self, key: LaneKey, inputs: Sequence[BatchInput], core_seconds: float = 0.0) -> DeviceRun:
         """device.Device."""
         for piece in inputs[0].pieces if isinstance(inputs[0], Part) else ():
             values = {value for (value,) in struct.iter_unpack("<f", piece[: len(piece) // 4 * 4])}
@@ -30,7 +30,7 @@ class SlowDevice(CpuDevice):
                 time.sleep(SLOW_SECONDS)
             while HELD in values and not Path(os.environ[MARK]).exists():
                 time.sleep(0.005)
-        return super().run(key, inputs)
+        return super().run(key, inputs, core_seconds)
 
 
 def open_device(name: str, threads: int) -> SlowDevice:

@@ -32,7 +32,7 @@ SPAN = struct.Struct("<QQ")  # where in its file a tensor's bytes begin and end
 MAX_CALLS = 4096  # calls of one frame; an ordinal has room for a mark above that
 _READ_BYTES = 262144  # about what a unix socket holds
 _JOIN_BYTES = 65536  # below, one copy costs less than a system call with many pieces
-_LENT_BYTES = 262144  # from here on payloads go by shared memory: what a socket holds goes by one system call
+LARGE_BYTES = 262144  # from here on payloads go by shared memory: what a socket holds goes by one system call
 _MEMORY_PAYLOADS = 4  # of the largest size that may be lent at once
 QUARANTINED = 0x8000  # mark on an ordinal of a request: don't run it, answer INTERNAL
 
@@ -312,7 +312,7 @@ class Link(asyncio.BufferedProtocol):
             return
         pieces = [frame.payload] if body is None else list(body)
         nbytes = sum(map(len, pieces))
-        if nbytes >= _LENT_BYTES:
+        if nbytes >= LARGE_BYTES:
             self.offer_memory()
             loan = self._memory.lend(pieces, nbytes)
             self._count_copies(2 * nbytes if loan is None else loan[1])
@@ -363,7 +363,7 @@ class Link(asyncio.BufferedProtocol):
     def room(self, nbytes: int) -> memoryview | None:
         """Where a large payload may be written that is to be sent; None if there is no such room now."""
         self.offer_memory()
-        return self._memory.room(nbytes) if nbytes >= _LENT_BYTES else None
+        return self._memory.room(nbytes) if nbytes >= LARGE_BYTES else None
 
     def close(self) -> None:
         """Ends the link at once."""

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from layerwire_server.link import LARGE_BYTES
 from layerwire_server.metrics import Metrics
 
-LARGE_BYTES = 262144  # copies of smaller messages aren't counted, as on links
 # Read in grpcio's ReceiveMessageOperation and SendMessageOperation: slices -> bytes objects -> one, and bytes -> slice.
 RECEIVE_COPIES, SEND_COPIES = 2, 1
 
@@ -36,7 +36,7 @@ class MessageCounter:
         self._copy_count = copy_count
 
     def add(self, nbytes: int) -> None:
-        """Counts a message of so many bytes."""
+        """Counts a message of so many bytes; copies of small ones don't count, as on links."""
         self._nbytes.add(nbytes)
         if nbytes >= LARGE_BYTES:
             self._copies.add(self._copy_count * nbytes)

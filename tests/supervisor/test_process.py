@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -29,3 +30,18 @@ for mib in map(int, sys.argv[1:]):
 def test_large_blocks_are_used_again() -> None:
     environment = process._ENVIRONMENT | os.environ
     subprocess.run([sys.executable, "-c", LARGE_BLOCKS, "8", "64"], env=environment, check=True, timeout=120)
+
+
+LARGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+@pytest.mark.skipif(
+    tuple(map(int, (platform.libc_ver()[1] or "0").split("."))) < (2, 35)
+    or not LARGE_PAGES.exists()
+    or "[never]" in LARGE_PAGES.read_text(),
+    reason="neither such a setting nor large pages",
+)
+def test_workers_blocks_that_are_new_each_time_are_of_large_pages() -> None:
+    environment = process._ENVIRONMENT | process._WORKER_ENVIRONMENT | os.environ
+    script = LARGE_BLOCKS.replace("< 100", "< 10 * 64 * 32")  # an eighth of the small pages that they are
+    subprocess.run([sys.executable, "-c", script, "64"], env=environment, check=True, timeout=120)

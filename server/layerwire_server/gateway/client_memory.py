@@ -13,7 +13,8 @@ from layerwire.wire.shared_memory import Memory, SharedMemoryError
 
 SHARED_MARK = b"\x0a\x20"  # a SharedData begins so: with the 32 bytes of a memory's name
 _NAME = "layerwire-client"  # as workers know them
-_MOST_BYTES = 256 * 1024**2  # of one stream; pages that nobody wrote to cost nothing
+_MOST_BYTES = 256 * 1024**2  # of one stream, unless messages may be larger; pages that nobody wrote to cost nothing
+_MOST_MESSAGES = 3  # it can hold: a call's data, its answer, and the last answer, which the caller has still
 _LEAST_BYTES = 4 * 1024**2  # less isn't worth it
 
 
@@ -21,11 +22,13 @@ class MemoryBudget:
     """How much memory a gateway's streams may still have.
 
     Args:
-        nbytes: most bytes of all.
+        nbytes: most bytes of all; no stream alone has what another could do with.
+        max_message_bytes: most bytes of a message.
     """
 
-    def __init__(self, nbytes: int) -> None:
+    def __init__(self, nbytes: int, max_message_bytes: int = 0) -> None:
         self._nbytes = nbytes
+        self._most_bytes = max(_MOST_BYTES, min(_MOST_MESSAGES * max_message_bytes, nbytes - _MOST_BYTES))
 
     @property
     def is_open(self) -> bool:
@@ -34,7 +37,7 @@ class MemoryBudget:
 
     def make(self) -> Memory | None:
         """One for a stream; None if there is no room, or the system has none."""
-        nbytes = min(self._nbytes, _MOST_BYTES)
+        nbytes = min(self._nbytes, self._most_bytes)
         if nbytes < _LEAST_BYTES:
             return None
         try:

@@ -118,7 +118,8 @@ class Gateway:
         self._router = Router(settings.unavailable_after_seconds, metrics)
         self._admission = Admission(settings, metrics)
         self._services = Services(self._router, self._admission, metrics, child.log)
-        self._streams = Streams(self._services, int(settings.max_stream_bytes), int(settings.shared_memory))
+        sizes = settings.max_stream_bytes, settings.shared_memory, settings.max_message_bytes
+        self._streams = Streams(self._services, *map(int, sizes))
         self._workers = Workers(child, self._router, self._on_change)
         self._health = health.Health((*_NAMES, *(f"worker/{index}" for index in range(child.workers))))
         self._inference = inference.Inference(

@@ -79,11 +79,13 @@ class Streams:
     method = "Stream"
     initial_metadata: tuple[tuple[str, str], ...] = ((GROUPS_KEY, "1"), (MEMORY_KEY, "1"), (message_parts.KEY, "1"))
 
-    def __init__(self, services: Services, max_stream_bytes: int, max_shared_bytes: int = 0) -> None:
+    def __init__(
+        self, services: Services, max_stream_bytes: int, max_shared_bytes: int = 0, max_message_bytes: int = 0
+    ) -> None:
         self.services = services
         self.max_stream_bytes = max_stream_bytes
         self.open: set[Stream] = set()
-        self.memories = MemoryBudget(max_shared_bytes)
+        self.memories = MemoryBudget(max_shared_bytes, max_message_bytes)
         self.received_bytes, self.sent_bytes = message_counters(services.metrics, self.method)
         self.count_request_copies = services.metrics.counter("layerwire_copied_bytes_total", place="to_worker").add
         self.count_answer_copies = services.metrics.counter("layerwire_copied_bytes_total", place="to_message").add

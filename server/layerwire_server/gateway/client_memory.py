@@ -5,11 +5,15 @@ It knows how much there may be, and how a call says what of it is meant; nothing
 
 from __future__ import annotations
 
+import logging
+
 from google.protobuf.message import DecodeError
 
 from layerwire.v1 import layerwire_pb2
 from layerwire.wire.protobuf import MalformedError
 from layerwire.wire.shared_memory import Memory, SharedMemoryError
+
+log = logging.getLogger(__name__)
 
 SHARED_MARK = b"\x0a\x20"  # a SharedData begins so: with the 32 bytes of a memory's name
 _NAME = "layerwire-client"  # as workers know them
@@ -28,6 +32,7 @@ class MemoryBudget:
 
     def __init__(self, nbytes: int, max_message_bytes: int = 0) -> None:
         self._nbytes = nbytes
+        self._has_failed = False
         self._most_bytes = max(_MOST_BYTES, min(_MOST_MESSAGES * max_message_bytes, nbytes - _MOST_BYTES))
 
     @property
@@ -42,8 +47,12 @@ class MemoryBudget:
             return None
         try:
             memory = Memory.create(_NAME, nbytes)
-        except OSError:
+        except OSError as error:  # no more descriptors, or no more memory: not every stream's calls are to say so
+            if not self._has_failed:
+                log.warning("no memory can be shared with clients, whose tensors come by gRPC: %s", error)
+            self._has_failed = True
             return None
+        self._has_failed = False
         self._nbytes -= memory.nbytes
         return memory
 

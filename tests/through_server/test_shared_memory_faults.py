@@ -18,6 +18,7 @@ from tests.served import PATIENCE_SECONDS, Server
 X = np.random.default_rng(0).normal(size=(16, 100_000)).astype(np.float32)
 EXPECTED = np.maximum(X, 0)
 IN_VAIN = "no memory can be shared with clients"
+CANNOT_READ = "memory of a client can't be read"
 
 CALLER = """
 import os, resource, sys
@@ -129,3 +130,20 @@ def test_a_gateway_at_its_limits_shares_nothing(fresh_server, limit):
             assert np.array_equal(lw.relu(X), EXPECTED)
     lines = server.log.read_text().splitlines()
     assert sum(IN_VAIN in line for line in lines) == 1, lines
+
+
+@pytest.mark.parametrize("limit", [limit_of_descriptors, limit_of_memory])
+def test_what_a_worker_cannot_read_comes_by_grpc(fresh_server, limit):
+    server = fresh_server
+    (worker,) = server.pids("worker")
+    with layerwire.Client(server.address, timeout=PATIENCE_SECONDS) as lw:
+        lw.relu(X[:, :10])
+        limit(worker)
+        lw.empty(X.shape)
+        futures = [lw.submit.relu(X) for _ in range(4)]
+        assert all(np.array_equal(future.result(PATIENCE_SECONDS), EXPECTED) for future in futures)
+        assert lw._session.engine().memory is None
+        assert np.array_equal(lw.relu(X), EXPECTED)
+    assert server.pids("worker") == [worker]
+    lines = server.log.read_text().splitlines()
+    assert sum(CANNOT_READ in line for line in lines) == 1, lines

@@ -141,6 +141,13 @@ class Connection:
                 await asyncio.wait_for(waiter, _MEMORY_SECONDS)
         return self.memory
 
+    def end_sharing(self) -> None:
+        """The server can't read the memory: calls of this stream go on without it; those on their way keep theirs."""
+        self._memory_state = _ASKED
+        if self.memory is not None:
+            self.memory = None
+            self._owner.on_memory(self, None)
+
     def end_loans(self, group: framing.Group) -> Sequence[memoryview]:
         """The data of a group that came, of which some may lie in shared memory; its calls have no more of that."""
         loans = [self.loans.pop(call_id, None) for call_id in group.ids]

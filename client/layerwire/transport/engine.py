@@ -36,6 +36,7 @@ from layerwire.transport.templates import AnswerTemplate, CallTemplate, answer_t
 from layerwire.wire import framing
 
 _FAILURES_BEFORE_ANSWER = 3  # streams that must fail before an address that never answered is given up
+_MEMORY_FIELD = "memory"  # of the error of a worker that can't read memory that its gateway shares
 _TOO_LARGE = re.compile(r"larger than max \(\d+ vs\. (\d+)\)")
 
 
@@ -194,7 +195,12 @@ class Engine:
                 continue
             error = call.template.error(answer)
             self._throttle.observe_refusal(call.template, error, time.monotonic())
-            if not self._again(call, error):
+            if error.field == _MEMORY_FIELD and call.nbytes >= LARGE_BYTES and not call.tries and call.connection:
+                call.connection.end_sharing()
+                call.tries += 1
+                call.connection = None
+                self._resume(call)
+            elif not self._again(call, error):
                 self._finish(call, error)
 
     def on_memory(self, connection: Connection, memory: ClientMemory | None) -> None:

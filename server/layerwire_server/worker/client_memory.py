@@ -6,6 +6,7 @@ random bytes. A client can write to its memory at any time, so nothing that was 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -13,6 +14,8 @@ from layerwire.errors import InvalidArgumentError
 from layerwire.v1 import layerwire_pb2
 from layerwire.wire import protobuf
 from layerwire.wire.shared_memory import PAGE_BYTES, Memory, SharedMemoryError, aligned_size
+
+log = logging.getLogger(__name__)
 
 CLIENT_MEMORY = "layerwire-client"  # which memories these are, in /proc
 _RANGES = layerwire_pb2.AnswerGroup.SHARED_RANGES_FIELD_NUMBER
@@ -73,6 +76,7 @@ class ClientMemories:
 
     def __init__(self, count_copies: Callable[[int], None] = lambda _: None) -> None:
         self._memories: dict[bytes, Memory] = {}
+        self._has_failed = False
         self._count_copies = count_copies
 
     def data(self, shared: layerwire_pb2.SharedData) -> list[memoryview]:
@@ -105,7 +109,10 @@ class ClientMemories:
         if memory is None:
             try:
                 memory = Memory.open(name, CLIENT_MEMORY)
-            except SharedMemoryError:
+            except SharedMemoryError as error:  # a wrong name, or none of this process's limits lets it in
+                if not self._has_failed:
+                    log.warning("memory of a client can't be read, and large tensors come by gRPC: %s", error)
+                self._has_failed = True
                 raise InvalidArgumentError("stream: there is no such shared memory", field="memory") from None
             self._memories[name] = memory
         return memory

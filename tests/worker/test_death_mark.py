@@ -24,16 +24,13 @@ time.sleep(60)
 """
 DEEP = "[" * 200_000
 ENDLESS = "1" + "0" * 400
+_CHOICE = {"kernel": "slow", "operator": "o", "same_bits": True, "candidates": [["k", "slower", 7]]}
+_CHOICES = json.dumps({"format": 2, "choices": {"here": {"key": {**_CHOICE, "start_seconds": 0}}}})
 DAMAGED_CHOICES = {
     "deep": DEEP,
-    "endless-number": json.dumps(
-        {
-            "format": 2,
-            "choices": {
-                "here": {"key": {"kernel": "k", "operator": "o", "same_bits": True, "candidates": [["k", "slower", 7]]}}
-            },
-        }
-    ).replace("7]", f"{ENDLESS}]"),
+    "endless-number": _CHOICES.replace("7]", f"{ENDLESS}]"),
+    "surrogate-in-kernel": _CHOICES.replace('"slow"', '"\\ud800"'),
+    "kernel-is-a-list": _CHOICES.replace('"slow"', "[]"),
     "surrogate": '"\\ud800"',
     "no-text": "\x00",
 }

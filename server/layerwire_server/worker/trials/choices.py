@@ -73,11 +73,11 @@ class Choice(NamedTuple):
     def from_json(cls, fields: Any) -> Self:
         """Of what `_asdict` gave; raises ValueError, TypeError or LookupError if it is none."""
         candidates = tuple(
-            Candidate(str(name), str(result), float(ratio)) for name, result, ratio in fields["candidates"]
+            Candidate(_text(name), _text(result), float(ratio)) for name, result, ratio in fields["candidates"]
         )
         return cls(
-            str(fields["kernel"]),
-            str(fields["operator"]),
+            _text(fields["kernel"]),
+            _text(fields["operator"]),
             bool(fields["same_bits"]),
             candidates,
             float(fields["start_seconds"]),
@@ -210,12 +210,12 @@ class Choices:
     def _end_deadly_trials(self) -> None:
         for content in self._mark.take_dead():
             try:
-                environment, key, operator = json.loads(content)
+                environment, key, operator = map(_text, json.loads(content))
             except (ValueError, TypeError, RecursionError):  # none of ours
                 continue
             if environment == self.environment:
                 log.error("an earlier worker died during a trial of kernels: eager stays for %s", key)
-                self.put(str(key), Choice(_EAGER, str(operator), same_bits=True))
+                self.put(key, Choice(_EAGER, operator, same_bits=True))
 
     def _read(self) -> dict[str, dict[str, Choice]]:
         """All that is written, of all environments; nothing of it if it can't be read."""
@@ -224,7 +224,7 @@ class Choices:
             if content["format"] != _FORMAT:
                 return {}
             return {
-                str(environment): {str(key): Choice.from_json(fields) for key, fields in choices.items()}
+                _text(environment): {_text(key): Choice.from_json(fields) for key, fields in choices.items()}
                 for environment, choices in content["choices"].items()
             }
         except FileNotFoundError:
@@ -232,3 +232,11 @@ class Choices:
         except (OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
             log.warning("%s is passed over: %s", self._path, error)
             return {}
+
+
+def _text(value: Any) -> str:
+    """The value, if it is text that messages and metrics can carry; else raises TypeError or ValueError."""
+    if not isinstance(value, str):
+        raise TypeError(f"{type(value).__name__} is no text")
+    value.encode()
+    return value

@@ -27,8 +27,11 @@ class Inputs:
     """Random tensors, always the same."""
 
     def __init__(self, seed: int) -> None:
-        self.integer = np.random.default_rng(seed).integers
+        self._random = np.random.default_rng(seed)
         self._generator = torch.Generator().manual_seed(seed)
+
+    def integer(self, low: int, high: int) -> int:
+        return int(self._random.integers(low, high))
 
     def float(self) -> torch.dtype:
         return FLOATS[self.integer(0, len(FLOATS))]

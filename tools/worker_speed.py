@@ -48,6 +48,8 @@ from layerwire_server.worker.measures import Measures
 from layerwire_server.worker.plan import CallLimits, Plans
 from layerwire_server.worker.reading.decoder import CallDecoder
 from layerwire_server.worker.running.device import CpuDevice
+from layerwire_server.worker.trials.choices import Choices
+from layerwire_server.worker.trials.tuner import Tuner
 from layerwire_server.worker.weights.catalog import Catalog
 from layerwire_server.worker.weights.stored_tensors import StoredTensors
 from layerwire_server.worker.weights.weights_cache import WeightsCache
@@ -108,12 +110,17 @@ class AnswerCounter:
 
 
 class Worker:
-    """A worker's loop, on the running event loop and one thread."""
+    """A worker's loop, on the running event loop and one thread.
+
+    Attributes:
+        tuner: of its kernels; without a trial they are eager.
+    """
 
     def __init__(self, folder: Path) -> None:
         store = Store(folder)
         fill(store)
         device = CpuDevice(1)
+        self.tuner = device.tuner = Tuner("startup", Choices(folder, "worker_speed", 0, read_only=False))
         stored_tensors = StoredTensors(store)
         cache = WeightsCache(stored_tensors, device.upload, 1 << 28)
         facts = Facts(ProgramLimits(_MESSAGE_BYTES, 1 << 28, 2e11), device.kind)
@@ -171,16 +178,19 @@ def frame_of(load: Sequence[Request], count: int, form: str) -> tuple[Kind, Fami
 
 
 async def measure(
-    loads: Sequence[str], counts: Sequence[int], forms: Sequence[str], seconds: float
+    loads: Sequence[str], counts: Sequence[int], forms: Sequence[str], seconds: float, *, tunes: bool
 ) -> dict[str, float]:
     """Microseconds of processor time a frame, by load, form and calls: the median of many short looks."""
     dispatcher.INLINE_SECONDS = math.inf  # also while a batch's time is only guessed
     figures = {}
     with tempfile.TemporaryDirectory() as folder:
         worker = Worker(Path(folder))
-        for load, form, count in itertools.product(loads, forms, counts):
-            if form == "unary" and count > 1:
-                continue
+        cases = [case for case in itertools.product(loads, forms, counts) if case[1] != "unary" or case[2] == 1]
+        if tunes:
+            for load, form, count in cases:
+                await worker.answers(*frame_of(LOADS[load], count, form))
+            worker.tuner.try_all()
+        for load, form, count in cases:
             frame = frame_of(LOADS[load], count, form)
             check(await worker.answers(*frame), count, form)
             for _ in range(_WARMUP_FRAMES):
@@ -241,13 +251,17 @@ def table(rounds: Sequence[Sequence[dict[str, float]]], names: Sequence[str]) ->
 @click.option("--seconds", default=0.5, help="Processor time of each measurement.")
 @click.option("--rounds", default=3, type=click.IntRange(1), help="Rounds; in each, every checkout has its turn.")
 @click.option("--tree", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Another checkout.")
+@click.option("--tune", is_flag=True, help="By the kernels that trials find the fastest, instead of eager.")
 @click.option("--turn", "is_turn", is_flag=True, hidden=True)
-def main(loads: str, calls: str, forms: str, seconds: float, rounds: int, tree: Path | None, is_turn: bool) -> None:
+def main(
+    loads: str, calls: str, forms: str, seconds: float, rounds: int, tree: Path | None, tune: bool, is_turn: bool
+) -> None:
     """Prints what a frame costs the worker."""
     words = [f"--loads={loads}", f"--calls={calls}", f"--forms={forms}", f"--seconds={seconds}"]
+    words += ["--tune"] if tune else []
     if is_turn:
         counts = [int(count) for count in calls.split(",")]
-        click.echo(json.dumps(uvloop.run(measure(loads.split(","), counts, forms.split(","), seconds))))
+        click.echo(json.dumps(uvloop.run(measure(loads.split(","), counts, forms.split(","), seconds, tunes=tune))))
         sys.stdout.flush()
         os._exit(0)  # torch's threads may be at work
     trees = [THIS] if tree is None else [THIS, tree_of(tree)]

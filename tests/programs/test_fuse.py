@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 from layerwire.export import export
+from layerwire_server.operators.linear import Linear
+from layerwire_server.operators.linear_kernels import BlocksMemory, attach_blocks
 from layerwire_server.programs.bind import bind
 from layerwire_server.programs.check import ProgramLimits
 from layerwire_server.programs.graph import Inline, StoredTensor
@@ -133,3 +135,32 @@ def test_views_arent_written_over():
 def test_what_can_run_one_way_only_has_no_kernels():
     run, _ = of(nn.Sequential(nn.Linear(6, 8), nn.Sigmoid()), 6)
     assert run.kernels() == {}
+
+
+@pytest.mark.skipif(not Linear().kernels(), reason="this build of torch has no oneDNN")
+def test_products_with_large_weights_go_by_onednn():
+    """In ways of their own, and by the same blocks each time; small ones go by BLAS."""
+    run, weights = of(nn.Sequential(nn.Linear(100, 400), nn.Sigmoid(), nn.Linear(400, 10)), 100)
+    memory = BlocksMemory(lambda: 1 << 30)
+    for weight in weights:
+        attach_blocks(weight, memory)
+    x = torch.randn(9, 100)
+    with torch.inference_mode():
+        expected = run.run(x, weights)
+        assert set(run.kernels()) == {"packed"}
+        for _ in range(2):
+            assert agree(run.kernels()["packed"](x, weights), expected, exact=False)
+            assert memory.nbytes == 448 * 128 * 4
+
+
+@pytest.mark.skipif(not Linear().kernels(), reason="this build of torch has no oneDNN")
+def test_each_way_has_one_with_packed_products():
+    layers = nn.Conv2d(3, 16, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(144, 300)
+    run, weights = of(nn.Sequential(*layers), 3, 8, 8)
+    names = {"fused", "channels_last", "fused_packed", "channels_last_packed"}
+    assert set(run.kernels()) == names
+    x = torch.randn(5, 3, 8, 8)
+    with torch.inference_mode():
+        expected = run.run(x, weights)
+        for kernel in run.kernels().values():
+            assert agree(kernel(x, weights), expected, exact=False)

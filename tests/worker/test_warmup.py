@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from layerwire_server.storage import durable
 from layerwire_server.worker import warmup
 from layerwire_server.worker.call import CallGroup
 from layerwire_server.worker.lanes.lane import Batch
@@ -117,7 +118,7 @@ def test_a_read_only_store_is_not_written_to(local, tmp_path):
 def test_a_read_only_store_warms_up(local, tmp_path, monkeypatch):
     """One that was written to before it was mounted read-only; the tests may run as root, whom no mode stops."""
     history_of(local, tmp_path, (RELU, 1))
-    monkeypatch.setattr(Path, "touch", refuse)
+    monkeypatch.setattr(durable, "write_all", refuse)
     monkeypatch.setattr(Path, "unlink", refuse)
     history = History(tmp_path, 0, read_only=True)
     assert [batch.family for batch in history.read()] == ["activate"]
@@ -126,7 +127,7 @@ def test_a_read_only_store_warms_up(local, tmp_path, monkeypatch):
 
 def test_a_full_disk_does_not_keep_a_worker_from_starting(local, tmp_path, monkeypatch, caplog):
     history_of(local, tmp_path, (RELU, 1))
-    monkeypatch.setattr(Path, "touch", refuse)
+    monkeypatch.setattr(durable, "write_all", refuse)
     history = History(tmp_path, 0, read_only=False)
     assert [batch.family for batch in history.read()] == ["activate"]
     history.end_warmup()

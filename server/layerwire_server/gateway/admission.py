@@ -75,6 +75,7 @@ class Admission:
     Attributes:
         nbytes: bytes of requests and answers held, streams' included.
         requests: unary requests held.
+        max_message_bytes: of one message.
         answer_bytes: bytes of unary answers that wait for their clients to read them.
         rejections: counters by reason.
     """
@@ -89,7 +90,7 @@ class Admission:
         self._drained_requests = DrainRate()
         self._accounts: dict[str, Account] = {}  # of connections that have requests here
         self._readers: list[Callable[[], None]] = []  # that wait for room
-        self._max_message_bytes = int(settings.max_message_bytes)
+        self.max_message_bytes = int(settings.max_message_bytes)
         self.rejections = metrics.rejections("gateway")
 
     def check(self, nbytes: int) -> None:
@@ -98,11 +99,11 @@ class Admission:
         Raises:
             ResourceExhaustedError: it is over the limit; it always will be, so retry_after_seconds is None.
         """
-        if nbytes > self._max_message_bytes:
+        if nbytes > self.max_message_bytes:
             self.rejections["message_bytes"].add()
             # The words up to the bracket's end are grpcio's own: clients find the limit by them.
             raise ResourceExhaustedError(
-                f"the message is larger than max ({nbytes} vs. {self._max_message_bytes}), "
+                f"the message is larger than max ({nbytes} vs. {self.max_message_bytes}), "
                 f"the server's {flag('max_message_bytes')}"
             )
 

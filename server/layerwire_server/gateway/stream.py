@@ -140,6 +140,7 @@ class Stream:
         self._unread_bytes = 0
         self.sends_parts = False
         self._large_request = LargeRequest(self._admission.check, self._router.room)
+        self._between_bytes = 0  # of whole messages since the large one was begun
         self._replies: list[bytes | memoryview] = []
         self._messages: Iterator[bytes] = iter(())  # that replies are being written in
         self._message: bytes | None = None  # the next of them
@@ -204,7 +205,9 @@ class Stream:
 
     def enter(self, pending: Pending) -> None:
         """Sends a frame to a worker, or keeps it until the client has read more."""
-        self._hold(_FRAME_BYTES + len(pending.payload))
+        nbytes = _FRAME_BYTES + len(pending.payload)
+        self._between_bytes += nbytes
+        self._hold(nbytes)
         self._waiting_frames.append(pending)
         self._submit(_UNREAD_BYTES)
 
@@ -229,10 +232,13 @@ class Stream:
         self._unread_bytes += nbytes
 
     def _read_on(self) -> None:
-        """Asks for the next message, once there is room for it; for more parts at once, as gRPC reads on too."""
+        """Asks for the next message, once there is room for it; for more parts at once, as gRPC reads on too.
+
+        Between those parts as much as a message may come besides, or one that never ends would open the way for all.
+        """
         if self._drains or self._is_over or self._failure is not None:
             return
-        if self._large_request.is_open:
+        if self._large_request.is_open and self._between_bytes <= self._admission.max_message_bytes + _FRAME_BYTES:
             self._context.receive(self._take_message)
         elif self._held_bytes >= self._streams.max_stream_bytes:
             self._waits_for_room = True
@@ -262,12 +268,18 @@ class Stream:
 
     def _take_part(self, part: bytes) -> None:
         self.sends_parts = True
+        if not self._large_request.is_open:
+            self._between_bytes = 0
         message, link = self._large_request.add(part)
         if message is not None:
             self._streams.count_request_copies(len(message))
+        if message is None:
+            return
         if message and message[0] == _CALLS_TAG:
             self.enter(StreamPending(self, message, link))
-        elif message is not None:
+        elif message and message[0] == message_parts.TAG:  # each level would be copied
+            raise InvalidArgumentError("stream: part must be of calls or cancel", field="part")
+        else:
             self.accept(bytes(message))
 
     def _share_memory(self) -> None:

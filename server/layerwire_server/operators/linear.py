@@ -6,7 +6,7 @@ It knows their shapes and kernels; nothing of where weights are kept.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from layerwire.wire.dtypes import ITEMSIZES, TensorSpec
+from layerwire_server.operators import linear_kernels
 from layerwire_server.operators.checks import (
     broadcast,
     broadcast_multiple,
@@ -22,7 +23,7 @@ from layerwire_server.operators.checks import (
     check_empty,
     check_shape,
 )
-from layerwire_server.operators.operator import FLOATS, INTEGERS, Input, Merge, Operator, Placement, Specs
+from layerwire_server.operators.operator import FLOATS, INTEGERS, Input, Kernel, Merge, Operator, Placement, Specs
 from layerwire_server.operators.scalars import NOT_NEGATIVE, Fits, check_ranges, read, scalar
 
 # torch's bilinear is a loop over out_features: 65 us a round on the meta device, 6 us on a CPU, however small it is.
@@ -86,6 +87,10 @@ class Linear(Operator):
         assert x is not None
         assert weight is not None
         return (F.linear(x, weight, bias),)
+
+    def kernels(self) -> Mapping[str, Kernel]:
+        """See Operator."""
+        return linear_kernels.kernels(self.run)
 
     def run_tile(self, *tensors: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
         """See Operator."""

@@ -6,18 +6,21 @@ It knows graphs and kernels; nothing of how steps are run or which way is fastes
     relu of a value that nobody else reads writes over it, so that no memory has to be had for its output
     a max pool without indices goes by rows, then by columns, which keeps another of equal zeros, or of several NaN
     other pools go by the kernels that have torch's bits
+    with "packed", products with large weights go by oneDNN, which keeps those in blocks of its own
     with "channels_last", convolutions take and give planes whose channels are neighbours in memory
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
 import torch
 
+from layerwire.wire.dtypes import TensorSpec
 from layerwire_server.operators.activate import Relu
 from layerwire_server.operators.convolve import Conv
 from layerwire_server.operators.convolve_transpose import ConvTranspose
@@ -31,16 +34,20 @@ from layerwire_server.programs.graph import ABSENT, Step
 StepKernels: TypeAlias = list[tuple[Step, Kernel]]
 
 _POOL_KERNELS = ("comparison", "plane_sums")  # of pools that are run by them here
+_LARGE_ELEMENTS = 2**15  # of weights: with smaller ones oneDNN's 10 us a product are more than it gains
 _MOST_MAXIMA = 16  # of whole planes, for a window
 _OWNERS = (Conv, ConvTranspose, Linear, BatchNorm, MaxPool)  # their outputs are memory of their own, and no views
 
 
-def fused_steps(steps: Sequence[Step], results: frozenset[int]) -> dict[str, StepKernels]:
+def fused_steps(
+    steps: Sequence[Step], results: frozenset[int], weights: Mapping[int, TensorSpec]
+) -> dict[str, StepKernels]:
     """Steps with their kernels, by the name of the way; none where that would change nothing.
 
     Args:
         steps: of a graph, in running order.
         results: slots of its outputs.
+        weights: its constants by slot.
     """
     order = _pools_first(steps, results)
     plain = [(step, _kernel(step, order, results)) for step in order]
@@ -51,7 +58,18 @@ def fused_steps(steps: Sequence[Step], results: frozenset[int]) -> dict[str, Ste
         ways["channels_last"] = [
             (step, _channels_last(kernel) if _takes_planes(step.operator) else kernel) for step, kernel in plain
         ]
+    large = {slot for slot, spec in weights.items() if math.prod(spec.shape) >= _LARGE_ELEMENTS}
+    for name, pairs in [*ways.items()] if "fused" in ways else [("", plain), *ways.items()]:
+        products = [(step, _product(step, kernel, large)) for step, kernel in pairs]
+        if products != pairs:
+            ways[f"{name}_packed".removeprefix("_")] = products
     return ways
+
+
+def _product(step: Step, kernel: Kernel, large: Container[int]) -> Kernel:
+    if isinstance(step.operator, Linear) and step.inputs[1] in large:
+        return step.operator.kernels().get("onednn", kernel)
+    return kernel
 
 
 def _pools_first(steps: Sequence[Step], results: frozenset[int]) -> list[Step]:

@@ -128,7 +128,8 @@ class Variant:
     def other_plans(self) -> dict[str, list[PlanStep]]:
         """Plans that give the same but for rounding, by name; which is the fastest depends on machine and sizes."""
         results = frozenset(slot for _, slot in self.graph.outputs)
-        return {name: self._plan(steps) for name, steps in fused_steps(self.graph.steps, results).items()}
+        weights = dict(enumerate(self.constants, self.graph.first_constant))
+        return {name: self._plan(steps) for name, steps in fused_steps(self.graph.steps, results, weights).items()}
 
     def _plan(self, steps: StepKernels) -> list[PlanStep]:
         results = {slot for _, slot in self.graph.outputs}

@@ -4,7 +4,7 @@ It knows batches, the store's directory and devices; nothing of frames. The firs
 of kernels, buffers and threads, and a program its load; here that costs nobody.
 
     DIRECTORY/hot/worker-<index>.json      what this worker ran, most often first; counts are halved at each start
-    DIRECTORY/hot/worker-<index>.warming   there while it warms up: who finds it died of that, and starts without
+    DIRECTORY/hot/worker-<index>.*.warming   held while it warms up: else it died of that, and starts without
 
 What counts is a batch: operator or program, dtypes, shapes, and how many calls it had, rounded up to a power of 2.
 """
@@ -27,6 +27,7 @@ from layerwire.errors import LayerwireError
 from layerwire.wire.dtypes import ITEMSIZES
 from layerwire_server.storage import durable
 from layerwire_server.worker.call import CallGroup
+from layerwire_server.worker.death_mark import DeathMark
 from layerwire_server.worker.lanes.lane import Batch
 from layerwire_server.worker.reading.decoder import CallDecoder
 from layerwire_server.worker.request_kinds import KINDS
@@ -81,7 +82,7 @@ class History:
     def __init__(self, directory: Path, index: int, *, read_only: bool) -> None:
         self._folder = directory / "hot"
         self._path = self._folder / f"worker-{index}.json"
-        self._marker = self._folder / f"worker-{index}.warming"
+        self._mark = DeathMark(self._folder, f"worker-{index}", ".warming")
         self._read_only = read_only
         self._counts: Counter[FrequentBatch] = Counter()
         self._earlier_counts: Counter[FrequentBatch] = Counter()
@@ -112,19 +113,17 @@ class History:
 
     def end_warmup(self) -> None:
         """The worker lived through its warm-up."""
-        if not self._read_only:
-            self._marker.unlink(missing_ok=True)
+        self._mark.remove()
 
     def _died_of_it(self) -> bool:
         if self._read_only or not self._folder.is_dir():
             return False
-        if self._marker.exists():
+        if self._mark.take_dead():
             log.error("an earlier worker died of its warm-up: this one starts without")
             self._path.unlink(missing_ok=True)
-            self._marker.unlink(missing_ok=True)
             return True
         try:
-            self._marker.touch()
+            self._mark.put()
         except OSError as error:  # a full disk: served all the same
             log.warning("a warm-up that kills this worker won't be known again: %s", error)
         return False
@@ -154,7 +153,7 @@ def _read(path: Path) -> Counter[FrequentBatch]:
         if content["format"] != _FORMAT:
             return Counter()
         return Counter({FrequentBatch.from_json(entry): int(count) for count, entry in content["hot"][:_MAX_WRITTEN]})
-    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
         log.warning("%s is passed over: %s", path.name, error)
         return Counter()
 

@@ -107,6 +107,17 @@ def test_a_hopeless_kernel_is_timed_once(clock):
     assert counts["slow"] < counts["fast"]
 
 
+def test_a_short_kernel_whose_first_run_others_delay_isnt_hopeless(clock):
+    """It shares the cores with whoever else is there: what was delayed was that run, and not the kernel."""
+    runs = iter([1e-4] * 6 + [9e-3])  # checks on six inputs, then one that waits for a core
+
+    def delayed(tensor):
+        clock.now += next(runs, 1e-4)
+        return (torch.relu(tensor),)
+
+    assert verdict(clock, clock.kernel(3e-4, torch.relu), {"delayed": delayed}).kernel == "delayed"
+
+
 def test_a_trial_ends_with_its_budget(clock):
     start = clock.now
     verdict(clock, clock.kernel(1.0, torch.relu), {"other": clock.kernel(0.5, torch.relu)}, budget_seconds=0.0)

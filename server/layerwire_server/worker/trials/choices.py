@@ -3,7 +3,7 @@
 It knows the store's directory and two clocks; nothing of kernels, torch or how trials are held.
 
     DIRECTORY/kernels/choices.json       environment -> what runs -> the choice
-    DIRECTORY/kernels/worker-<index>.trial   there while a worker tries a kernel: who finds it died of that
+    DIRECTORY/kernels/worker-<index>.*.trial   held while a worker tries a kernel: else one died of that
 
 An environment is what makes kernels fast or slow, and round: the machine, torch, the number of threads.
 
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from layerwire_server.storage import StoreError, durable
+from layerwire_server.worker.death_mark import DeathMark
 
 log = logging.getLogger(__name__)
 
@@ -72,11 +73,11 @@ class Choice(NamedTuple):
     def from_json(cls, fields: Any) -> Self:
         """Of what `_asdict` gave; raises ValueError, TypeError or LookupError if it is none."""
         candidates = tuple(
-            Candidate(str(name), str(result), float(ratio)) for name, result, ratio in fields["candidates"]
+            Candidate(_text(name), _text(result), float(ratio)) for name, result, ratio in fields["candidates"]
         )
         return cls(
-            str(fields["kernel"]),
-            str(fields["operator"]),
+            _text(fields["kernel"]),
+            _text(fields["operator"]),
             bool(fields["same_bits"]),
             candidates,
             float(fields["start_seconds"]),
@@ -96,7 +97,7 @@ class Choices:
     def __init__(self, directory: Path, environment: str, index: int, *, read_only: bool) -> None:
         self._folder = directory / "kernels"
         self._path = self._folder / "choices.json"
-        self._marker = self._folder / f"worker-{index}.trial"
+        self._mark = DeathMark(self._folder, f"worker-{index}", ".trial")
         self.environment = environment
         self.read_only = read_only
         self._lock = threading.Lock()
@@ -107,7 +108,7 @@ class Choices:
         self._counts: dict[tuple[str, str], int] = {}
         self.look()
         if not read_only:
-            self._end_deadly_trial()
+            self._end_deadly_trials()
 
     def get(self, key: str) -> tuple[Choice | None, float]:
         """The choice for what runs, and until when, on the monotonic clock, it is that and begun or not begun."""
@@ -198,28 +199,23 @@ class Choices:
         if self.read_only:
             return
         try:
-            self._folder.mkdir(mode=0o700, exist_ok=True)
-            self._marker.write_text(json.dumps([self.environment, key, operator]))
+            self._mark.put(json.dumps([self.environment, key, operator]).encode())
         except OSError as error:  # a full disk: tried all the same
             log.warning("a trial that kills this worker won't be known again: %s", error)
 
     def end_trial(self) -> None:
         """The worker lived through its trial."""
-        if not self.read_only:
-            self._marker.unlink(missing_ok=True)
+        self._mark.remove()
 
-    def _end_deadly_trial(self) -> None:
-        try:
-            environment, key, operator = json.loads(self._marker.read_text())
-        except OSError:
-            return
-        except (ValueError, TypeError):  # it died while it wrote
-            self._marker.unlink(missing_ok=True)
-            return
-        self._marker.unlink(missing_ok=True)
-        if environment == self.environment:
-            log.error("an earlier worker died during a trial of kernels: eager stays for %s", key)
-            self.put(str(key), Choice(_EAGER, str(operator), same_bits=True))
+    def _end_deadly_trials(self) -> None:
+        for content in self._mark.take_dead():
+            try:
+                environment, key, operator = map(_text, json.loads(content))
+            except (ValueError, TypeError, RecursionError):  # none of ours
+                continue
+            if environment == self.environment:
+                log.error("an earlier worker died during a trial of kernels: eager stays for %s", key)
+                self.put(key, Choice(_EAGER, operator, same_bits=True))
 
     def _read(self) -> dict[str, dict[str, Choice]]:
         """All that is written, of all environments; nothing of it if it can't be read."""
@@ -228,11 +224,19 @@ class Choices:
             if content["format"] != _FORMAT:
                 return {}
             return {
-                str(environment): {str(key): Choice.from_json(fields) for key, fields in choices.items()}
+                _text(environment): {_text(key): Choice.from_json(fields) for key, fields in choices.items()}
                 for environment, choices in content["choices"].items()
             }
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
             log.warning("%s is passed over: %s", self._path, error)
             return {}
+
+
+def _text(value: Any) -> str:
+    """The value, if it is text that messages and metrics can carry; else raises TypeError or ValueError."""
+    if not isinstance(value, str):
+        raise TypeError(f"{type(value).__name__} is no text")
+    value.encode()
+    return value

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import torch
 
+from layerwire_server.operators.linear_kernels import has_blocks
 from layerwire_server.operators.operator import WIRE_DTYPES
 
 Inputs: TypeAlias = tuple[Any, ...]  # an operator's tensors; a program's weights are a tuple of them
@@ -24,17 +25,21 @@ def nbytes(tensors: Sequence[Any]) -> int:
 
 
 def copies(tensors: Sequence[Any]) -> Inputs:
-    """Inputs in memory of their own."""
-    return tuple(tensor.clone() if isinstance(tensor, torch.Tensor) else tensor for tensor in tensors)
+    """Inputs in memory of their own; weights that stay on the device, with what kernels keep of them, as they are."""
+    return tuple(tensor.clone() if _comes_with_calls(tensor) else tensor for tensor in tensors)
 
 
 def random_inputs(tensors: Sequence[Any]) -> Inputs:
-    """Inputs of the same shapes as callers may send: normal numbers, or small integers."""
+    """Inputs of the same shapes as callers may send: normal numbers, or small integers; weights as in `copies`."""
     return tuple(_random_like(tensor) for tensor in tensors)
 
 
+def _comes_with_calls(tensor: Any) -> bool:
+    return isinstance(tensor, torch.Tensor) and not has_blocks(tensor)
+
+
 def _random_like(tensor: Any) -> Any:
-    if not isinstance(tensor, torch.Tensor) or tensor.dtype not in WIRE_DTYPES:
+    if not _comes_with_calls(tensor) or tensor.dtype not in WIRE_DTYPES:
         return tensor
     generator = torch.Generator().manual_seed(0)
     if tensor.is_floating_point():

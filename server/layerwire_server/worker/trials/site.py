@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from layerwire.errors import LayerwireError
+from layerwire_server.operators.linear_kernels import has_blocks
 from layerwire_server.operators.operator import EAGER, Kernel, Merge, Operator
 from layerwire_server.worker.plan import LaneKey
 from layerwire_server.worker.trials.samples import Inputs
@@ -148,7 +149,7 @@ def is_tunable(key: LaneKey, threads: int) -> bool:
 def site_key(key: LaneKey, tensors: Sequence[Any]) -> str:
     """What is tuned, in words that are the same in every worker and after a restart: operator, then tensors.
 
-    Rows are counted by powers of 2: "<8" are 4 to 7.
+    Rows are counted by powers of 2: "<8" are 4 to 7. Weights of which kernels may keep something are "stored".
     """
     parts = []
     for role, tensor in zip(key.operator.inputs, tensors, strict=True):
@@ -157,7 +158,8 @@ def site_key(key: LaneKey, tensors: Sequence[Any]) -> str:
         shape: list[int | str] = list(tensor.shape)
         if key.merge is Merge.ROWS and not role.shared:
             shape[0] = f"<{1 << tensor.shape[0].bit_length()}"
-        parts.append(f"{str(tensor.dtype).removeprefix('torch.')}[{', '.join(map(str, shape))}]")
+        stored = " stored" if has_blocks(tensor) else ""
+        parts.append(f"{str(tensor.dtype).removeprefix('torch.')}[{', '.join(map(str, shape))}]{stored}")
     operator = repr(key.operator)
     if len(operator) > _MOST_KEY:  # a program with very many outputs, say
         operator = f"{operator[: _MOST_KEY // 2]}... sha256 {hashlib.sha256(operator.encode()).hexdigest()})"

@@ -25,8 +25,9 @@ _SHARED_MARGIN = 1.5  # what runs by all threads must gain over one: the cores h
 _SHARED_SECONDS = 0.002  # what takes longer may have all cores
 _LONG_SECONDS = 0.01  # of eager: by one thread callers would wait for too long, and it isn't tried
 _MOST_ROUNDS = 12
+_SHORT_SECONDS, _MOST_SHORT_ROUNDS = 0.05, 60  # what others delay shows in short runs: all rounds together take so long
 _LEAST_ROUNDS = 3
-_HOPELESS = 3.0  # times as slow as eager at its first run: not timed again
+_HOPELESS = 3.0  # times as slow as eager at its first run, of short ones the first few: not timed again
 _TOLERANCE = 64.0  # units in the last place of the largest answer, for kernels that round otherwise
 
 
@@ -129,14 +130,18 @@ class Trial:
         kernels = {EAGER: self._eager, **self._kernels} if self._kernels else {EAGER: self._eager}
         seconds = {name: [math.inf] * len(samples) for name in kernels}
         spent = 0.0
-        for number in range(_MOST_ROUNDS if self._kernels else 1):
+        for number in range(1, _MOST_SHORT_ROUNDS + 1 if self._kernels else 2):
             for index, sample in enumerate(samples):
                 for name, kernel in kernels.items():
                     elapsed = self._step(partial(_seconds_of, kernel, sample))
                     seconds[name][index] = min(seconds[name][index], elapsed)
                     spent += elapsed
-            if number + 1 >= _LEAST_ROUNDS and spent > self._budget_seconds:
+            if number >= _LEAST_ROUNDS and spent > self._budget_seconds:
                 break
+            if number >= _MOST_ROUNDS and spent > _SHORT_SECONDS:
+                break
+            if number < _LEAST_ROUNDS and sum(seconds[EAGER]) < _LONG_SECONDS:
+                continue
             limit = _HOPELESS * sum(seconds[EAGER])
             kernels = {name: kernel for name, kernel in kernels.items() if sum(seconds[name]) <= limit}
         return {name: sum(values) for name, values in seconds.items()}

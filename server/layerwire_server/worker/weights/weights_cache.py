@@ -2,7 +2,8 @@
 
 It knows stored tensors and programs; nothing of names, calls or lanes.
 
-What a call refers to stays alive until the call is answered, whatever is evicted here. What isn't here raises
+What a call refers to stays alive until the call is answered, whatever is evicted here. What products keep of weights
+in blocks of their own (operators/linear_kernels.py) counts too, and goes with them. What isn't here raises
 CacheMiss, which knows how to load it, so that the loop goes on while the disk is read.
 """
 
@@ -12,7 +13,7 @@ import asyncio
 import logging
 import secrets
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
@@ -21,6 +22,7 @@ import torch
 from layerwire.errors import InternalError, LayerwireError, ResourceExhaustedError
 from layerwire.wire.dtypes import TensorSpec
 from layerwire_server.errors import caller_error
+from layerwire_server.operators.linear_kernels import BlocksMemory, attach_blocks, drop_blocks
 from layerwire_server.programs.bind import bind
 from layerwire_server.programs.graph import StoredTensor
 from layerwire_server.programs.variant import Variant
@@ -98,18 +100,21 @@ async def await_loaded(find: Callable[[], Value]) -> Value:
 
 
 class _Entry(NamedTuple):
-    """What is kept for a tensor's or a program's sake: tensors that other entries may share, and bytes of its own."""
+    """What is kept for a tensor's or a program's sake: tensors that other entries may share, and those of its own."""
 
     weights: Any  # Weights of a tensor, ProgramWeights of a program: looked up for each call, so not checked again
     tensors: Mapping[StoredTensor, Weights]
-    own_bytes: int
+    own: Sequence[torch.Tensor]
+
+    @property
+    def own_bytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.own)
 
 
 class WeightsCache:
     """All weights on a worker's device. Its methods belong to the loop's thread; files are read on others.
 
     Attributes:
-        nbytes: bytes of all of them.
         evictions: how often something was evicted for want of room.
 
     Args:
@@ -121,8 +126,9 @@ class WeightsCache:
     def __init__(
         self, stored_tensors: StoredTensors, upload: Callable[[torch.Tensor], torch.Tensor], max_bytes: int
     ) -> None:
-        self.nbytes = 0
         self.evictions = 0
+        self._tensor_bytes = 0
+        self._blocks = BlocksMemory(lambda: self._max_bytes - self.nbytes)
         self._stored_tensors = stored_tensors
         self._upload = upload
         self._max_bytes = max_bytes
@@ -131,6 +137,11 @@ class WeightsCache:
         self._tensors: dict[StoredTensor, Weights] = {}
         self._entry_counts: dict[StoredTensor, int] = {}
         self._loads = SingleFlight()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all of them, and of what products keep of them."""
+        return self._tensor_bytes + self._blocks.nbytes
 
     def pin(self, keys: frozenset[tuple[str, str]]) -> None:
         """From now on these stay, and no others: (digest, key) of tensors, (digest, "") of programs."""
@@ -176,8 +187,8 @@ class WeightsCache:
         weights = self._tensors.get(tensor)
         if weights is None:
             (host,) = self._stored_tensors.read([tensor])
-            weights = Weights(tensor, spec_of_tensor(host), host, self._upload(host))
-        return _Entry(weights, {tensor: weights}, 0)
+            weights = self._weights(tensor, host)
+        return _Entry(weights, {tensor: weights}, ())
 
     def _read_program(self, digest: str, variant: Variant) -> _Entry:
         # Looked up once: the loop may evict any of them while the others are read.
@@ -189,19 +200,23 @@ class WeightsCache:
         hosts |= {tensor: weights.host for tensor, weights in hits.items()}
         tensors: dict[StoredTensor, Weights] = {}
         device: list[torch.Tensor] = []
-        own_bytes = 0
+        own: list[torch.Tensor] = []
         for (_, recipe), host in zip(variant.graph.constants, bind(variant, hosts), strict=True):
             if isinstance(recipe, StoredTensor):
-                tensors[recipe] = (
-                    hits.get(recipe)
-                    or tensors.get(recipe)
-                    or Weights(recipe, spec_of_tensor(host), host, self._upload(host))
-                )
+                tensors[recipe] = hits.get(recipe) or tensors.get(recipe) or self._weights(recipe, host)
                 device.append(tensors[recipe].device)
             else:
-                own_bytes += host.nbytes
-                device.append(self._upload(host))
-        return _Entry(ProgramWeights(digest, tuple(device)), tensors, own_bytes)
+                own.append(self._to_device(host))
+                device.append(own[-1])
+        return _Entry(ProgramWeights(digest, tuple(device)), tensors, own)
+
+    def _weights(self, tensor: StoredTensor, host: torch.Tensor) -> Weights:
+        return Weights(tensor, spec_of_tensor(host), host, self._to_device(host))
+
+    def _to_device(self, host: torch.Tensor) -> torch.Tensor:
+        device = self._upload(host)
+        attach_blocks(device, self._blocks)
+        return device
 
     def _insert(self, key: tuple[str, str], entry: _Entry) -> None:
         """Keeps what was loaded, and evicts what then is too much.
@@ -210,11 +225,11 @@ class WeightsCache:
             ResourceExhaustedError: it doesn't fit, even if all goes that isn't pinned.
         """
         self._entries[key] = entry
-        self.nbytes += entry.own_bytes
+        self._tensor_bytes += entry.own_bytes
         for tensor, weights in entry.tensors.items():
             if tensor not in self._tensors:
                 self._tensors[tensor] = weights
-                self.nbytes += weights.spec.nbytes
+                self._tensor_bytes += weights.spec.nbytes
             self._entry_counts[tensor] = self._entry_counts.get(tensor, 0) + 1
         for other in list(self._entries):
             if self.nbytes <= self._max_bytes and len(self._entries) <= _MAX_ENTRIES:
@@ -223,6 +238,8 @@ class WeightsCache:
                 self._evict(other)
                 self.evictions += 1
         if self.nbytes > self._max_bytes:
+            self._blocks.drop_all()  # of what is pinned
+        if self.nbytes > self._max_bytes:
             total_bytes = self.nbytes
             self._evict(key)
             rule = f"with what is pinned they take {total_bytes} bytes, over the server's --max-weights-bytes"
@@ -230,9 +247,13 @@ class WeightsCache:
 
     def _evict(self, key: tuple[str, str]) -> None:
         entry = self._entries.pop(key)
-        self.nbytes -= entry.own_bytes
+        self._tensor_bytes -= entry.own_bytes
+        for own in entry.own:
+            drop_blocks(own)
         for tensor in entry.tensors:
             self._entry_counts[tensor] -= 1
             if not self._entry_counts[tensor]:
                 del self._entry_counts[tensor]
-                self.nbytes -= self._tensors.pop(tensor).spec.nbytes
+                weights = self._tensors.pop(tensor)
+                self._tensor_bytes -= weights.spec.nbytes
+                drop_blocks(weights.device)

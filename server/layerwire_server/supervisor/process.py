@@ -35,6 +35,7 @@ _WORKER_ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(2**25)}
 # gRPC's newer way to read sockets has threads of its own: 95 us and four wake-ups an RPC, where the way in which
 # whoever waits for RPCs reads them takes 36 us and none.
 _ENVIRONMENT["GRPC_EXPERIMENTS"] = "-event_engine_listener"
+_ENVIRONMENT["GRPC_VERBOSITY"] = "ERROR"  # else whoever connects without TLS writes a line in the log
 
 
 @dataclass(frozen=True)

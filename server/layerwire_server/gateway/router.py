@@ -123,13 +123,15 @@ class Router:
         for pending in self._backlog.remove_all():
             self._place(pending, now)
 
-    def down(self, link: FrameLink, now: float) -> None:
-        """A worker is gone, or not to be trusted any more; its frames go elsewhere."""
+    def down(self, link: FrameLink, now: float, *, is_dead: bool = True) -> None:
+        """A worker is gone, or not to be trusted any more, or (not `is_dead`) late; its frames go elsewhere."""
         worker = self._live.pop(link, None)
         if worker is None:
             return
         for pending in list(worker.pending.values()):
             pending.holder = None
+            if not is_dead:
+                pending.running_ordinal = None  # to be late proves nothing against a call
             self._after_death(pending, now)
 
     def deliver(self, link: FrameLink, frame: Frame, now: float = 0.0) -> None:

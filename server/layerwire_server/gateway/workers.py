@@ -93,6 +93,8 @@ class WorkerLink:
             if now - self._canary[1] > settings.hang_seconds:
                 self._count("late")
                 self._distrust("its canary call hangs")
+            elif self.late and self.live and self._workers.has_timely_worker():
+                self._give_way()
         elif now - self._last_canary >= settings.canary_interval_seconds:
             self._canary = self._workers.router.next_number(), now
             self._last_canary = now
@@ -166,11 +168,21 @@ class WorkerLink:
         self._workers.child.tell("misbehaves", worker=self.index, reason=reason)
         self._set_live(False)
 
-    def _set_live(self, live: bool) -> None:
+    def _give_way(self) -> None:
+        """Cuts a late worker off, so that others run its calls; it is linked anew when it comes back."""
+        self._workers.child.log.warning("a late worker's calls go to others", worker=self.index)
+        if self._link is not None:
+            self._link.close()
+        self._set_live(False, is_dead=False)
+
+    def _set_live(self, live: bool, *, is_dead: bool = True) -> None:
         if live != self.live:
             self.live = live
             now = time.monotonic()
-            (self._workers.router.up if live else self._workers.router.down)(self, now)
+            if live:
+                self._workers.router.up(self, now)
+            else:
+                self._workers.router.down(self, now, is_dead=is_dead)
             self._workers.on_change()
 
     def _set_late(self, late: bool) -> None:
@@ -207,6 +219,10 @@ class Workers:
                 for link in self.links:
                     link.try_canary(now)
                 await asyncio.sleep(_TICK_SECONDS)
+
+    def has_timely_worker(self) -> bool:
+        """Whether there is a worker that calls can go to in place of a late one."""
+        return any(link.live and not link.late for link in self.links)
 
     async def ask_all(self, frame: Frame) -> list[Frame | None]:
         """What each live worker answers to a frame; None for one that is gone before."""

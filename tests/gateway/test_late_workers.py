@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from layerwire_server.child.control import DeathCause
 from layerwire_server.link import Flag, Frame, Kind
 from tests.gateway.frames import ask, started_frame, up
 
@@ -56,7 +57,7 @@ def test_to_be_late_proves_nothing_against_a_call(router, metrics):
     router.down(one, 1.0)
     router.deliver(two, started_frame(pending, 0))
     three = up(router)
-    router.down(two, 2.0, is_dead=False)
+    router.down(two, 2.0, DeathCause.OUTSIDE)
     (frame,) = three.take()
     assert (frame.frame, frame.flags, frame.ordinals) == (pending.number, Flag.ISOLATE, ())
     assert metrics.counter("layerwire_quarantined_requests_total").value == 0

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from layerwire_server.child.child import Child
+from layerwire_server.child.control import DeathCause
 from layerwire_server.gateway.router import Router
 from layerwire_server.link import Flag, Frame, Kind, Link, LinkError
 
@@ -100,6 +101,11 @@ class WorkerLink:
             self._last_canary = now
             self.send(Frame(Kind.CANARY, self._canary[0], arrived=now))
 
+    def on_death(self, cause: DeathCause) -> None:
+        """The supervisor knows what it died of; mostly before the link's end is noticed, or just after."""
+        self._set_live(False, cause)
+        self._workers.router.judge(self, cause, time.monotonic())
+
     # Receiver of the link
 
     def on_connect(self, link: Link) -> None:
@@ -166,23 +172,23 @@ class WorkerLink:
             self._link.close()
         self._workers.child.log.error("worker can't be trusted", worker=self.index, reason=reason)
         self._workers.child.tell("misbehaves", worker=self.index, reason=reason)
-        self._set_live(False)
+        self._set_live(False, DeathCause.HANG)
 
     def _give_way(self) -> None:
         """Cuts a late worker off, so that others run its calls; it is linked anew when it comes back."""
         self._workers.child.log.warning("a late worker's calls go to others", worker=self.index)
         if self._link is not None:
             self._link.close()
-        self._set_live(False, is_dead=False)
+        self._set_live(False, DeathCause.OUTSIDE)
 
-    def _set_live(self, live: bool, *, is_dead: bool = True) -> None:
+    def _set_live(self, live: bool, cause: DeathCause = DeathCause.UNKNOWN) -> None:
         if live != self.live:
             self.live = live
             now = time.monotonic()
             if live:
                 self._workers.router.up(self, now)
             else:
-                self._workers.router.down(self, now, is_dead=is_dead)
+                self._workers.router.down(self, now, cause)
             self._workers.on_change()
 
     def _set_late(self, late: bool) -> None:
@@ -207,6 +213,7 @@ class Workers:
         self.on_change = on_change
         self.max_payload_bytes = int(child.settings.max_message_bytes) + LINK_ROOM_BYTES
         self.links = [WorkerLink(index, self) for index in range(child.workers)]
+        child.on_worker_death = self._on_death
 
     async def keep(self) -> None:
         """Keeps the links and lets canaries out until cancelled."""
@@ -223,6 +230,9 @@ class Workers:
     def has_timely_worker(self) -> bool:
         """Whether there is a worker that calls can go to in place of a late one."""
         return any(link.live and not link.late for link in self.links)
+
+    def _on_death(self, index: int, cause: DeathCause) -> None:
+        self.links[index].on_death(cause)
 
     async def ask_all(self, frame: Frame) -> list[Frame | None]:
         """What each live worker answers to a frame; None for one that is gone before."""

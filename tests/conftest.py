@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 from collections.abc import Iterator
 
@@ -15,6 +16,10 @@ CUDA = torch.cuda.is_available()
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in what a shell starts in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+for name in [name for name in os.environ if name.startswith("LAYERWIRE_CLIENT_")]:
+    del os.environ[name]
+os.environ["LAYERWIRE_CLIENT_CONFIG"] = os.devnull  # no test takes anything from the user's own file
 
 
 def pytest_report_header() -> str:

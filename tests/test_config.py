@@ -159,6 +159,7 @@ def test_every_setting_has_a_heading():
         ({"LAYERWIRE_LISTEN_PORT": "2"}, {"LAYERWIRE_LISTEN_PORT": "LAYERWIRE_LISTEN"}),
         ({"LAYERWIRE_ZZZ": ""}, {"LAYERWIRE_ZZZ": ""}),
         ({"LAYERWIRE_WORKERS": "2", "layerwire_gateways": "2", "WORKERS": "1", "XLAYERWIRE_A": ""}, {}),
+        ({"LAYERWIRE_CLIENT_TOKEN": "x", "layerwire_client_tls_ca": "x"}, {}),
         (
             {
                 "LAYERWIRE_SERVICE_HOST": "10.0.0.1",
@@ -172,10 +173,50 @@ def test_every_setting_has_a_heading():
             {},
         ),
     ],
-    ids=["misspelt", "lower case", "one word too many", "like nothing", "right", "Kubernetes"],
+    ids=["misspelt", "lower case", "one word too many", "like nothing", "right", "the SDK's", "Kubernetes"],
 )
 def test_variables_that_are_no_settings(environment, wanted):
     assert config.unknown_variables(environment) == wanted
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:1", "[::1]:1", "localhost:1", "unix:/tmp/x", "127.8.9.10:1"])
+def test_this_host_alone_needs_no_tls(listen):
+    assert load({"listen": listen, "tokens": "tokens.json"}).listen == listen
+
+
+TLS = {"tls_certificate": "certificate.pem", "tls_key": "key.pem"}
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:1", "[::]:1", "192.0.2.1:1", "example.test:1", "localhost.test:1"])
+def test_other_hosts_need_tls_or_a_word(listen):
+    with pytest.raises(ConfigError, match="give tls_certificate and tls_key, or insecure_listen"):
+        load({"listen": listen})
+    with pytest.raises(ConfigError, match="tokens would travel in the clear"):
+        load({"listen": listen, "tokens": "tokens.json", "insecure_listen": True})
+    assert load({"listen": listen, "insecure_listen": True}).listen == listen
+    assert load({"listen": listen, "tokens": "tokens.json", **TLS}).listen == listen
+
+
+@pytest.mark.parametrize("missing", TLS)
+def test_certificate_and_key_go_together(missing):
+    with pytest.raises(ConfigError, match="go together"):
+        load({name: value for name, value in TLS.items() if name != missing})
+    with pytest.raises(ConfigError, match="tls_client_ca needs"):
+        load({"tls_client_ca": "ca.pem"})
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--tls-certificate", "no.pem", "--tls-key", "no.pem"], "no.pem can't be read: No such file"),
+        (["--tls-certificate", __file__, "--tls-key", __file__], "are no certificate in PEM and its key"),
+        (["--tokens", "no.json"], "no.json can't be read: No such file"),
+        (["--tokens", __file__], "is no file of tokens: Invalid JSON"),
+    ],
+)
+def test_files_that_cant_be_used_are_told_before_anything_starts(flags, words):
+    result = CliRunner().invoke(serve, flags)
+    assert (result.exit_code, words in result.output) == (2, True), result.output
 
 
 def test_the_command_ends_with_status_2_on_a_wrong_value():

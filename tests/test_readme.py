@@ -31,7 +31,7 @@ def test_commands_are_those_there_are():
     assert set(re.findall(r"^layerwire ([a-z-]+)", TEXT, flags=re.MULTILINE)) == {*COMMANDS, *OTHERS} - {"demo"}
 
 
-@pytest.mark.parametrize("name", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+@pytest.mark.parametrize("name", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"])
 def test_links_and_paths_lead_somewhere(name):
     text = (ROOT / name).read_text()
     links = re.findall(r"\]\((\w[\w./]+)\)", text)

@@ -149,9 +149,12 @@ class Client(Connectable, BlockingStoreMethods, BlockingCalls):
     Args:
         address: "host:port", or several among which calls go round; one that is broken or not serving is left out.
         timeout: seconds until an answer is no longer wanted, for calls that say nothing else; None: never.
-        token: sent as "authorization: Bearer ..."; a ValueError without TLS, except to this host itself.
+        token: sent as "authorization: Bearer ..."; a ValueError without TLS, except to this host itself. None: that of
+            the variable LAYERWIRE_CLIENT_TOKEN, of the file that LAYERWIRE_CLIENT_TOKEN_FILE names, or the one for this
+            address in ~/.config/layerwire.toml, if there is one; "": none.
         tls: True for the system's authorities, a path to a CA's certificates, `TLS` for a certificate of the client's
-            own too, or grpc.ChannelCredentials.
+            own too, or grpc.ChannelCredentials. None: by variables LAYERWIRE_CLIENT_TLS, _TLS_CA, _TLS_CERTIFICATE,
+            _TLS_KEY and _TLS_SERVER_NAME, or that file, else a plain connection; False: a plain one.
         metadata: further metadata of each connection.
         max_message_bytes: largest message, either way.
         max_calls_in_flight: calls that may be unanswered; further ones wait their turn.

@@ -6,6 +6,7 @@ It doesn't know what the knobs do, and imports neither gRPC nor torch.
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -42,6 +43,7 @@ _WORDS = {
 # Setting -> the heading that stands above it and those after it, wherever they are listed.
 HEADINGS = {
     "listen": "Addresses and processes",
+    "tls_certificate": "Who may come in",
     "max_message_bytes": "Limits; what is over one is refused",
     "max_batch_rows": "Batching",
     "canary_interval_seconds": "Health, and the end",
@@ -50,6 +52,7 @@ HEADINGS = {
 }
 
 # What Kubernetes sets in a pod for a service called layerwire or layerwire-...
+_CLIENT = "client_"  # what follows is the SDK's
 _OF_KUBERNETES = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT\w*|PORT_\d+_(TCP|UDP|SCTP)\w*)")
 
 
@@ -85,6 +88,20 @@ class Settings(BaseSettings):
     gateways: int = _knob(1, "processes", "Gateways; more than one share the port by SO_REUSEPORT.", ge=1, le=64)
     threads: int = _knob(
         0, "threads", "Threads of one operator on a CPU worker; 0 shares the cores that it may use.", ge=0, le=1024
+    )
+
+    tls_certificate: str = _knob(
+        "", "file", "The server's certificate in PEM, with what links it to its authority; read again when it changes."
+    )
+    tls_key: str = _knob("", "file", "The certificate's private key in PEM, not encrypted.")
+    tls_client_ca: str = _knob(
+        "", "file", "Authorities in PEM, one of which must have signed the certificate that each client shows."
+    )
+    tokens: str = _knob(
+        "", "file", "Who may come in, by hashes of tokens; `layerwire token` writes it. Without, anybody may."
+    )
+    insecure_listen: bool = _knob(
+        False, "", "Serve other hosts without TLS: whoever reaches the port may do all that the server can."
     )
 
     max_message_bytes: ByteSize = _knob(
@@ -178,6 +195,23 @@ class Settings(BaseSettings):
         return value
 
     @model_validator(mode="after")
+    def _is_safe(self) -> Self:
+        if bool(self.tls_certificate) != bool(self.tls_key):
+            raise ValueError("tls_certificate and tls_key go together, got one of them")
+        if self.tls_client_ca and not self.tls_certificate:
+            raise ValueError("tls_client_ca needs tls_certificate and tls_key")
+        if self.tls_certificate or is_loopback(self.listen):
+            return self
+        if self.tokens:
+            raise ValueError(f"tokens would travel in the clear to {self.listen}; give tls_certificate and tls_key")
+        if not self.insecure_listen:
+            raise ValueError(
+                f"listen: other hosts reach {self.listen}, and all that they send could be read on its way; give "
+                "tls_certificate and tls_key, or insecure_listen where only those reach it whom you trust"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _fits(self) -> Self:
         if "max_output_bytes" not in self.model_fields_set:  # frozen only from here on
             self.__dict__["max_output_bytes"] = ByteSize(self.max_message_bytes - ANSWER_ROOM_BYTES)
@@ -213,6 +247,17 @@ class Settings(BaseSettings):
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """What `to_json` gave, untouched by this process's environment."""
         return cls.model_construct(**values)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this host reaches an address."""
+    if address.startswith("unix:"):
+        return True
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def flag(name: str) -> str:
@@ -271,6 +316,8 @@ def unknown_variables(environment: Mapping[str, str]) -> dict[str, str]:
     values = {}
     for name, value in environment.items():
         key = name.upper().removeprefix(ENVIRONMENT_PREFIX).lower()
+        if key.startswith(_CLIENT):
+            continue
         kubernetes = _OF_KUBERNETES.fullmatch(name) or (name.endswith("_PORT") and "://" in value)
         if name.upper().startswith(ENVIRONMENT_PREFIX) and key not in Settings.model_fields and not kubernetes:
             like = _nearest(key)

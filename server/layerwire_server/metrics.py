@@ -95,6 +95,8 @@ REJECTIONS: dict[str, dict[str, str]] = {
         "unread_answers": "answers left unread that fill half of `--max-bytes-in-flight`, or a stream's all of it",
         "store_bytes": "weights or programs that the store, its disk or a device has no room for: "
         "`--max-store-bytes`, `--max-weights-bytes`",
+        "unauthenticated": "an RPC without a token, or with one that isn't valid, `--tokens`",
+        "permission": "an RPC whose token lacks the scope for it, `--tokens`",
         "unavailable": "no worker was up for `--unavailable-after-seconds`, or until a call's deadline",
     },
     "worker": {

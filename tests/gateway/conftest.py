@@ -51,11 +51,14 @@ class Rig:
         self.workers = [FakeWorker(self.child.worker_path(index)) for index in range(workers)]
         self.gateway = Gateway(self.child)
 
-    async def start(self, start_workers):
+    async def start(self, start_workers, credentials=None):
         port = await self.gateway.start()
         self.keep_task = asyncio.create_task(self.gateway.keep())
-        self.channel = grpc.aio.insecure_channel(
-            f"127.0.0.1:{port}", [("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
+        options = [("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
+        self.channel = (
+            grpc.aio.insecure_channel(f"127.0.0.1:{port}", options)
+            if credentials is None
+            else grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials, options)
         )
         self.address = f"127.0.0.1:{port}"
         self.stub = layerwire_pb2_grpc.LayerwireServiceStub(self.channel)
@@ -95,10 +98,10 @@ async def rig(tmp_path):
     """Makes rigs: `await rig(workers=2, max_message_bytes="1MiB")`."""
     rigs = []
 
-    async def make(workers=1, start_workers=True, **flags):
+    async def make(workers=1, start_workers=True, credentials=None, **flags):
         rig = Rig(tmp_path, workers, flags)
         rigs.append(rig)
-        await rig.start(start_workers)
+        await rig.start(start_workers, credentials)
         return rig
 
     yield make

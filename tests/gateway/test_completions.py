@@ -40,7 +40,7 @@ async def main():
         "Stream": grpc.stream_stream_rpc_method_handler(EchoStream()),
     }
     server = Server([], [grpc.method_handlers_generic_handler("s", methods)], alone=True)
-    port = server.add_insecure_port(sys.argv[1])
+    port = server.add_port(sys.argv[1])
     server.start()
     print(port, server._completions._descriptor is not None, flush=True)
     await asyncio.to_thread(sys.stdin.readline)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from layerwire.errors import InternalError
+from layerwire_server.child.control import DeathCause
 from layerwire_server.gateway.router import Router
 from layerwire_server.link import QUARANTINED, Flag, Kind
 from layerwire_server.metrics import Metrics
@@ -184,3 +185,100 @@ class Deaths(RuleBasedStateMachine):
 
 Deaths.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
 TestDeaths = Deaths.TestCase
+
+
+def alone(router, pending, ordinal=0):
+    """A worker that runs a call of an isolated frame."""
+    worker = up(router)
+    router.deliver(worker, started_frame(pending, ordinal))
+    return worker
+
+
+@pytest.mark.parametrize("cause", [DeathCause.HANG, DeathCause.MEMORY, DeathCause.EXIT])
+def test_what_proves_nothing_is_tried_once_more_alone(router, metrics, cause):
+    pending = ask(router)
+    router.down(up(router), 1.0, cause)
+    router.down(alone(router, pending), 2.0, cause)
+    assert (pending.quarantined_ordinals, pending.suspect_ordinals) == (set(), {0})
+    router.down(alone(router, pending), 3.0, cause)
+    (frame,) = up(router).take()
+    assert frame.ordinals == (0 | QUARANTINED,)
+    assert metrics.counter("layerwire_quarantined_requests_total").value == 1
+
+
+def test_a_suspect_that_is_answered_is_innocent_and_another_is_no_suspect_for_it(router, metrics):
+    pending = ask(router)
+    router.down(up(router), 1.0)
+    router.down(alone(router, pending), 2.0, DeathCause.HANG)
+    worker = alone(router, pending)
+    router.deliver(worker, answers(pending, 0))
+    router.deliver(worker, started_frame(pending, 1))
+    router.down(worker, 3.0, DeathCause.HANG)
+    (frame,) = up(router).take()
+    assert frame.ordinals == (0,)
+    assert metrics.counter("layerwire_quarantined_requests_total").value == 0
+
+
+def test_kills_from_outside_prove_nothing_however_many(router, metrics):
+    pending = ask(router)
+    router.down(up(router), 1.0, DeathCause.OUTSIDE)
+    for now in range(20):
+        router.down(alone(router, pending), now, DeathCause.OUTSIDE)
+    assert metrics.counter("layerwire_quarantined_requests_total").value == 0
+    (frame,) = up(router).take()
+    assert (frame.ordinals, pending.suspect_ordinals) == ((), set())
+
+
+def test_others_avoid_a_worker_that_has_a_suspect(router):
+    pending = ask(router)
+    router.down(up(router), 1.0)
+    router.down(alone(router, pending), 2.0, DeathCause.HANG)
+    with_suspect = up(router)
+    assert len(with_suspect.take()) == 1
+    other = up(router)
+    for _ in range(5):
+        ask(router, payload=bytes(1000))
+    assert (len(with_suspect.take()), len(other.take())) == (0, 5)
+    router.deliver(with_suspect, answers(pending, 0, last=True))
+    ask(router)
+    assert (len(with_suspect.take()), len(other.take())) == (1, 0)
+
+
+@pytest.mark.parametrize(("cause", "deaths"), [(DeathCause.FAULT, 1), (DeathCause.OUTSIDE, 0)])
+def test_a_frame_waits_until_the_cause_is_known(router, metrics, cause, deaths):
+    pending, other = ask(router), ask(router)
+    router.down(up(router), 1.0)
+    worker = alone(router, pending)
+    router.down(worker, 2.0, DeathCause.UNKNOWN)
+    three = up(router)
+    assert [frame.frame for frame in three.take()] == [other.number]
+    router.judge(three, cause, 2.1)
+    assert three.take() == []
+    router.judge(worker, cause, 2.1)
+    (frame,) = three.take()
+    assert (frame.frame, len(frame.ordinals)) == (pending.number, deaths)
+    assert metrics.counter("layerwire_quarantined_requests_total").value == deaths
+
+
+def test_a_cause_that_nobody_tells_is_waited_for_no_longer_than_seconds(router):
+    pending = ask(router)
+    router.down(up(router), 1.0)
+    router.down(alone(router, pending), 2.0, DeathCause.UNKNOWN)
+    three = up(router)
+    router.expire(3.0)
+    assert three.take() == []
+    router.expire(4.5)
+    (frame,) = three.take()
+    assert (frame.frame, pending.suspect_ordinals) == (pending.number, {0})
+
+
+def test_a_frame_that_waits_for_the_cause_may_be_given_up(router):
+    pending = ask(router)
+    router.down(up(router), 1.0)
+    worker = alone(router, pending)
+    router.down(worker, 2.0, DeathCause.UNKNOWN)
+    router.abandon(pending)
+    router.judge(worker, DeathCause.FAULT, 2.1)
+    router.expire(10.0)
+    assert up(router).take() == []
+    assert pending.error is None

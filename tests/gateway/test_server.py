@@ -97,7 +97,7 @@ class Rig:
         methods["join"] = grpc.stream_unary_rpc_method_handler(it.join)
         methods["direct"] = unary(self.direct)
         self.server = Server([("grpc.so_reuseport", 0)], [grpc.method_handlers_generic_handler("s", methods)])
-        port = self.server.add_insecure_port("127.0.0.1:0")
+        port = self.server.add_port("127.0.0.1:0")
         self.server.start()
         self.address = f"127.0.0.1:{port}"
         self.channel = grpc.aio.insecure_channel(self.address, [("grpc.use_local_subchannel_pool", 1)])
@@ -247,4 +247,4 @@ async def test_stopping_cancels_what_takes_longer_than_the_grace(rig):
 async def test_an_address_that_cannot_be_had_says_so(rig):
     other = Server([("grpc.so_reuseport", 0)], [])
     with pytest.raises(RuntimeError, match=rig.address):
-        other.add_insecure_port(rig.address)
+        other.add_port(rig.address)

@@ -23,6 +23,7 @@ async def run(this: child.Child) -> None:
         await this.stop_event.wait()
         (Path(this.settings.store) / f"{this.role}-stopped").touch()
         return
+    this.on_worker_death = lambda worker, cause: (this.runtime_directory / f"death-of-{worker}-by-{cause}").touch()
     if this.role == "worker":
         counter = this.metrics.counter("layerwire_calls_total", operator="relu", code="OK")
         counter.add(5)

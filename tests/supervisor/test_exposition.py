@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
+import threading
 import urllib.error
 import urllib.request
 
@@ -10,6 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from layerwire_server.metrics import METRICS, Metrics
+from layerwire_server.supervisor import exposition
 from layerwire_server.supervisor.exposition import LayerwireCollector, Page, Snapshots
 from layerwire_server.supervisor.ports import PortError
 
@@ -121,3 +125,44 @@ def test_the_table_keeps_prometheus_rules():
         assert name.endswith("_total") == (metric.kind == "counter")
         assert bool(metric.buckets) == (metric.kind == "histogram")
         assert list(metric.buckets) == sorted(set(metric.buckets))
+
+
+def connect(page):
+    host, _, port = page.address.rpartition(":")
+    return socket.create_connection((host, int(port)), timeout=300)
+
+
+def test_silent_connections_end_one_another_and_keep_nobody_out(snapshots, page):
+    snapshots.update("worker-0", counted(3))
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(connect(page)) for _ in range(4 * exposition._MOST_CONNECTIONS)]
+        for ended in connections[: -exposition._MOST_CONNECTIONS]:
+            assert ended.recv(1) == b""
+        assert samples(page)[CALLS] == 3
+        threads = [thread for thread in threading.enumerate() if "process_request_thread" in thread.name]
+        assert len(threads) <= exposition._MOST_CONNECTIONS
+        assert connections[-1].send(b"GET /metrics HTTP/1.0\r\n\r\n")
+        assert connections[-1].recv(12) == b"HTTP/1.0 200"
+
+
+def test_who_says_nothing_is_hung_up_on(page, monkeypatch, capfd):
+    monkeypatch.setattr(exposition._SilentHandler, "timeout", 0.05)
+    with connect(page) as silent, connect(page) as slow:
+        slow.send(b"GET /met")
+        assert (silent.recv(1), slow.recv(1)) == (b"", b"")
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "junk", [b"\r\n\r\n", b"\x16\x03\x01" * 100, b"GET " + b"/" * 70000, b"GET / HTTP/9.9\r\n\r\n"]
+)
+def test_junk_is_answered_or_hung_up_on_and_no_event(snapshots, page, junk, capfd):
+    snapshots.update("worker-0", counted(3))
+    with connect(page) as connection:
+        connection.sendall(junk)
+        connection.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(ConnectionResetError):
+            while connection.recv(4096):
+                pass
+    assert samples(page)[CALLS] == 3
+    assert capfd.readouterr().err == ""

@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from layerwire_server.child import log
 from layerwire_server.config import load
+from layerwire_server.supervisor import process
 from layerwire_server.supervisor.supervisor import MAX_FAILED_STARTS, Backoff, CrashLoopError, Supervisor
 
 ROOT = Path(__file__).parents[2]
@@ -209,3 +210,41 @@ def test_failed_starts_count_in_a_row_only():
     assert backoff.failed_starts == MAX_FAILED_STARTS - 1
     backoff.after(0.5)
     assert backoff.failed_starts == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "cause"),
+    [
+        (signal.SIGSEGV, "fault"),
+        (signal.SIGABRT, "fault"),
+        (signal.SIGFPE, "fault"),
+        (signal.SIGKILL, "outside"),
+        (signal.SIGUSR1, "outside"),
+        (None, "hang"),
+    ],
+)
+async def test_gateways_are_told_what_a_worker_died_of(run, tmp_path, number, cause):
+    one = run("steady", workers="2")
+    await asyncio.wait_for(one.ready.wait(), 20)
+    keeper = one.supervisor.workers[1]
+    if number is None:
+        one.supervisor.replace_worker(1, "a test says so")
+    else:
+        os.kill(keeper.process.pid, number)
+    async with asyncio.timeout(60):
+        while not list(tmp_path.glob("death-of-*")):
+            await asyncio.sleep(0.01)
+    assert [path.name for path in tmp_path.glob("death-of-*")] == [f"death-of-1-by-{cause}"]
+
+
+def test_a_process_that_the_kernel_had_no_memory_for_is_told_from_one_that_somebody_killed(monkeypatch):
+    kills = iter([3, 3, 3, 4])
+    monkeypatch.setattr(process, "_memory_kills", lambda: next(kills))
+    one, other = (process.Process(process.ChildSpec("worker", 0), None, None) for _ in range(2))
+    assert (one.death_cause(-signal.SIGKILL), other.death_cause(-signal.SIGKILL)) == ("outside", "memory")
+    assert (one.death_cause(0), one.death_cause(1)) == ("exit", "exit")
+
+
+def test_the_kernel_counts_whom_it_killed_for_want_of_memory():
+    assert process._memory_kills() >= 0
+    assert "oom_kill " in Path("/proc/vmstat").read_text()

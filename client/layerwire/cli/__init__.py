@@ -48,7 +48,9 @@ COMMANDS = {
 OTHERS = {
     "bench": Other("Load-test a server, and check its answers.", "pip install 'layerwire[bench]'"),
     "serve": Other("Run a server.", "pip install 'layerwire[server]'"),
+    "token": Other("Make, list and revoke the tokens of a server's callers.", "pip install 'layerwire[server]'"),
 }
+_LOCAL = {"demo", "serve", "token"}  # they talk to no server, or to their own
 
 
 class Commands(click.Group):
@@ -70,13 +72,13 @@ class Commands(click.Group):
         """The command, imported now."""
         if cmd_name in COMMANDS:
             command: click.Command = importlib.import_module(COMMANDS[cmd_name].module).command
-            return command
+            return _with_credentials(cmd_name, command)
         for point in entry_points(group=GROUP, name=cmd_name):
             try:
                 other: click.Command = point.load()
             except ModuleNotFoundError as error:
                 return _refusing_command(cmd_name, f"{error.name} is not installed")
-            return other
+            return _with_credentials(cmd_name, other)
         return _refusing_command(cmd_name, "not installed") if cmd_name in OTHERS else None
 
     def invoke(self, ctx: click.Context) -> object:
@@ -87,6 +89,26 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except LayerwireError as error:
             raise click.ClickException(f"{error.message} ({error.code.name.lower().replace('_', ' ')})") from None
+
+
+def _with_credentials(name: str, command: click.Command) -> click.Command:
+    """The command; if it talks to a server, with options that say how to come in there, or its functions with them."""
+    from layerwire.cli import connection
+
+    if name in _LOCAL:
+        return command
+    if isinstance(command, click.Group):
+        get_function = command.get_command
+
+        def get_command(ctx: click.Context, function: str) -> click.Command | None:
+            found = get_function(ctx, function)
+            return None if found is None else _with_credentials(function, found)
+
+        command.get_command = get_command  # type: ignore[assignment,method-assign]
+        return command
+    taken = {param.name for param in command.params}
+    command.params += [option for option in connection.credential_options() if option.name not in taken]
+    return command
 
 
 def _refusing_command(name: str, reason: str) -> click.Command:

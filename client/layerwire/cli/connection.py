@@ -5,6 +5,7 @@ It knows the SDK's client; no command in particular.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,10 +16,33 @@ from layerwire.errors import LayerwireError
 
 if TYPE_CHECKING:
     import layerwire
+    from layerwire.transport.settings import Settings
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 address: Callable[[Function], Function] = click.argument("address", metavar="ADDRESS")
+
+
+def credential_options() -> list[click.Option]:
+    """Options that say how to come in, for every command with an ADDRESS.
+
+    Their values become the process's variables: the client reads those, and so do the load tester's processes.
+    """
+    from layerwire.transport.profile import KEYS, variable
+
+    def keep(_: click.Context, option: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            os.environ[variable(str(option.name))] = value
+
+    options = []
+    for key, text in KEYS.items():
+        kind: dict[str, Any] = {"metavar": "NAME" if key.endswith("name") else "FILE"}
+        if key == "tls":
+            kind = {"is_flag": True, "flag_value": "true"}
+        sentence = f"{text[0].upper()}{text[1:]}.  [{variable(key)}]"
+        flag = f"--{key.replace('_', '-')}"
+        options.append(click.Option([flag], expose_value=False, callback=keep, help=sentence, **kind))
+    return options
 
 
 def timeout(default: float) -> Callable[[Function], Function]:
@@ -29,17 +53,17 @@ def timeout(default: float) -> Callable[[Function], Function]:
     )
 
 
-def check_address(target: str) -> None:
-    """The SDK's own check, for commands that do without its client.
+def settings(target: str) -> Settings:
+    """The SDK's settings for an address, for commands that do without its client.
 
     Raises:
-        click.UsageError: it isn't "host:port".
+        click.UsageError: it isn't "host:port", or something else that was said can't be used.
     """
     from layerwire.transport.settings import make_settings
 
     try:
-        make_settings(target, None, None, None)
-    except ValueError as error:
+        return make_settings(target, None, None, None)
+    except (ValueError, OSError) as error:
         raise click.UsageError(str(error)) from None
 
 
@@ -58,5 +82,5 @@ def client(target: str, timeout_seconds: float) -> Iterator[layerwire.Client]:
             yield connected_client
     except LayerwireError:  # some are ValueErrors too
         raise
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OSError) as error:
         raise click.UsageError(str(error)) from None

@@ -5,10 +5,15 @@ It knows grpc.health.v1 and nothing else of the server.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from layerwire.cli import connection
 from layerwire.wire.health import CHECK, SERVING, STATUSES, request
+
+if TYPE_CHECKING:
+    from layerwire.transport.settings import Settings
 
 NOT_SERVING, UNREACHABLE = 1, 2
 FAILURES = {  # status code -> exit status and words
@@ -19,11 +24,11 @@ FAILURES = {  # status code -> exit status and words
 }
 
 
-def check(target: str, service: str, timeout_seconds: float) -> tuple[int, str]:
+def check(settings: Settings, service: str, timeout_seconds: float) -> tuple[int, str]:
     """Exit status and words for the health of a server, or of a service of it."""
     import grpc
 
-    with grpc.insecure_channel(target) as channel:
+    with settings.blocking_channel(settings.addresses[0]) as channel:
         try:
             answer = channel.unary_unary(CHECK, bytes, bytes)(request(service), timeout=timeout_seconds)
         except grpc.RpcError as error:
@@ -41,7 +46,6 @@ def command(ctx: click.Context, address: str, service: str, timeout: float) -> N
 
     Exit status: 0 serving, 1 not serving, 2 unreachable.
     """
-    connection.check_address(address)
-    status, words = check(address, service, timeout)
+    status, words = check(connection.settings(address), service, timeout)
     click.echo(f"{address}: {words}", err=status != 0)
     ctx.exit(status)

@@ -48,7 +48,7 @@ def command(address: str | None, output: Path, keep: bool) -> None:
     callers at once, first with every layer a call, then as a network that was deployed in one line.
     """
     if address is not None:
-        connection.check_address(address)
+        connection.settings(address)
         if keep:
             raise click.UsageError("--keep is about a server of the demo's own: leave --address out")
     _check_installed()

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import grpc
 import grpc.aio
 
+from layerwire.transport.profile import profile
 from layerwire.transport.tls import Tls, make_credentials
 from layerwire.wire import message_parts
 from layerwire.wire.shared_memory import IS_AVAILABLE
@@ -72,6 +73,18 @@ class Settings:
 
     def channel(self, address: str) -> grpc.aio.Channel:
         """A channel to one of the addresses, on the running loop."""
+        options = self._options(address)
+        if self.credentials is None:
+            return grpc.aio.insecure_channel(address, options=options)
+        return grpc.aio.secure_channel(address, self.credentials, options=options)
+
+    def blocking_channel(self, address: str) -> grpc.Channel:
+        """A channel for RPCs that a thread waits for, to one of the addresses."""
+        if self.credentials is None:
+            return grpc.insecure_channel(address, self._options(address))
+        return grpc.secure_channel(address, self.credentials, self._options(address))
+
+    def _options(self, address: str) -> tuple[tuple[str, Any], ...]:
         options: tuple[tuple[str, Any], ...] = (
             *_CHANNEL_OPTIONS,
             ("grpc.max_send_message_length", self.max_message_bytes),
@@ -81,9 +94,7 @@ class Settings:
             options += (("grpc.enable_http_proxy", 0),)  # a proxy's own localhost is another host
         if self.server_name is not None:
             options += (("grpc.ssl_target_name_override", self.server_name),)
-        if self.credentials is None:
-            return grpc.aio.insecure_channel(address, options=options)
-        return grpc.aio.secure_channel(address, self.credentials, options=options)
+        return options
 
 
 def make_settings(
@@ -114,9 +125,14 @@ def make_settings(
             raise TypeError(f"{name.removeprefix('max_') if not least else name} must be an integer, got {limit!r}")
         if limit < least:
             raise ValueError(f"{name} must be at least {least}, got {limit}")
-    credentials, server_name = make_credentials(tls)
     pairs = [_checked_pair(*pair) for pair in (metadata.items() if isinstance(metadata, Mapping) else metadata or ())]
-    if token is not None:
+    needs_token = token is None and not any(key == _AUTHORIZATION for key, _ in pairs)
+    if needs_token or tls is None:
+        unsaid = profile(addresses)
+        tls = unsaid.tls if tls is None else tls
+        token = unsaid.token if needs_token else token
+    credentials, server_name = make_credentials(tls)
+    if token is not None and token != "":  # "" is none, whatever the user's file says
         pairs.append((_AUTHORIZATION, f"Bearer {_checked_token(token)}"))
     in_clear = [one for one in addresses if credentials is None and not is_loopback(one)]
     if in_clear and any(key == _AUTHORIZATION for key, _ in pairs):

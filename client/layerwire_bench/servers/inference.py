@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 from layerwire.errors import InternalError, LayerwireError, make
 from layerwire.inference_v2 import open_inference_pb2 as messages
 from layerwire.transport import reasons
-from layerwire.transport.settings import is_loopback
+from layerwire.transport.settings import Settings, make_settings
 from layerwire_bench.result import Phase, Server
 from layerwire_bench.servers.readings import MORE, SPARE_CALLS, STARTED_ANEW, Counters
 from layerwire_bench.targets.inference import DATATYPES
@@ -27,10 +27,15 @@ _DURATIONS = ("success", "queue", "compute_input", "compute_infer", "compute_out
 
 
 class _Connection(NamedTuple):
-    """A server that can be asked, by blocking calls: "host:port", and a channel to it."""
+    """A server that can be asked, by blocking calls: settings for it alone, and a channel to it."""
 
-    address: str
+    settings: Settings
     channel: grpc.Channel
+
+    @property
+    def address(self) -> str:
+        """The server's "host:port"."""
+        return self.settings.addresses[0]
 
     def ask(self, method: str, **fields: Any) -> Any:
         """What a method of the protocol answers to a request of these fields.
@@ -42,9 +47,10 @@ class _Connection(NamedTuple):
         request, answer = getattr(messages, f"{method}Request"), getattr(messages, f"{method}Response")
         call: Any = self.channel.unary_unary(path)
         try:
-            return answer.FromString(call(request(**fields).SerializeToString(), timeout=_TIMEOUT_SECONDS))
+            payload, metadata = request(**fields).SerializeToString(), self.settings.metadata
+            return answer.FromString(call(payload, timeout=_TIMEOUT_SECONDS, metadata=metadata))
         except grpc.RpcError as error:
-            reason = reasons.explain(error.details() or "", tls=False)
+            reason = reasons.explain(error.details() or "", tls=self.settings.credentials is not None)
             raise make(error.code(), f"{self.address}: {reason}") from None
         except DecodeError:
             raise InternalError(f"{self.address}: the answer of {path} is no message of its type") from None
@@ -52,9 +58,9 @@ class _Connection(NamedTuple):
 
 @contextmanager
 def _connect(address: str) -> Iterator[_Connection]:
-    options = [("grpc.enable_http_proxy", 0)] if is_loopback(address) else []
-    with grpc.insecure_channel(address, options) as channel:
-        yield _Connection(address, channel)
+    settings = make_settings(address, None, None, None)
+    with settings.blocking_channel(address) as channel:
+        yield _Connection(settings, channel)
 
 
 def facts(address: str) -> dict[str, str]:

@@ -49,8 +49,7 @@ def await_server(spec: TargetSpec, wait_seconds: float) -> None:
     """
     if spec.address is None:
         return
-    make_settings(spec.address, None, None, None)
-    with grpc.insecure_channel(spec.address) as channel:
+    with make_settings(spec.address, None, None, None).blocking_channel(spec.address) as channel:
         try:
             grpc.channel_ready_future(channel).result(wait_seconds)
         except grpc.FutureTimeoutError:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from layerwire_server.child import control, heap, log, process_stats
+from layerwire_server.child.control import DeathCause
 from layerwire_server.config import Settings
 from layerwire_server.metrics import Metrics
 
@@ -41,6 +42,7 @@ class Child:
         runtime_directory: directory of the sockets, mode 0700.
         stop_event: set when the child is to finish what it has and return from `run`.
         before_snapshot: called before each snapshot of the metrics, to bring gauges up to date.
+        on_worker_death: called in a gateway when the supervisor knows what a worker died of.
     """
 
     def __init__(self, start: control.Message) -> None:
@@ -54,6 +56,7 @@ class Child:
         self.log = log.start(self.settings.log_level, self.settings.log_format, process=f"{self.role}-{self.index}")
         self.stop_event = asyncio.Event()
         self.before_snapshot: Callable[[], None] = lambda: None
+        self.on_worker_death: Callable[[int, DeathCause], None] = lambda _, __: None
         self._control: control.Control | None = None
         self._pushes: set[asyncio.Task[None]] = set()  # the loop keeps none alive
 
@@ -96,6 +99,7 @@ class Child:
         actions: dict[str, Callable[[control.Message], None]] = {
             "snapshot": self._on_snapshot,
             "stop": lambda _: self.stop_event.set(),
+            "worker_died": lambda message: self.on_worker_death(message["worker"], DeathCause(message["cause"])),
         }
         await conversation.receive(lambda message: actions[message["kind"]](message))
         os._exit(1)  # the supervisor is gone: nobody restarts, drains or counts us any more

@@ -2,17 +2,31 @@
 
 It knows neither gRPC nor torch, nor what the messages lead to.
 
-To a child: `start` (first, once), `snapshot` (answer with metrics), `stop` (drain and exit).
+To a child: `start` (first, once), `snapshot` (answer with metrics), `stop` (drain and exit), and to gateways
+`worker_died`, with its cause.
 To the supervisor: `ready`, `beat`, `metrics`, `misbehaves` (a gateway on a worker).
 """
 
 from __future__ import annotations
 
 import asyncio
+import enum
 import json
 import socket
 from collections.abc import Callable
 from typing import Any, TypeAlias
+
+
+class DeathCause(enum.StrEnum):
+    """What a process died of."""
+
+    FAULT = "fault"  # a signal that its own code brought about, such as SIGSEGV
+    HANG = "hang"  # killed since it gave no sign of life, or by a gateway's word
+    MEMORY = "memory"  # killed by the kernel, which had none left
+    EXIT = "exit"  # it ended itself
+    OUTSIDE = "outside"  # somebody's signal
+    UNKNOWN = "unknown"  # nobody has said so far
+
 
 Message: TypeAlias = dict[str, Any]
 _LIMIT_BYTES = 16 * 1024**2  # a snapshot with all operators and codes is below 1 MiB

@@ -18,7 +18,8 @@ class Pending:
 
     __slots__ = (
         *("number", "kind", "family", "payload", "stream", "arrived", "deadline"),
-        *("holder", "answered_ordinals", "quarantined_ordinals", "is_isolated", "running_ordinal", "sent_time", "link"),
+        *("holder", "answered_ordinals", "quarantined_ordinals", "suspect_ordinals", "is_isolated", "running_ordinal"),
+        *("sent_time", "link"),
     )
 
     def __init__(
@@ -42,6 +43,7 @@ class Pending:
         self.sent_time = arrived  # when that worker got it
         self.answered_ordinals: set[int] = set()
         self.quarantined_ordinals: set[int] = set()
+        self.suspect_ordinals: set[int] = set()  # each ran alone when a worker died, perhaps not of it
         self.is_isolated = False
         self.running_ordinal: int | None = None  # ordinal of the call that runs alone now, or DECODING
 

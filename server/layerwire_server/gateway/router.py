@@ -2,9 +2,10 @@
 
 It knows no gRPC, no sockets, no clock and nothing of the bytes. A frame is kept until its last answer is there. What a
 dead worker left goes to a live one, its calls one at a time (ISOLATE), without those that were answered. A call that
-ran alone when a second worker died is QUARANTINED, and so is the same call when it comes again: it is answered
-INTERNAL, and the rest of the frame goes on. A frame that wasn't running then is innocent and travels on, however many
-deaths it sees.
+ran alone when a second worker died by a fault of its own is QUARANTINED, and so is the same call when it comes again:
+it is answered INTERNAL, and the rest of the frame goes on. Had the worker hung, run out of memory or ended itself, the
+call is tried once more alone, where no others are if there is such a worker; a kill from outside says nothing. A frame
+that wasn't running then is innocent and travels on, however many deaths it sees.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ from collections.abc import Collection
 from typing import Protocol
 
 from layerwire.errors import InternalError
+from layerwire_server.child.control import DeathCause
 from layerwire_server.gateway.backlog import Backlog
 from layerwire_server.gateway.pending import DECODING, Pending
 from layerwire_server.gateway.quarantine import Quarantine
 from layerwire_server.link import Flag, Frame, Kind, request_id
 from layerwire_server.metrics import Metrics
 
+_JUDGEMENT_SECONDS = 2.0
+_SUSPECT_LOAD_BYTES = 1 << 40
 _FRAME_LOAD_BYTES = 16384  # what a frame weighs beside its bytes when workers are compared
 _LAST, _ERROR = int(Flag.LAST), int(Flag.ERROR)
 
@@ -69,6 +73,8 @@ class Router:
         self._live: dict[FrameLink, LiveWorker] = {}
         self._backlog = Backlog(unavailable_after_seconds)
         self._quarantine = Quarantine()
+        # Frames of which a call ran alone when their worker died, nobody knows yet of what: link, frame, since when.
+        self._witnesses: dict[int, tuple[FrameLink, Pending, float]] = {}
         # Numbers are unique over restarts and gateways, so that they serve as request ids in all logs.
         self._numbers = itertools.count(secrets.randbits(31) << 32 | 1)
         self._retries = metrics.counter("layerwire_retried_frames_total")
@@ -123,14 +129,31 @@ class Router:
         for pending in self._backlog.remove_all():
             self._place(pending, now)
 
-    def down(self, link: FrameLink, now: float) -> None:
-        """A worker is gone, or not to be trusted any more; its frames go elsewhere."""
+    def down(self, link: FrameLink, now: float, cause: DeathCause = DeathCause.FAULT) -> None:
+        """A worker is gone, or not to be trusted any more; its frames go elsewhere.
+
+        Args:
+            link: of the worker.
+            now: the time, in seconds.
+            cause: what it died of; OUTSIDE also for one that is merely late. While that is UNKNOWN, frames of which a
+                call ran alone wait for `judge`, but not for long.
+        """
         worker = self._live.pop(link, None)
         if worker is None:
             return
         for pending in list(worker.pending.values()):
             pending.holder = None
-            self._after_death(pending, now)
+            if cause is DeathCause.UNKNOWN and pending.running_ordinal is not None:
+                self._witnesses[pending.number] = link, pending, now
+            else:
+                self._after_death(pending, now, cause)
+
+    def judge(self, link: FrameLink, cause: DeathCause, now: float) -> None:
+        """What a worker died of is known now."""
+        for number, (its_link, pending, _) in list(self._witnesses.items()):
+            if its_link is link:
+                del self._witnesses[number]
+                self._after_death(pending, now, cause)
 
     def deliver(self, link: FrameLink, frame: Frame, now: float = 0.0) -> None:
         """A worker sent ANSWERS or STARTED: its callers get the answers."""
@@ -163,7 +186,11 @@ class Router:
             pending.answer(payload, bool(flags & _LAST))
 
     def expire(self, now: float) -> None:
-        """Ends what waited too long for a worker."""
+        """Ends what waited too long for a worker, or for a word on its death."""
+        for number, (_, pending, since) in list(self._witnesses.items()):
+            if now - since > _JUDGEMENT_SECONDS:
+                del self._witnesses[number]
+                self._after_death(pending, now, DeathCause.UNKNOWN)
         self._unavailable.add(self._backlog.expire(now))
 
     def _place(self, pending: Pending, now: float) -> None:
@@ -179,20 +206,23 @@ class Router:
         pending.holder = worker
         pending.sent_time = now
         worker.pending[pending.number] = pending
-        worker.load += _FRAME_LOAD_BYTES + len(pending.payload)
+        worker.load += _weight(pending)
         worker.link.send(pending.frame())
 
     def _finish(self, pending: Pending) -> bool:
         """Forgets a frame; says whether it was there."""
         worker, pending.holder = pending.holder, None
         if worker is None:
-            return self._backlog.remove(pending)
-        worker.load -= _FRAME_LOAD_BYTES + len(pending.payload)
+            return self._witnesses.pop(pending.number, None) is not None or self._backlog.remove(pending)
+        worker.load -= _weight(pending)
         return worker.pending.pop(pending.number, None) is not None
 
-    def _after_death(self, pending: Pending, now: float) -> None:
+    def _after_death(self, pending: Pending, now: float, cause: DeathCause) -> None:
         running, pending.running_ordinal = pending.running_ordinal, None
-        if running is not None:
+        is_proven = cause is DeathCause.FAULT or running in pending.suspect_ordinals
+        if running is not None and cause is not DeathCause.OUTSIDE and not is_proven:
+            pending.suspect_ordinals.add(running)
+        elif running is not None and cause is not DeathCause.OUTSIDE:
             self._quarantine_count.add()
             if running != DECODING or pending.kind is Kind.UNARY:
                 self._quarantine.learn(pending.payload, pending.family, max(running, 0), now)
@@ -204,6 +234,12 @@ class Router:
         pending.is_isolated = True
         self._retries.add()
         self._place(pending, now)
+
+
+def _weight(pending: Pending) -> int:
+    """What a frame adds to a worker's load; with a suspect in it, so much that others go elsewhere."""
+    nbytes = _FRAME_LOAD_BYTES + len(pending.payload)
+    return nbytes + _SUSPECT_LOAD_BYTES if pending.suspect_ordinals else nbytes
 
 
 def _load(worker: LiveWorker) -> int:

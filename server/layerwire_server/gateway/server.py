@@ -10,13 +10,15 @@ of `grpc._cython.cygrpc` is what grpcio's own server (`grpc/_server.py`) is made
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import grpc
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
+from layerwire.errors import LayerwireError
+from layerwire_server.gateway.access import ANYBODY, Caller
 from layerwire_server.gateway.completions import Completions, Event
 from layerwire_server.gateway.server_call import Handler, ServerCall
 
@@ -27,12 +29,19 @@ class Server:
     Args:
         options: gRPC's channel arguments.
         handlers: they say which method is served by what.
+        admit: says whose an RPC is, or raises a LayerwireError, by which it ends before its request is read.
         alone: nobody else in this process uses gRPC, so that its sockets can be watched by the loop itself.
     """
 
     def __init__(
-        self, options: Sequence[tuple[str, int]], handlers: Sequence[grpc.GenericRpcHandler], *, alone: bool = False
+        self,
+        options: Sequence[tuple[str, int]],
+        handlers: Sequence[grpc.GenericRpcHandler],
+        admit: Callable[[Event], Caller] = lambda _: ANYBODY,
+        *,
+        alone: bool = False,
     ) -> None:
+        self._admit = admit
         self._completions = Completions()
         self._server = cygrpc.Server(tuple(options), False)
         self._server.register_completion_queue(self._completions.queue)
@@ -45,13 +54,14 @@ class Server:
         self._is_stopped = False
         self._tasks: set[asyncio.Task[None]] = set()  # of handlers: the loop holds tasks only weakly
 
-    def add_insecure_port(self, address: str) -> int:
-        """Binds; the port.
+    def add_port(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
+        """Binds, for plain connections unless there are credentials; the port.
 
         Raises:
             RuntimeError: the address can't be had.
         """
-        self._address, self._port = address, self._server.add_http2_port(address.encode())
+        secrets: Any = () if credentials is None else (credentials._credentials,)  # type: ignore[attr-defined]  # noqa: SLF001  # as grpcio's own server
+        self._address, self._port = address, self._server.add_http2_port(address.encode(), *secrets)
         if not self._port:
             raise RuntimeError(f"Failed to bind to address {address}; set GRPC_VERBOSITY=debug for details")
         return self._port
@@ -100,22 +110,20 @@ class Server:
         self._end.set_result(None)
 
     def _take(self, event: Event) -> None:
+        try:
+            caller = self._admit(event)
+        except LayerwireError as error:
+            _end(event, error.code, error.message)
+            return
         method: bytes = event.call_details.method
         try:
             handler = self._handlers[method]
         except KeyError:
             handler = self._find(event)
         if handler is None:
-            operations = (
-                cygrpc.SendInitialMetadataOperation(None, 0),
-                cygrpc.ReceiveCloseOnServerOperation(0),
-                cygrpc.SendStatusFromServerOperation(
-                    None, grpc.StatusCode.UNIMPLEMENTED.value[0], b"Method not found!", 0
-                ),
-            )
-            event.call.start_server_batch(operations, partial(_let_go, event.call))
+            _end(event, grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
         else:
-            ServerCall(self.run, self._completions, event, handler).open()
+            ServerCall(self.run, self._completions, event, handler, caller).open()
 
     def _find(self, event: Event) -> Handler | None:
         """The handler of a method that hasn't been called before; names that aren't served aren't remembered."""
@@ -133,6 +141,16 @@ class _CallDetails(NamedTuple):
 
     method: str
     invocation_metadata: tuple[tuple[str, str], ...] = ()
+
+
+def _end(event: Event, code: grpc.StatusCode, details: str) -> None:
+    """Ends an RPC that no handler has seen."""
+    operations = (
+        cygrpc.SendInitialMetadataOperation(None, 0),
+        cygrpc.ReceiveCloseOnServerOperation(0),
+        cygrpc.SendStatusFromServerOperation(None, code.value[0], details.encode(), 0),
+    )
+    event.call.start_server_batch(operations, partial(_let_go, event.call))
 
 
 def _let_go(_: object, __: Event) -> None:

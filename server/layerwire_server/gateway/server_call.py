@@ -15,6 +15,7 @@ from typing import Any, NoReturn, Protocol, TypeAlias
 import grpc
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
+from layerwire_server.gateway.access import Caller
 from layerwire_server.gateway.completions import Completions, Event
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class ServerCall:
     """One RPC, as its handler sees it. All of it is for the loop's thread.
 
     Attributes:
+        caller: whose it is.
         is_sending: whether a message is on its way to gRPC; the next has to wait.
         on_cancel: called when the client gave up, or the connection broke, or the deadline passed before the end; a
             coroutine's is its task's.
@@ -50,10 +52,13 @@ class ServerCall:
 
     __slots__ = (
         *("_call", "_completions", "_deadline", "_done_callbacks", "_handler", "_has_begun", "_is_over"),
-        *("_on_message", "_on_room", "_run_task", "is_sending", "on_cancel"),
+        *("_on_message", "_on_room", "_run_task", "caller", "is_sending", "on_cancel"),
     )
 
-    def __init__(self, run_task: RunTask, completions: Completions, event: Event, handler: Handler) -> None:
+    def __init__(
+        self, run_task: RunTask, completions: Completions, event: Event, handler: Handler, caller: Caller
+    ) -> None:
+        self.caller = caller
         self._run_task = run_task
         self._completions = completions
         self._call = event.call

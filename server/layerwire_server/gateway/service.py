@@ -16,9 +16,11 @@ import grpc
 
 from layerwire.v1 import layerwire_pb2
 from layerwire.wire import message_parts
+from layerwire_server.access.certificates import Certificates
 from layerwire_server.child.child import Child
 from layerwire_server.config import Settings
 from layerwire_server.gateway import health, inference, reflection, store
+from layerwire_server.gateway.access import Access, server_credentials
 from layerwire_server.gateway.admission import Admission, max_received_bytes
 from layerwire_server.gateway.router import Router
 from layerwire_server.gateway.rpc import ForwardRpc, Services, WorkerRpc
@@ -30,6 +32,7 @@ from layerwire_server.storage import Store
 
 SERVICE_NAME: str = layerwire_pb2.DESCRIPTOR.services_by_name["LayerwireService"].full_name
 _STALL_CHECK_SECONDS = 5.0
+_ACCESS_CHECK_SECONDS = 1.0
 _STOP_ROOM_SECONDS = 2.0
 _HANDSHAKE_SECONDS = 5.0
 _MAX_PENDING_REQUESTS = 20_000
@@ -47,6 +50,18 @@ FAMILIES = {
     "Estimate": Family.ESTIMATE,
     "PutWeights": Family.PUT_WEIGHTS,
 }
+
+# What changes the store, or belongs to such a change. Of the rest, "infer" is enough.
+ADMIN_METHODS = (
+    f"/{SERVICE_NAME}/PutWeights",
+    *(
+        f"/{store.SERVICE_NAME}/{method}"
+        for method in (
+            *("GetUpload", "Upload", "NameWeights", "DeleteWeights"),
+            *("PutProgram", "SetDefaultVersion", "DeleteProgram"),
+        )
+    ),
+)
 
 
 def options(settings: Settings) -> list[tuple[str, int]]:
@@ -133,17 +148,22 @@ class Gateway:
             for name in ("bytes_in_flight", "requests_in_flight", "streams")
         }
         child.before_snapshot = self._set_gauges
-        self._server = Server(
-            options(settings),
-            (
-                grpc.method_handlers_generic_handler(SERVICE_NAME, self._methods()),
-                grpc.method_handlers_generic_handler(store.SERVICE_NAME, self._store_methods()),
-                grpc.method_handlers_generic_handler(inference.SERVICE_NAME, self._inference.methods()),
-                self._health.handlers(),
-                *reflection.handlers((*_NAMES[1:], health.SERVICE_NAME), self._end),
-            ),
-            alone=alone,
+        tokens = Path(settings.tokens) if settings.tokens else None
+        self._access = Access(tokens, ADMIN_METHODS, (f"/{health.SERVICE_NAME}/",), metrics)
+        self._credentials = (
+            server_credentials(Certificates(settings.tls_certificate, settings.tls_key, settings.tls_client_ca))
+            if settings.tls_certificate
+            else None
         )
+        handlers = [
+            grpc.method_handlers_generic_handler(SERVICE_NAME, self._methods()),
+            grpc.method_handlers_generic_handler(store.SERVICE_NAME, self._store_methods()),
+            grpc.method_handlers_generic_handler(inference.SERVICE_NAME, self._inference.methods()),
+            self._health.handlers(),
+        ]
+        if tokens is None:
+            handlers += reflection.handlers((*_NAMES[1:], health.SERVICE_NAME), self._end)
+        self._server = Server(options(settings), handlers, self._access.caller, alone=alone)
 
     async def start(self) -> int:
         """Listens from now on; the port.
@@ -151,7 +171,8 @@ class Gateway:
         Raises:
             RuntimeError: the address can't be had.
         """
-        port = self._server.add_insecure_port(self._child.settings.listen)
+        settings = self._child.settings
+        port = self._server.add_port(settings.listen, self._credentials)
         self._server.start()
         return port
 
@@ -159,10 +180,19 @@ class Gateway:
         """Keeps links, canaries and streams in order until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._workers.keep())
+            group.create_task(self._keep_access())
             while True:
                 await asyncio.sleep(_STALL_CHECK_SECONDS)
                 for streams in self._all_streams:
                     streams.end_stalled(time.monotonic())
+
+    async def _keep_access(self) -> None:
+        """Notices changes of the tokens, and ends the streams whose token isn't valid any more."""
+        while self._access.needs_tokens:
+            await asyncio.sleep(_ACCESS_CHECK_SECONDS)
+            self._access.refresh()
+            for streams in self._all_streams:
+                streams.end_unwelcome(self._access.is_welcome)
 
     async def stop(self) -> None:
         """NOT_SERVING first, a pause for balancers to notice, then no new calls, and the end when all are answered."""

@@ -13,7 +13,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import grpc
@@ -22,11 +22,13 @@ from layerwire.errors import (
     InternalError,
     InvalidArgumentError,
     LayerwireError,
+    UnauthenticatedError,
     UnavailableError,
 )
 from layerwire.wire import message_parts
 from layerwire.wire.shared_memory import Memory
 from layerwire_server.gateway import client_memory
+from layerwire_server.gateway.access import Caller
 from layerwire_server.gateway.client_memory import MemoryBudget
 from layerwire_server.gateway.message_bytes import message_counters
 from layerwire_server.gateway.pending import Pending
@@ -113,6 +115,12 @@ class Streams:
         for stream in list(self.open):
             stream.drain()
 
+    def end_unwelcome(self, is_welcome: Callable[[Caller], bool]) -> None:
+        """Ends the streams of callers that may not go on."""
+        for stream in list(self.open):
+            if not is_welcome(stream.caller):
+                stream.fail(UnauthenticatedError("the token isn't valid any more"))
+
     def end_stalled(self, now: float) -> None:
         """Ends streams whose clients read nothing, while the gateway can't take more for others."""
         if self.services.admission.full:
@@ -154,6 +162,11 @@ class Stream:
         self._is_writing = False  # a message that `_after_write` will be called for
         self._write_time = 0.0
         self._is_over = False
+
+    @property
+    def caller(self) -> Caller:
+        """Whose it is."""
+        return self._context.caller
 
     @property
     def writing_since(self) -> float:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from layerwire_server.child.child import Child
+from layerwire_server.child.control import DeathCause
 from layerwire_server.gateway.router import Router
 from layerwire_server.link import Flag, Frame, Kind, Link, LinkError
 
@@ -93,10 +94,17 @@ class WorkerLink:
             if now - self._canary[1] > settings.hang_seconds:
                 self._count("late")
                 self._distrust("its canary call hangs")
+            elif self.late and self.live and self._workers.has_timely_worker():
+                self._give_way()
         elif now - self._last_canary >= settings.canary_interval_seconds:
             self._canary = self._workers.router.next_number(), now
             self._last_canary = now
             self.send(Frame(Kind.CANARY, self._canary[0], arrived=now))
+
+    def on_death(self, cause: DeathCause) -> None:
+        """The supervisor knows what it died of; mostly before the link's end is noticed, or just after."""
+        self._set_live(False, cause)
+        self._workers.router.judge(self, cause, time.monotonic())
 
     # Receiver of the link
 
@@ -164,13 +172,23 @@ class WorkerLink:
             self._link.close()
         self._workers.child.log.error("worker can't be trusted", worker=self.index, reason=reason)
         self._workers.child.tell("misbehaves", worker=self.index, reason=reason)
-        self._set_live(False)
+        self._set_live(False, DeathCause.HANG)
 
-    def _set_live(self, live: bool) -> None:
+    def _give_way(self) -> None:
+        """Cuts a late worker off, so that others run its calls; it is linked anew when it comes back."""
+        self._workers.child.log.warning("a late worker's calls go to others", worker=self.index)
+        if self._link is not None:
+            self._link.close()
+        self._set_live(False, DeathCause.OUTSIDE)
+
+    def _set_live(self, live: bool, cause: DeathCause = DeathCause.UNKNOWN) -> None:
         if live != self.live:
             self.live = live
             now = time.monotonic()
-            (self._workers.router.up if live else self._workers.router.down)(self, now)
+            if live:
+                self._workers.router.up(self, now)
+            else:
+                self._workers.router.down(self, now, cause)
             self._workers.on_change()
 
     def _set_late(self, late: bool) -> None:
@@ -195,6 +213,7 @@ class Workers:
         self.on_change = on_change
         self.max_payload_bytes = int(child.settings.max_message_bytes) + LINK_ROOM_BYTES
         self.links = [WorkerLink(index, self) for index in range(child.workers)]
+        child.on_worker_death = self._on_death
 
     async def keep(self) -> None:
         """Keeps the links and lets canaries out until cancelled."""
@@ -207,6 +226,13 @@ class Workers:
                 for link in self.links:
                     link.try_canary(now)
                 await asyncio.sleep(_TICK_SECONDS)
+
+    def has_timely_worker(self) -> bool:
+        """Whether there is a worker that calls can go to in place of a late one."""
+        return any(link.live and not link.late for link in self.links)
+
+    def _on_death(self, index: int, cause: DeathCause) -> None:
+        self.links[index].on_death(cause)
 
     async def ask_all(self, frame: Frame) -> list[Frame | None]:
         """What each live worker answers to a frame; None for one that is gone before."""

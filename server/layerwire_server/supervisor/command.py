@@ -22,6 +22,8 @@ from pathlib import Path
 import click
 
 from layerwire_server import config
+from layerwire_server.access.certificates import CertificateError, Certificates
+from layerwire_server.access.tokens import TokenFile, TokenFileError
 from layerwire_server.child import log, process_stats
 from layerwire_server.config import ConfigError, Settings
 from layerwire_server.storage import Store, StoreError
@@ -47,7 +49,8 @@ def serve(**values: str | bool | None) -> None:
     try:
         settings = config.load({name: value for name, value in values.items() if value is not None})
         places = devices.resolve(settings.device)
-    except ConfigError as error:
+        _check_files(settings)
+    except (ConfigError, CertificateError, TokenFileError) as error:
         raise click.UsageError(str(error)) from None
     try:
         sys.exit(_serve(settings, places))
@@ -66,6 +69,18 @@ def _serve(settings: Settings, places: list[str]) -> int:
             settings = settings.model_copy(update={"listen": reservation.address, "store": str(store)})
             with asyncio.Runner() as runner:
                 return runner.run(_supervise(settings, places, runtime_directory, logger))
+
+
+def _check_files(settings: Settings) -> None:
+    """Reads what gateways will read, which could only end again and again.
+
+    Raises:
+        CertificateError, TokenFileError: a file can't be used.
+    """
+    if settings.tls_certificate:
+        Certificates(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
+    if settings.tokens:
+        TokenFile(Path(settings.tokens)).read()
 
 
 def _make_store(directory: Path, logger: log.Log) -> Path:

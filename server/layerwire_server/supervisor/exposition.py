@@ -5,6 +5,7 @@ It knows Prometheus' types and the snapshots of metrics.py; nothing of processes
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +22,10 @@ from layerwire_server.metrics import METRICS, Metric, Snapshot
 from layerwire_server.supervisor.ports import PortError, split
 
 Values: TypeAlias = dict[tuple[str, ...], Any]  # label values -> number, or [counts, sum] of a histogram
+
+
+_SILENCE_SECONDS = 5.0  # without a byte, after which a connection ends
+_MOST_CONNECTIONS = 32
 
 
 class Snapshots:
@@ -117,8 +122,41 @@ _FAMILIES = {"counter": _counter, "gauge": _gauge, "histogram": _histogram}
 
 
 class _SilentHandler(WSGIRequestHandler):
+    timeout = _SILENCE_SECONDS
+
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the library's name
         """A scrape every few seconds is no event."""
+
+
+class _Server(ThreadingWSGIServer):
+    """A thread for each connection, and few of them: one too many ends the oldest, which whoever is silent becomes."""
+
+    request_queue_size = 128  # connections not yet accepted; with 5 one more waits a second to try again
+
+    def __init__(self, *args: Any) -> None:
+        self._connections: dict[socket.socket, None] = {}  # oldest first
+        self._lock = threading.Lock()
+        super().__init__(*args)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """socketserver: a connection came."""
+        with self._lock:
+            self._connections[request] = None
+            if len(self._connections) > _MOST_CONNECTIONS:
+                oldest = next(iter(self._connections))
+                del self._connections[oldest]
+                with contextlib.suppress(OSError):  # it is just ending
+                    oldest.shutdown(socket.SHUT_RDWR)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """socketserver: a connection ends."""
+        with self._lock:
+            self._connections.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """socketserver: a connection broke, or said nothing; its thread is done with it."""
 
 
 class Page:
@@ -146,7 +184,7 @@ class Page:
         host, port = split(address)
         try:
             family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-            server_class = type("Server", (ThreadingWSGIServer,), {"address_family": family})
+            server_class = type("Server", (_Server,), {"address_family": family})
             self._server: WSGIServer = make_server(host, port, application, server_class, _SilentHandler)
         except OSError as error:
             raise PortError(f"--metrics: {address} can't be had: {error.strerror or error}") from None

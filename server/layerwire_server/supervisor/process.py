@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import socket
 import sys
 import time
@@ -16,8 +17,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from layerwire_server.child.control import Control, Message
+from layerwire_server.child.control import Control, DeathCause, Message
 
+_FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS}
 _LEAST_START_SECONDS = 120.0  # importing torch from a cold disk and waking a GPU are no hang
 # What children get unless the user has set it. By default glibc has a heap for each thread, and keeps in each what was
 # freed: after calls of 25.7 MB a gateway held 324 MB, with two heaps 194, and was no slower. What is freed stays with
@@ -36,6 +38,7 @@ _WORKER_ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "GLIBC_TUNABLES": "
 # gRPC's newer way to read sockets has threads of its own: 95 us and four wake-ups an RPC, where the way in which
 # whoever waits for RPCs reads them takes 36 us and none.
 _ENVIRONMENT["GRPC_EXPERIMENTS"] = "-event_engine_listener"
+_ENVIRONMENT["GRPC_VERBOSITY"] = "ERROR"  # else whoever connects without TLS writes a line in the log
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,15 @@ class ChildSpec:
     def name(self) -> str:
         """Its name in logs and metrics."""
         return f"{self.role}-{self.index}"
+
+
+def _memory_kills() -> int:
+    """How many processes the kernel has killed for want of memory, on all of this machine."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/vmstat").read_text(encoding="ascii").splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
 
 
 class Process:
@@ -70,6 +82,8 @@ class Process:
         self._popen = popen
         self._control = control
         self._listener: asyncio.Task[None] | None = None
+        self._is_killed = False
+        self._memory_kills = _memory_kills()
 
     @classmethod
     async def start(cls, spec: ChildSpec, module: str, values: Message, handle: Callable[[Message], None]) -> Process:
@@ -128,8 +142,21 @@ class Process:
 
     def kill(self) -> None:
         """Ends it at once."""
+        self._is_killed = True
         with contextlib.suppress(ProcessLookupError):
             self._popen.kill()
+
+    def death_cause(self, status: int) -> DeathCause:
+        """What it died of, by its exit status; known well only just after its death."""
+        if self._is_killed:
+            return DeathCause.HANG
+        if status >= 0:
+            return DeathCause.EXIT
+        if -status in _FAULTS:
+            return DeathCause.FAULT
+        if -status == signal.SIGKILL and _memory_kills() != self._memory_kills:
+            return DeathCause.MEMORY
+        return DeathCause.OUTSIDE
 
     def _on_message(self, message: Message, handle: Callable[[Message], None]) -> None:
         self.last_beat = time.monotonic()

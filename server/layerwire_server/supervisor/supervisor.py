@@ -82,6 +82,9 @@ class Keeper:
             process = self.process = await self._supervisor.start(self.spec, self._on_message)
             log.info("child started", pid=process.pid, restarts=int(self._restarts.value))
             status = await process.wait()
+            cause = process.death_cause(status)
+            if self.spec.role == "worker":
+                self._supervisor.tell_gateways("worker_died", worker=self.spec.index, cause=cause)
             self._supervisor.snapshots.retire(self.spec.name)
             self._set_up_gauge(0)
             if self._stop.is_set():
@@ -90,8 +93,8 @@ class Keeper:
             up_seconds = None if process.ready_seconds is None else time.monotonic() - process.ready_seconds
             delay_seconds = backoff.after(up_seconds)
             shown_seconds = None if up_seconds is None else round(up_seconds, 1)
-            log.error("child died", pid=process.pid, status=_status_name(status), up_seconds=shown_seconds,
-                      again_in_seconds=delay_seconds)  # fmt: skip
+            log.error("child died", pid=process.pid, status=_status_name(status), cause=cause.value,
+                      up_seconds=shown_seconds, again_in_seconds=delay_seconds)  # fmt: skip
             if backoff.failed_starts >= MAX_FAILED_STARTS:
                 raise CrashLoopError(f"{self.spec.name} ended {MAX_FAILED_STARTS} times in a row before it was ready")
             self._restarts.add()
@@ -218,6 +221,12 @@ class Supervisor:
     def replace_worker(self, index: int, reason: str) -> None:
         """A gateway found a worker broken."""
         self.workers[index].replace(reason)
+
+    def tell_gateways(self, kind: str, **values: Any) -> None:
+        """Tells all gateways something of control.py's list."""
+        for keeper in self.gateways:
+            if keeper.process is not None:
+                keeper.process.send(kind, **values)
 
     def on_snapshot(self) -> None:
         """A child's metrics came."""

@@ -26,7 +26,7 @@ class Container:
     Args:
         image: its name.
         command: words after the image's name; none for its own.
-        environment: variables beside the image's.
+        environment: variables beside the image's, and beside the one that does without TLS.
         beside: another container whose network it is in; None for one of its own, reached at `address`.
     """
 
@@ -36,7 +36,8 @@ class Container:
         network = _PORTS if beside is None else (f"--network=container:{beside.name}",)
         # As Docker's, a new volume starts as the image's own folder, owner and mode with it.
         volume = f"--volume={VOLUME}:/var/lib/layerwire"
-        self.name = podman("run", "--detach", *_STRICT, *network, volume, *_variables(environment), image, *command)
+        variables = _variables({"LAYERWIRE_INSECURE_LISTEN": "true"} | dict(environment or {}))
+        self.name = podman("run", "--detach", *_STRICT, *network, volume, *variables, image, *command)
 
     def address(self, port: int) -> str:
         """Where a port is reached from outside."""

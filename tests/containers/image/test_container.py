@@ -59,10 +59,16 @@ def start(cpu: Image) -> Iterator[Start]:
 
 @pytest.fixture(scope="module")
 def server(start: Start) -> Container:
-    """One that serves, by the image's own defaults, with a read-only root."""
+    """One that serves, by the image's own defaults but without TLS, with a read-only root."""
     container = start()
     assert "ready on 0.0.0.0:50051" in container.first_line(), container.output()
     return container
+
+
+def test_other_hosts_are_served_by_tls_or_a_word(start: Start) -> None:
+    container = start(environment={"LAYERWIRE_INSECURE_LISTEN": ""})
+    assert container.wait(SOON_SECONDS) == 2
+    assert "give tls_certificate and tls_key, or insecure_listen" in container.output()
 
 
 @pytest.fixture(scope="module")

@@ -18,13 +18,7 @@ from functools import partial
 
 import grpc
 
-from layerwire.errors import (
-    InternalError,
-    InvalidArgumentError,
-    LayerwireError,
-    UnauthenticatedError,
-    UnavailableError,
-)
+from layerwire.errors import InternalError, InvalidArgumentError, LayerwireError, UnauthenticatedError, UnavailableError
 from layerwire.wire import message_parts
 from layerwire.wire.shared_memory import Memory
 from layerwire_server.gateway import client_memory

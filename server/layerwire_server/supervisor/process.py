@@ -33,7 +33,7 @@ _ENVIRONMENT = {
 }
 # Of workers: torch's blocks are aligned, and glibc finds no place for one where one of the same size was, so that of
 # outputs of 49 MiB eleven stayed, 539 MiB in all. A gateway's are not. Those that are new each time are made of the
-# kernel's large pages, where it has some: 64 MiB are 32 page faults instead of 16,384, which took 20 of 38 ms.
+# kernel's large pages, where it has some: 64 MiB are 32 page faults instead of 16,384.
 _WORKER_ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 # gRPC's newer way to read sockets has threads of its own: 95 us and four wake-ups an RPC, where the way in which
 # whoever waits for RPCs reads them takes 36 us and none.

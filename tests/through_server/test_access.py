@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ import trustme
 
 import layerwire
 from layerwire import TLS, errors
+from tests.readme_tables import README
 from tests.served import PATIENCE_SECONDS, Server
 
 ROW = np.array([[-1.0, 2.0]], np.float32)
@@ -56,6 +59,31 @@ def guarded(tmp_path_factory):
     guarded = Guarded(tmp_path_factory.mktemp("guarded"))
     yield guarded
     guarded.server.close()
+
+
+def test_the_readmes_commands_work(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path("ca.pem")
+    issued = authority.issue_cert("127.0.0.1")
+    issued.private_key_pem.write_to_path("server.key")
+    issued.cert_chain_pems[0].write_to_path("server.pem")
+    (block,) = re.findall(r"```\n(layerwire token.*?)```", README.read_text(), flags=re.DOTALL)
+    lines = [line.partition("#")[0].strip() for line in block.splitlines()]
+    (serve,) = [line for line in lines if line.startswith("layerwire serve")]
+    server = None
+    for line in lines:
+        if line == serve:
+            server = Server(tmp_path, *shlex.split(serve.partition("--listen 0.0.0.0:50051")[2]))
+            continue
+        command = line.replace("layerwire", f"{shlex.quote(sys.executable)} -m layerwire.cli", 1)
+        command = command.replace("gpu.example:50051", "" if server is None else server.address)
+        subprocess.run(command, shell=True, check=True, capture_output=True)
+    assert len(lines) == 6
+    assert Path("ci.token").read_text().startswith("layerwire_")
+    assert '"name": "ops"' in Path("tokens.json").read_text()
+    assert '"name": "ci"' not in Path("tokens.json").read_text()
+    server.close()
 
 
 def test_each_scope_may_what_it_is_for(guarded):

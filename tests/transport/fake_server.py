@@ -101,6 +101,7 @@ class FakeServer:
         health: the health service's answer; None: there is no such service.
         credentials: what TLS is spoken with; None: none is.
         takes_groups: whether streams that are opened from now on take groups of calls.
+        refuses_streams: whether streams end at once as UNAUTHENTICATED, "not you".
         groups: all groups that came.
     """
 
@@ -121,6 +122,7 @@ class FakeServer:
         self.health = health
         self.credentials = credentials
         self.takes_groups = False
+        self.refuses_streams = False
         self.groups: list[pb.CallGroup] = []
         self.port = 0
         self._changed = threading.Condition()
@@ -212,6 +214,8 @@ class FakeServer:
             await asyncio.sleep(0.01)
 
     async def _stream(self, _: Any, context: Any) -> None:
+        if self.refuses_streams:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "not you")
         stream = FakeStream(self, context)
         self.streams.append(stream)
         if self.takes_groups:

@@ -239,3 +239,16 @@ async def test_a_refusal_that_outlasts_the_deadline_is_told_at_once(serve):
         with pytest.raises(errors.ResourceExhaustedError) as caught:
             await lw.relu(ROW)
     assert caught.value.retry_after_seconds == 50.0
+
+
+@pytest.mark.parametrize("refusals", [1, 4])
+async def test_what_a_server_refuses_streams_for_is_told_though_a_write_comes_first(serve, refusals):
+    """grpc.aio fails the write to a stream that the server has just ended, and then hides the server's status."""
+    server = serve()
+    server.refuses_streams = True
+    async with layerwire.AsyncClient(server.address, token="wrong", retries=2) as lw:
+        for _ in range(refusals):
+            with pytest.raises(errors.UnauthenticatedError, match="not you"):
+                await lw.relu(ROW)
+        server.refuses_streams = False
+        np.testing.assert_array_equal(await lw.relu(ROW), [[0, 2]])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -26,13 +27,16 @@ address: Callable[[Function], Function] = click.argument("address", metavar="ADD
 def credential_options() -> list[click.Option]:
     """Options that say how to come in, for every command with an ADDRESS.
 
-    Their values become the process's variables: the client reads those, and so do the load tester's processes.
+    Their values become the process's variables while the command runs: the client reads those, and so do the load
+    tester's processes.
     """
     from layerwire.transport.profile import KEYS, variable
 
-    def keep(_: click.Context, option: click.Parameter, value: str | None) -> None:
+    def keep(ctx: click.Context, option: click.Parameter, value: str | None) -> None:
         if value is not None:
-            os.environ[variable(str(option.name))] = value
+            name = variable(str(option.name))
+            ctx.call_on_close(partial(_set_variable, name, os.environ.get(name)))
+            os.environ[name] = value
 
     options = []
     for key, text in KEYS.items():
@@ -43,6 +47,13 @@ def credential_options() -> list[click.Option]:
         flag = f"--{key.replace('_', '-')}"
         options.append(click.Option([flag], expose_value=False, callback=keep, help=sentence, **kind))
     return options
+
+
+def _set_variable(name: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value
 
 
 def timeout(default: float) -> Callable[[Function], Function]:

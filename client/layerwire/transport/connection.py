@@ -41,6 +41,7 @@ GROUPS_KEY = "layerwire-call-groups"  # metadata of a stream whose server takes 
 MEMORY_KEY = "layerwire-shared-memory"  # likewise: whose server may be asked for memory to share
 _MAX_CANCELLATIONS = 4096
 _MEMORY_SECONDS = 5.0
+_REFUSAL_SECONDS = 0.5
 _UNASKED, _WANTED, _ASKED = range(3)  # whether a stream's server is to be asked for memory, or for messages in parts
 
 
@@ -104,6 +105,7 @@ class Connection:
         self._wake: asyncio.Future[None] | None = None
         self._is_serving = not watches_health
         self._is_backing_off = False
+        self._is_wary = False
         self._tasks = [self._loop.create_task(self._run())]
         if watches_health:
             self._tasks.append(self._loop.create_task(self._watch()))
@@ -204,6 +206,12 @@ class Connection:
                 await self._sleep()
             code, details = await self._stream()
             calls = self.take_back()
+            was_wary, self._is_wary = self._is_wary, retry.CORE_ERROR in details
+            if self._is_wary and not was_wary:  # why the server ended it is hidden: the next stream shows that
+                for call in calls:
+                    call.renew(time.monotonic())
+                self._queue.extend(calls)
+                continue
             resend = retry.may_resend(code, details)
             if calls or not resend:
                 self.failures += 1
@@ -263,6 +271,8 @@ class Connection:
 
     async def _write(self, stream: Any) -> None:
         try:
+            if self._is_wary:  # a write would hide what the server may have to say again, such as that a token is wrong
+                await asyncio.wait([self._loop.create_task(stream.code())], timeout=_REFUSAL_SECONDS)
             while True:
                 if 0 < len(self._queue) < WHOLE_FRAME_CALLS and self.frame_interval.is_long:
                     deadline = min(call.deadline for call in self._queue)

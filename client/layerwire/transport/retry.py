@@ -18,8 +18,8 @@ MAX_BACKOFF_SECONDS = 2.0
 # How a stream, or a connection, may end without the calls on it being to blame. A stopping grpcio server ends streams
 # with CANCELLED, a reset one with INTERNAL or UNKNOWN (grpc/grpc#41785).
 _RESENT_AFTER = frozenset({grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
-# "Internal error from Core" is grpc.aio's own for a write to a stream that the server has just ended.
-_RESET = ("RST_STREAM", "Stream removed", "GOAWAY", "connection", "Connection", "Internal error from Core")
+CORE_ERROR = "Internal error from Core"  # grpc.aio's own, for a write to a stream that the server has just ended
+_RESET = ("RST_STREAM", "Stream removed", "GOAWAY", "connection", "Connection", CORE_ERROR)
 
 
 def may_resend(code: grpc.StatusCode, details: str) -> bool:

@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from layerwire.v1 import layerwire_pb2_grpc
 from layerwire_server.child.child import Child
+from layerwire_server.child.control import DeathCause
 from layerwire_server.config import load
 from layerwire_server.gateway.router import Router
 from layerwire_server.gateway.service import Gateway
@@ -78,6 +79,11 @@ class Rig:
             if answer.status == goal:
                 watch.cancel()
                 return
+
+    async def kill(self, index):
+        """A worker dies of a fault of its own, and the supervisor says so."""
+        await self.workers[index].die()
+        self.child.on_worker_death(index, DeathCause.FAULT)
 
     def count(self, name, **labels):
         return self.child.metrics.counter(name, **labels).value

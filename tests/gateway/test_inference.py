@@ -212,7 +212,7 @@ async def test_a_request_that_kills_is_known_by_another_id(rig):
 
     asking = asyncio.ensure_future(infer(1))
     await it.workers[0].next(Kind.UNARY)
-    await it.workers[0].die()
+    await it.kill(0)
     await it.workers[0].start()
     frame = await it.workers[0].next(Kind.UNARY)
     it.workers[0].send(Frame(Kind.STARTED, frame.frame, ordinals=(0,)))
@@ -220,7 +220,7 @@ async def test_a_request_that_kills_is_known_by_another_id(rig):
     # until the gateway knows what the worker is about to die of
     while worker.pending[frame.frame].running_ordinal is None:
         await asyncio.wait_for(it.workers[0].canaries.get(), 10)
-    await it.workers[0].die()
+    await it.kill(0)
     await it.workers[0].start()
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await asking

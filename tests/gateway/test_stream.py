@@ -170,14 +170,14 @@ async def test_a_call_that_kills_two_workers_is_quarantined(rig):
     stream = it.stub.Stream()
     await stream.write(calls(1, 2))
     await it.workers[0].next(Kind.CALLS)
-    await it.workers[0].die()
+    await it.kill(0)
     await it.workers[0].start()
     frame = await it.workers[0].next(Kind.CALLS)
     it.workers[0].answer(frame, answers(1), 0, last=False)
     it.workers[0].send(Frame(Kind.STARTED, frame.frame, ordinals=(1,)))
     it.workers[0].answer(frame, b"", 5, last=False)  # the link is in order: when this is in, STARTED was
     assert await read_ids(stream, 1) == [1]
-    await it.workers[0].die()
+    await it.kill(0)
     await it.workers[0].start()
     frame = await it.workers[0].next(Kind.CALLS)
     assert 1 | QUARANTINED in frame.ordinals

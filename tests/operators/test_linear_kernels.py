@@ -15,6 +15,12 @@ from layerwire_server.operators.linear_kernels import BlocksMemory, NoRoomError,
 from layerwire_server.operators.operator import TORCH_DTYPES
 from layerwire_server.worker.trials.trial import agree
 
+
+@pytest.fixture(autouse=True)
+def _few_rows_are_enough(monkeypatch):
+    monkeypatch.setattr(linear_kernels, "_LEAST_ROWS", 1)
+
+
 pytestmark = pytest.mark.skipif(not Linear().kernels(), reason="this build of torch has no oneDNN")
 
 FEATURES = [(1, 1), (10, 4096), (33, 17), (512, 512), (1, 100), (120, 1)]  # out_features, in_features
@@ -234,3 +240,18 @@ def test_threads_that_make_the_same_blocks_at_once_count_them_once(monkeypatch):
     for thread in threads:
         thread.join()
     assert room.nbytes == weight.nbytes
+
+
+def test_few_rows_go_by_eager(monkeypatch):
+    monkeypatch.undo()
+    x, weight = torch.ones(linear_kernels._LEAST_ROWS, 8), torch.ones(4, 8)
+    eager_rows = []
+
+    def eager(x, weight, bias):
+        eager_rows.append(len(x))
+        return (torch.nn.functional.linear(x, weight, bias),)
+
+    for rows in (1, linear_kernels._LEAST_ROWS - 1, linear_kernels._LEAST_ROWS):
+        for kernel in linear_kernels.kernels(eager).values():
+            assert torch.equal(kernel(x[:rows], weight, None)[0], torch.full((rows, 4), 8.0))
+    assert eager_rows in ([], [1, linear_kernels._LEAST_ROWS - 1])

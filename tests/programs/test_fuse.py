@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from layerwire.export import export
+from layerwire_server.operators import linear_kernels
 from layerwire_server.operators.linear import Linear
 from layerwire_server.operators.linear_kernels import BlocksMemory, attach_blocks
 from layerwire_server.programs.bind import bind
@@ -17,6 +18,12 @@ from layerwire_server.programs.variant import Facts
 from layerwire_server.worker.tensors import spec_of_tensor
 from layerwire_server.worker.trials.trial import agree
 from tests.networks import NETWORKS, build, inputs
+
+
+@pytest.fixture(autouse=True)
+def _few_rows_are_enough(monkeypatch):
+    monkeypatch.setattr(linear_kernels, "_LEAST_ROWS", 1)
+
 
 FACTS = Facts(ProgramLimits(1 << 30, 1 << 30, 1e12), "cpu")
 

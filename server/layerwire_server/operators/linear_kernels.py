@@ -31,6 +31,7 @@ except (AttributeError, RuntimeError):  # another torch, or a build without oneD
     _IS_THERE = False
 
 _ROWS = 16  # that blocks are made for: they serve others as well, and one form is enough
+_LEAST_ROWS = 32  # of a product: with fewer it is faster alone, and no faster between a server's other work
 _MOST_ELEMENTS = 2**31  # of an input or output: beyond, offsets may be counted in 32 bits
 _OUT_FEATURES, _IN_FEATURES = 64, 32  # weights are filled up to multiples of these, at most
 _NAME = "layerwire_blocks"  # of weights' attribute
@@ -167,7 +168,9 @@ def _is_input(x: torch.Tensor, weight: torch.Tensor) -> bool:
     if not _is_plain(x) or x.dim() < 2 or x.shape[-1] != in_features:
         return False
     size = x.numel()
-    return 0 < size < _MOST_ELEMENTS and size // in_features * out_features < _MOST_ELEMENTS
+    if size < _LEAST_ROWS * in_features:
+        return False
+    return size < _MOST_ELEMENTS and size // in_features * out_features < _MOST_ELEMENTS
 
 
 def _is_bias(bias: torch.Tensor, weight: torch.Tensor) -> bool:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from layerwire.errors import ResourceExhaustedError
+from layerwire_server.operators import linear_kernels
 from layerwire_server.operators.linear import Linear
 from layerwire_server.operators.linear_kernels import has_blocks
 from layerwire_server.operators.operator import EAGER, Merge
@@ -19,6 +20,12 @@ from layerwire_server.worker.trials.trial import agree
 from layerwire_server.worker.weights.stored_tensors import StoredTensors
 from layerwire_server.worker.weights.weights_cache import CacheMiss, WeightsCache
 from tests.worker.trials.local import Rig
+
+
+@pytest.fixture(autouse=True)
+def _few_rows_are_enough(monkeypatch):
+    monkeypatch.setattr(linear_kernels, "_LEAST_ROWS", 1)
+
 
 pytestmark = pytest.mark.skipif(not Linear().kernels(), reason="this build of torch has no oneDNN")
 

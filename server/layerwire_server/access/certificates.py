@@ -10,6 +10,8 @@ import ssl
 from pathlib import Path
 from typing import NamedTuple
 
+from layerwire_server.access.file_state import file_state
+
 log = logging.getLogger(__name__)
 
 
@@ -42,12 +44,12 @@ class Certificates:
 
     def __init__(self, certificate: str, key: str, client_ca: str = "") -> None:
         self._files = [Path(file) for file in (certificate, key, client_ca) if file]
-        self._states = self._file_states()
+        self._states = [file_state(file) for file in self._files]
         self.contents = self._read()
 
     def change(self) -> CertificateContents | None:
         """What is in the files, if that is other than before and can be used."""
-        states = self._file_states()
+        states = [file_state(file) for file in self._files]
         if states == self._states:
             return None
         self._states = states
@@ -61,16 +63,6 @@ class Certificates:
         self.contents = contents
         log.info("a new certificate is used")
         return contents
-
-    def _file_states(self) -> tuple[object, ...]:
-        states = []
-        for file in self._files:
-            try:
-                status = file.stat()  # follows links, by which orchestrators replace files
-                states.append((status.st_mtime_ns, status.st_ino, status.st_size))
-            except OSError:
-                states.append((0, 0, 0))
-        return tuple(states)
 
     def _read(self) -> CertificateContents:
         try:

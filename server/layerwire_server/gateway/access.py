@@ -16,6 +16,7 @@ import grpc
 
 from layerwire.errors import LayerwireError, PermissionDeniedError, UnauthenticatedError
 from layerwire_server.access.certificates import CertificateContents, Certificates
+from layerwire_server.access.file_state import file_state
 from layerwire_server.access.tokens import Token, TokenFile, TokenFileError, digest
 from layerwire_server.metrics import Metrics
 
@@ -67,7 +68,7 @@ class Access:
         self._tokens: Mapping[str, Token] = {}
         self._file_state: object = None
         if self._file is not None:
-            self._file_state = _state(self._file.path)
+            self._file_state = file_state(self._file.path)
             self._tokens = _by_digest(self._file.read())
 
     @property
@@ -106,7 +107,7 @@ class Access:
         """Reads the file again if it has changed; one that can't be read changes nothing."""
         if self._file is None:
             return
-        state = _state(self._file.path)
+        state = file_state(self._file.path)
         if state == self._file_state:
             return
         self._file_state = state
@@ -154,11 +155,3 @@ def _configuration(contents: CertificateContents) -> Any:
 
 def _by_digest(tokens: Iterable[Token]) -> dict[str, Token]:
     return {token.sha256: token for token in tokens}
-
-
-def _state(path: Path) -> object:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_ino, status.st_size
